@@ -1,0 +1,65 @@
+//! Runs a fixed piece of work, for `scripts/instructions.py` to count its instructions with callgrind.
+//!
+//!     instructions SCENARIO BURSTS
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a tool of ours, run by a script"
+)]
+
+mod harness;
+
+use std::hint::black_box;
+
+use harness::{BURST, Path, publish_packet};
+use petrel::packet::ProtocolVersion;
+use petrel::packet::decode::{DecodeContext, Sender, decode};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let scenario = arguments.next().expect("a scenario");
+    let bursts: u64 = arguments.next().and_then(|count| count.parse().ok()).expect("a number");
+    let count = match scenario.as_str() {
+        "decode" => decode_publish(bursts),
+        "qos0" => deliver(0, 1, bursts),
+        "qos1" => deliver(1, 1, bursts),
+        "qos2" => deliver(2, 1, bursts),
+        "fanout0" => deliver(0, 50, bursts),
+        "fanout1" => deliver(1, 50, bursts),
+        _ => panic!("no such scenario: {scenario}"),
+    };
+    // How many messages the instructions are divided by.
+    println!("{count}");
+}
+
+fn decode_publish(bursts: u64) -> u64 {
+    let packet = publish_packet(1, 1);
+    let context = DecodeContext {
+        version: ProtocolVersion::V3_1_1,
+        max_packet_bytes: u32::MAX,
+        sender: Sender::Client,
+    };
+    let count = bursts * BURST as u64;
+    for _ in 0..count {
+        assert!(
+            black_box(decode(black_box(&packet), &context)).is_ok(),
+            "the packet is well-formed"
+        );
+    }
+    count
+}
+
+fn deliver(qos: u8, subscribers: usize, bursts: u64) -> u64 {
+    let mut path = Path::new(qos, subscribers);
+    let mut delivered = 0;
+    for _ in 0..bursts {
+        delivered = path.run_burst();
+    }
+    assert!(qos > 0 || path.delivered_bytes() > BURST * 64, "nothing was delivered");
+    delivered
+}

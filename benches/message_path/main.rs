@@ -1,0 +1,49 @@
+//! Micro-benchmarks of the way of a message: the codec alone, then through publisher's connection, routing, session and
+//! outbox. `cargo bench --bench message_path`. Figures are for each message delivered.
+
+#![expect(clippy::expect_used, reason = "a benchmark has nobody to recover for")]
+
+mod harness;
+
+use std::hint::black_box;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use harness::{BURST, Path, publish_packet};
+use petrel::packet::ProtocolVersion;
+use petrel::packet::decode::{DecodeContext, Sender, decode};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    divan::main();
+}
+
+/// Decoding one PUBLISH of 64 bytes.
+#[divan::bench(args = [0, 1])]
+fn decode_publish(bencher: Bencher<'_, '_>, qos: u8) {
+    let packet = publish_packet(qos, 1);
+    let context = DecodeContext {
+        version: ProtocolVersion::V3_1_1,
+        max_packet_bytes: u32::MAX,
+        sender: Sender::Client,
+    };
+    bencher.bench_local(|| decode(black_box(&packet), &context).is_ok());
+}
+
+/// One publisher, one subscriber.
+#[divan::bench(args = [0, 1, 2])]
+fn pair(bencher: Bencher<'_, '_>, qos: u8) {
+    let mut path = Path::new(qos, 1);
+    bencher.counter(ItemsCount::new(BURST)).bench_local(|| path.run_burst());
+}
+
+/// One publisher, fifty subscribers.
+#[divan::bench(args = [0, 1])]
+fn fan_out(bencher: Bencher<'_, '_>, qos: u8) {
+    let mut path = Path::new(qos, 50);
+    path.run_burst();
+    assert!(qos > 0 || path.delivered_bytes() > 0, "nothing was delivered");
+    bencher.counter(ItemsCount::new(50 * BURST)).bench_local(|| path.run_burst());
+}

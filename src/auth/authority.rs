@@ -1,0 +1,204 @@
+//! The authority that is built in: a users file, client certificates, and anonymous access where a listener grants it.
+//!
+//! Access rules by topic will stand here too, behind [`Authority::may_publish`] and [`Authority::may_subscribe`]; until
+//! then everyone who was let in may use every topic but those of the broker itself.
+
+use std::sync::Arc;
+
+use crate::auth::scram::{self, ScramServer};
+use crate::auth::users::{UsersFile, Verdict};
+use crate::auth::{Authority, Credentials, Exchange, Peer, Principal};
+use crate::packet::reason_code::ReasonCode;
+
+/// The authority that is built in.
+#[derive(Debug, Default)]
+pub struct DefaultAuthority {
+    users: Option<Arc<UsersFile>>,
+}
+
+impl DefaultAuthority {
+    /// With the users of a file, or without users.
+    #[must_use]
+    pub fn new(users: Option<Arc<UsersFile>>) -> Self {
+        Self { users }
+    }
+
+    /// Who the Client is without looking at a password; `None` if a password must be checked.
+    fn without_password(credentials: &Credentials) -> Option<Principal> {
+        let peer = &credentials.peer;
+        if peer.listener.internal {
+            return Some(Principal::default());
+        }
+        match &peer.certificate_name {
+            Some(name) if peer.listener.certificate_as_user_name => {
+                Some(Principal { user_name: Some(Arc::clone(name)) })
+            }
+            _ => None,
+        }
+    }
+
+    fn anonymous(peer: &Peer) -> Result<Principal, ReasonCode> {
+        if peer.listener.allow_anonymous {
+            Ok(Principal::default())
+        } else {
+            Err(ReasonCode::NotAuthorized)
+        }
+    }
+}
+
+impl Authority for DefaultAuthority {
+    fn authenticate(&self, credentials: &Credentials) -> Result<Principal, ReasonCode> {
+        if let Some(principal) = Self::without_password(credentials) {
+            return Ok(principal);
+        }
+        // Without users, a name is only a claim: its bearer is as anonymous as anyone.
+        let (Some(name), Some(users)) = (&credentials.user_name, &self.users) else {
+            return Self::anonymous(&credentials.peer);
+        };
+        let password = credentials.password.as_deref().unwrap_or_default();
+        match users.verify(name, password) {
+            Verdict::Right => Ok(Principal { user_name: Some(name.as_str().into()) }),
+            Verdict::Wrong => Err(ReasonCode::BadUserNameOrPassword),
+            Verdict::Busy => Err(ReasonCode::ServerUnavailable),
+        }
+    }
+
+    fn may_block(&self, credentials: &Credentials) -> bool {
+        let (Some(name), Some(users)) = (&credentials.user_name, &self.users) else { return false };
+        let password = credentials.password.as_deref().unwrap_or_default();
+        Self::without_password(credentials).is_none() && users.is_slow(name, password)
+    }
+
+    fn begin_exchange(&self, method: &str, _peer: &Peer) -> Option<Box<dyn Exchange>> {
+        let users = self.users.as_ref().filter(|_| method == scram::METHOD)?;
+        Some(Box::new(ScramServer::new(Arc::clone(users))))
+    }
+
+    fn may_publish(&self, _principal: &Principal, _client_id: &str, topic: &str) -> bool {
+        // Topics that begin with $ are the Server's own: Clients cannot exchange messages through them, nor forge the
+        // broker's figures. Not asked for internal connections, which publish those figures. [MQTT-4.7.2-1]
+        !topic.starts_with('$') || is_bridge_state(topic)
+    }
+
+    fn may_subscribe(&self, _principal: &Principal, _client_id: &str, _filter: &str) -> bool {
+        true
+    }
+}
+
+/// Where the bridges of other brokers say whether they are connected, by Will Message among others:
+/// `$SYS/broker/connection/{id}/state`. mosquitto's bridges do not connect without it.
+fn is_bridge_state(topic: &str) -> bool {
+    let rest = topic.strip_prefix("$SYS/broker/connection/");
+    let id = rest.and_then(|rest| rest.strip_suffix("/state"));
+    id.is_some_and(|id| !id.is_empty() && !id.contains('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::auth::scram::{ClientStep, ScramClient};
+    use crate::auth::users::{HashCost, Users};
+    use crate::auth::{ExchangeStep, ListenerRules};
+
+    fn credentials(rules: ListenerRules, user: Option<(&str, &str)>) -> Credentials {
+        Credentials {
+            client_id: "c".into(),
+            user_name: user.map(|(name, _)| name.to_owned()),
+            password: user.map(|(_, password)| password.as_bytes().to_vec()),
+            peer: Peer { address: None, listener: Arc::new(rules), certificate_name: None },
+        }
+    }
+
+    fn open() -> ListenerRules {
+        ListenerRules { allow_anonymous: true, ..ListenerRules::default() }
+    }
+
+    fn authority() -> (tempfile::TempDir, DefaultAuthority) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users.txt");
+        let mut users = Users::parse("", Path::new("")).unwrap();
+        let cost = HashCost { memory_kib: 8, passes: 1, scram_iterations: 4096 };
+        users.set("ann", "secret", cost).unwrap();
+        std::fs::write(&path, users.to_text()).unwrap();
+        let users = Arc::new(UsersFile::open(&path).unwrap());
+        (directory, DefaultAuthority::new(Some(users)))
+    }
+
+    fn named(name: &str) -> Principal {
+        Principal { user_name: Some(name.into()) }
+    }
+
+    #[test]
+    fn anonymous_clients_come_in_where_the_listener_lets_them() {
+        let authority = DefaultAuthority::default();
+        let enter = |rules, user| authority.authenticate(&credentials(rules, user));
+        assert_eq!(enter(open(), None), Ok(Principal::default()));
+        assert_eq!(enter(open(), Some(("ann", "x"))), Ok(Principal::default()));
+        let closed = ListenerRules::default();
+        assert_eq!(enter(closed.clone(), None), Err(ReasonCode::NotAuthorized));
+        assert_eq!(enter(closed, Some(("ann", "x"))), Err(ReasonCode::NotAuthorized));
+        let internal = ListenerRules { internal: true, ..ListenerRules::default() };
+        assert_eq!(enter(internal, None), Ok(Principal::default()));
+    }
+
+    #[test]
+    fn a_name_with_users_needs_its_password_even_where_anonymous_is_allowed() {
+        let (_directory, authority) = authority();
+        let enter = |user| authority.authenticate(&credentials(open(), user));
+        assert_eq!(enter(Some(("ann", "secret"))), Ok(named("ann")));
+        assert_eq!(enter(Some(("ann", "wrong"))), Err(ReasonCode::BadUserNameOrPassword));
+        assert_eq!(enter(Some(("bob", "secret"))), Err(ReasonCode::BadUserNameOrPassword));
+        assert_eq!(enter(None), Ok(Principal::default()));
+    }
+
+    #[test]
+    fn only_a_full_hash_may_block() {
+        let (_directory, authority) = authority();
+        let ann = credentials(open(), Some(("ann", "secret")));
+        assert!(!authority.may_block(&credentials(open(), None)));
+        assert!(authority.may_block(&ann));
+        assert_eq!(authority.authenticate(&ann), Ok(named("ann")));
+        assert!(!authority.may_block(&ann));
+    }
+
+    #[test]
+    fn a_certificate_is_the_user_where_the_listener_says_so() {
+        let (_directory, authority) = authority();
+        let rules = ListenerRules { certificate_as_user_name: true, ..ListenerRules::default() };
+        let mut with = credentials(rules, Some(("ann", "wrong")));
+        with.peer.certificate_name = Some("device-7".into());
+        assert_eq!(authority.authenticate(&with), Ok(named("device-7")));
+        assert!(!authority.may_block(&with));
+        with.peer.listener = Arc::default();
+        assert_eq!(authority.authenticate(&with), Err(ReasonCode::BadUserNameOrPassword));
+    }
+
+    #[test]
+    fn scram_is_offered_with_users_only() {
+        let (_directory, authority) = authority();
+        let peer = credentials(open(), None).peer;
+        assert!(authority.begin_exchange("SCRAM-SHA-1", &peer).is_none());
+        let without = DefaultAuthority::default();
+        assert!(without.begin_exchange(scram::METHOD, &peer).is_none());
+
+        let mut exchange = authority.begin_exchange(scram::METHOD, &peer).unwrap();
+        let mut client = ScramClient::new("ann", "secret").unwrap();
+        let ExchangeStep::Continue(challenge) = exchange.step(&client.first()) else { panic!() };
+        let Ok(ClientStep::Send(proof)) = client.step(&challenge) else { panic!() };
+        let ExchangeStep::Accept(principal, _) = exchange.step(&proof) else { panic!() };
+        assert_eq!(principal, named("ann"));
+    }
+
+    #[test]
+    fn clients_cannot_publish_to_the_topics_of_the_broker() {
+        let authority = DefaultAuthority::default();
+        let may = |topic| authority.may_publish(&Principal::default(), "c", topic);
+        assert!(may("a/$b") && may("/") && !may("$SYS/broker/uptime") && !may("$share/g/a"));
+        assert!(
+            may("$SYS/broker/connection/far/state") && !may("$SYS/broker/connection/a/b/state")
+        );
+        assert!(authority.may_subscribe(&Principal::default(), "c", "$SYS/#"));
+    }
+}

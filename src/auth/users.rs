@@ -1,0 +1,396 @@
+//! The users file: who may log in, without anybody's password in it.
+//!
+//! A text file, one line for each user:
+//!
+//! ```text
+//! # comment
+//! @secret:BASE64
+//! NAME:$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH:SCRAM-SHA-256$ITERATIONS$SALT$STORED-KEY$SERVER-KEY
+//! ```
+//!
+//! The first hash (a PHC string) checks a password that comes in CONNECT; the second verifies SCRAM-SHA-256 and is empty
+//! where the password has characters that SCRAM prohibits. `@secret` makes the answers for unknown users look alike
+//! across restarts. A name has no control characters and does not begin with `#` or `@`; it may contain a colon.
+//! `petrel passwd` writes the file, the broker reads it at start and on SIGHUP.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use argon2::password_hash::{PasswordHash, SaltString};
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, Mac};
+use parking_lot::{Condvar, Mutex, RwLock};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use crate::auth::scram::{DEFAULT_ITERATIONS, Verifier, Verifiers, random_bytes};
+
+/// Why a users file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersError {
+    /// It cannot be read.
+    #[error("the users file {file} cannot be read: {error}", file = file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A line is not of the documented form.
+    #[error("{file}:{line}: {problem}", file = file.display())]
+    Line {
+        /// The file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A name that cannot stand in the file.
+    #[error(
+        "a user name has 1 to 255 bytes, no control characters, and does not begin with # or @"
+    )]
+    Name,
+    /// The operating system has no randomness.
+    #[error("the operating system gives no random bytes")]
+    NoRandomness,
+    /// The hash function refuses, for instance for lack of memory.
+    #[error("the password cannot be hashed: {0}")]
+    Hash(String),
+}
+
+/// How dear a password is to guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashCost {
+    /// Memory of argon2id, in KiB.
+    pub memory_kib: u32,
+    /// Passes of argon2id over that memory.
+    pub passes: u32,
+    /// Iterations of SCRAM-SHA-256.
+    pub scram_iterations: u32,
+}
+
+impl Default for HashCost {
+    fn default() -> Self {
+        // The first recommendation of OWASP for argon2id.
+        Self { memory_kib: 19_456, passes: 2, scram_iterations: DEFAULT_ITERATIONS }
+    }
+}
+
+/// One user.
+#[derive(Debug)]
+pub struct User {
+    /// PHC string.
+    hash: String,
+    /// For SCRAM.
+    verifier: Option<Verifier>,
+    /// Digest of the password that was found right last, so that a storm of reconnections costs no storm of hashes.
+    recent: Mutex<Option<[u8; 32]>>,
+}
+
+/// The content of a users file.
+#[derive(Debug, Default)]
+pub struct Users {
+    secret: Vec<u8>,
+    users: BTreeMap<String, User>,
+}
+
+impl Users {
+    /// Reads the text of a users file. `file` is for messages.
+    ///
+    /// # Errors
+    /// [`UsersError::Line`] for the first line that is not of the documented form.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, UsersError> {
+        let mut users = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim_end_matches('\r');
+            users.parse_line(line).map_err(|problem| UsersError::Line {
+                file: file.to_owned(),
+                line: index + 1,
+                problem,
+            })?;
+        }
+        if users.secret.is_empty() {
+            users.secret = random_bytes::<32>().ok_or(UsersError::NoRandomness)?.to_vec();
+        }
+        Ok(users)
+    }
+
+    fn parse_line(&mut self, line: &str) -> Result<(), &'static str> {
+        if line.trim().is_empty() || line.starts_with('#') {
+            return Ok(());
+        }
+        if let Some(secret) = line.strip_prefix("@secret:") {
+            let secret = BASE64.decode(secret.trim_end()).ok().filter(|secret| secret.len() >= 16);
+            self.secret = secret.ok_or("@secret is followed by at least 16 bytes in base64")?;
+            return Ok(());
+        }
+        let mut parts = line.rsplitn(3, ':');
+        let (Some(verifier), Some(hash), Some(name)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err("expected NAME:HASH:VERIFIER; `petrel passwd` writes such lines");
+        };
+        if !is_name(name) {
+            return Err("this is not a user name");
+        }
+        if PasswordHash::new(hash).is_err() || !hash.starts_with("$argon2") {
+            return Err("the second field is not an argon2 hash");
+        }
+        let verifier = match verifier {
+            "" => None,
+            text => Some(Verifier::parse(text).ok_or("the third field is not a SCRAM verifier")?),
+        };
+        let user = User { hash: hash.to_owned(), verifier, recent: Mutex::default() };
+        match self.users.insert(name.to_owned(), user) {
+            None => Ok(()),
+            Some(_) => Err("this user stands in the file twice"),
+        }
+    }
+
+    /// Writes the file's text.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::from(
+            "# Users of Petrel. Edit with `petrel passwd`; the broker reads it again on SIGHUP.\n",
+        );
+        let secret = BASE64.encode(&self.secret);
+        // Writing to a String does not fail.
+        let _infallible = writeln!(text, "@secret:{secret}");
+        for (name, user) in &self.users {
+            let verifier = user.verifier.as_ref().map(Verifier::to_text).unwrap_or_default();
+            let _infallible = writeln!(text, "{name}:{}:{verifier}", user.hash);
+        }
+        text
+    }
+
+    /// Adds a user or changes its password. True if the user is new.
+    ///
+    /// # Errors
+    /// [`UsersError::Name`], [`UsersError::NoRandomness`], [`UsersError::Hash`].
+    pub fn set(&mut self, name: &str, password: &str, cost: HashCost) -> Result<bool, UsersError> {
+        if !is_name(name) {
+            return Err(UsersError::Name);
+        }
+        let salt = random_bytes::<16>().ok_or(UsersError::NoRandomness)?;
+        let verifier = Verifier::new(password, &salt, cost.scram_iterations);
+        let hash = hash_password(password.as_bytes(), cost)?;
+        let user = User { hash, verifier, recent: Mutex::default() };
+        Ok(self.users.insert(name.to_owned(), user).is_none())
+    }
+
+    /// Removes a user. False if there was none of this name.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.users.remove(name).is_some()
+    }
+
+    /// The names, sorted, each with whether SCRAM is possible.
+    pub fn names(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.users.iter().map(|(name, user)| (&**name, user.verifier.is_some()))
+    }
+
+    /// Whether there is a user of this name.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.users.contains_key(name)
+    }
+
+    /// Checks a password, by the full hash. Takes the same time for a name that does not exist.
+    #[must_use]
+    pub fn verify(&self, name: &str, password: &[u8]) -> bool {
+        let Some(user) = self.users.get(name) else {
+            // The hash of nobody's password, with the cost of everybody else's.
+            let cost = self.users.values().next().and_then(|user| cost_of(&user.hash));
+            drop(std::hint::black_box(hash_password(password, cost.unwrap_or_default())));
+            return false;
+        };
+        let Ok(hash) = PasswordHash::new(&user.hash) else { return false };
+        Argon2::default().verify_password(password, &hash).is_ok()
+    }
+
+    /// Whether this password was found right before, without the full hash.
+    fn is_recent(&self, name: &str, digest: &[u8; 32]) -> bool {
+        let recent = self.users.get(name).and_then(|user| *user.recent.lock());
+        recent.is_some_and(|recent| recent.ct_eq(digest).into())
+    }
+
+    fn remember(&self, name: &str, digest: [u8; 32]) {
+        if let Some(user) = self.users.get(name) {
+            *user.recent.lock() = Some(digest);
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=255).contains(&name.len())
+        && !name.starts_with(['#', '@'])
+        && !name.chars().any(char::is_control)
+}
+
+fn hash_password(password: &[u8], cost: HashCost) -> Result<String, UsersError> {
+    let error = |error: &dyn std::fmt::Display| UsersError::Hash(error.to_string());
+    let salt = random_bytes::<16>().ok_or(UsersError::NoRandomness)?;
+    let salt = SaltString::encode_b64(&salt).map_err(|e| error(&e))?;
+    let params = Params::new(cost.memory_kib, cost.passes, 1, None).map_err(|e| error(&e))?;
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    Ok(argon2.hash_password(password, &salt).map_err(|e| error(&e))?.to_string())
+}
+
+fn cost_of(hash: &str) -> Option<HashCost> {
+    let params = Params::try_from(&PasswordHash::new(hash).ok()?).ok()?;
+    let (memory_kib, passes) = (params.m_cost(), params.t_cost());
+    Some(HashCost { memory_kib, passes, ..HashCost::default() })
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The password is right.
+    Right,
+    /// It is wrong, or there is no such user.
+    Wrong,
+    /// Too many passwords wait to be checked.
+    Busy,
+}
+
+/// A users file that a running broker looks into.
+#[derive(Debug)]
+pub struct UsersFile {
+    path: PathBuf,
+    users: RwLock<Arc<Users>>,
+    gate: Gate,
+    /// Key of the digests of recent passwords: new in each process, so they are worthless elsewhere.
+    digest_key: [u8; 32],
+}
+
+/// How long a check waits for its turn. Longer than the connect timeout of most Clients is of no use.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+
+impl UsersFile {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`UsersError`] if it cannot be read or has a mistake.
+    pub fn open(path: &Path) -> Result<Self, UsersError> {
+        let users = RwLock::new(Arc::new(read(path)?));
+        let digest_key = random_bytes().ok_or(UsersError::NoRandomness)?;
+        // Each hash takes a core for some ten milliseconds and 19 MiB: more at a time would only take memory.
+        let places = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self { path: path.to_owned(), users, gate: Gate::new(places), digest_key })
+    }
+
+    /// Reads the file again; on a mistake the old users stay. Returns how many users there are.
+    ///
+    /// # Errors
+    /// [`UsersError`] if it cannot be read or has a mistake.
+    pub fn reload(&self) -> Result<usize, UsersError> {
+        let users = read(&self.path)?;
+        let count = users.users.len();
+        *self.users.write() = Arc::new(users);
+        Ok(count)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The users at present.
+    #[must_use]
+    pub fn users(&self) -> Arc<Users> {
+        Arc::clone(&self.users.read())
+    }
+
+    /// Whether [`UsersFile::verify`] would take long.
+    #[must_use]
+    pub fn is_slow(&self, name: &str, password: &[u8]) -> bool {
+        !self.users().is_recent(name, &self.digest(name, password))
+    }
+
+    /// Checks a password. Blocks for as long as the hash takes, and for its turn.
+    #[must_use]
+    pub fn verify(&self, name: &str, password: &[u8]) -> Verdict {
+        let users = self.users();
+        let digest = self.digest(name, password);
+        if users.is_recent(name, &digest) {
+            return Verdict::Right;
+        }
+        let Some(_turn) = self.gate.enter(MAX_WAIT) else { return Verdict::Busy };
+        if !users.verify(name, password) {
+            return Verdict::Wrong;
+        }
+        users.remember(name, digest);
+        Verdict::Right
+    }
+
+    fn digest(&self, name: &str, password: &[u8]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.digest_key)
+            .expect("HMAC takes keys of every length");
+        mac.update(&(name.len() as u64).to_be_bytes());
+        mac.update(name.as_bytes());
+        mac.update(password);
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl Verifiers for Arc<UsersFile> {
+    fn verifier(&self, user_name: &str) -> Verifier {
+        let users = self.users();
+        let known = users.users.get(user_name).and_then(|user| user.verifier.clone());
+        known.unwrap_or_else(|| {
+            let mut others = users.users.values().filter_map(|user| user.verifier.as_ref());
+            let iterations = others.next().map_or(DEFAULT_ITERATIONS, |user| user.iterations);
+            Verifier::fake(user_name, &users.secret, iterations)
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Users, UsersError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Users::parse(&text, path),
+        Err(error) => Err(UsersError::Unreadable { file: path.to_owned(), error }),
+    }
+}
+
+/// Lets so many in at a time.
+#[derive(Debug)]
+struct Gate {
+    places: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// A place inside the gate, given back when dropped.
+struct Turn<'a>(&'a Gate);
+
+impl Gate {
+    fn new(places: usize) -> Self {
+        Self { places: Mutex::new(places), freed: Condvar::new() }
+    }
+
+    fn enter(&self, max_wait: Duration) -> Option<Turn<'_>> {
+        let deadline = Instant::now() + max_wait;
+        let mut places = self.places.lock();
+        while *places == 0 {
+            if self.freed.wait_until(&mut places, deadline).timed_out() && *places == 0 {
+                return None;
+            }
+        }
+        *places -= 1;
+        Some(Turn(self))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.places.lock() += 1;
+        self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests;

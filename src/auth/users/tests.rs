@@ -1,0 +1,140 @@
+//! Tests of the users file.
+
+use super::*;
+
+/// The least that argon2 takes: these tests are not about strength.
+const CHEAP: HashCost = HashCost { memory_kib: 8, passes: 1, scram_iterations: 4096 };
+
+fn users() -> Users {
+    let mut users = Users::parse("", Path::new("users.txt")).unwrap();
+    assert!(users.set("ann", "secret", CHEAP).unwrap());
+    assert!(users.set("spiffe://a/b c", "pass word", CHEAP).unwrap());
+    users
+}
+
+fn file(users: &Users) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users.txt");
+    std::fs::write(&path, users.to_text()).unwrap();
+    (directory, path)
+}
+
+#[test]
+fn users_survive_their_text_form() {
+    let users = users();
+    let text = users.to_text();
+    assert!(!text.contains("secret\n") && !text.contains("pass word"), "{text}");
+    let read = Users::parse(&text, Path::new("users.txt")).unwrap();
+    assert_eq!(read.to_text(), text);
+    assert_eq!(read.names().collect::<Vec<_>>(), [("ann", true), ("spiffe://a/b c", true)]);
+    assert!(read.verify("ann", b"secret"));
+    assert!(read.verify("spiffe://a/b c", b"pass word"));
+    assert!(!read.verify("ann", b"pass word"));
+    assert!(!read.verify("ann", b""));
+    assert!(!read.verify("bob", b"secret"));
+}
+
+#[test]
+fn a_password_can_be_changed_and_a_user_removed() {
+    let mut users = users();
+    assert!(!users.set("ann", "new", CHEAP).unwrap());
+    assert!(users.verify("ann", b"new") && !users.verify("ann", b"secret"));
+    assert!(users.remove("ann") && !users.remove("ann"));
+    assert!(!users.verify("ann", b"new"));
+}
+
+#[test]
+fn names_that_would_break_the_file_are_refused() {
+    let mut users = users();
+    for name in ["", "#ann", "@secret", "a\nb", "a\tb", &"x".repeat(256)] {
+        assert!(matches!(users.set(name, "p", CHEAP), Err(UsersError::Name)), "{name:?}");
+    }
+}
+
+#[test]
+fn mistakes_name_their_line() {
+    let ann = users().to_text().lines().nth(2).unwrap().to_owned();
+    let cases = [
+        ("ann".to_owned(), 2),
+        ("ann:secret:".to_owned(), 2),
+        (ann.replace("SCRAM", "SCROM"), 2),
+        (format!("\n{ann}\n{ann}"), 4),
+        ("@secret:AAAA".to_owned(), 2),
+    ];
+    for (text, expected) in cases {
+        let error = Users::parse(&format!("# users\n{text}\n"), Path::new("users.txt"));
+        let Err(UsersError::Line { line, .. }) = error else { panic!("{text}: {error:?}") };
+        assert_eq!(line, expected, "{text}");
+    }
+}
+
+/// The full hash runs once for a password that is right; a wrong one is never remembered.
+#[test]
+fn a_right_password_is_quick_the_second_time() {
+    let (_directory, path) = file(&users());
+    let file = UsersFile::open(&path).unwrap();
+    assert!(file.is_slow("ann", b"secret"));
+    assert_eq!(file.verify("ann", b"wrong"), Verdict::Wrong);
+    assert!(file.is_slow("ann", b"wrong"));
+    assert_eq!(file.verify("ann", b"secret"), Verdict::Right);
+    assert!(!file.is_slow("ann", b"secret"));
+    assert!(file.is_slow("ann", b"wrong"));
+    assert_eq!(file.verify("ann", b"wrong"), Verdict::Wrong);
+    assert_eq!(file.verify("bob", b"secret"), Verdict::Wrong);
+}
+
+#[test]
+fn reloading_takes_changes_and_keeps_the_old_users_on_a_mistake() {
+    let mut users = users();
+    let (_directory, path) = file(&users);
+    let file = UsersFile::open(&path).unwrap();
+    assert_eq!(file.verify("ann", b"secret"), Verdict::Right);
+
+    users.set("ann", "new", CHEAP).unwrap();
+    std::fs::write(&path, users.to_text()).unwrap();
+    assert_eq!(file.reload().unwrap(), 2);
+    assert_eq!(file.verify("ann", b"secret"), Verdict::Wrong, "what was remembered is forgotten");
+    assert_eq!(file.verify("ann", b"new"), Verdict::Right);
+
+    std::fs::write(&path, "nonsense").unwrap();
+    assert!(file.reload().is_err());
+    assert_eq!(file.verify("ann", b"new"), Verdict::Right);
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(file.reload(), Err(UsersError::Unreadable { .. })));
+}
+
+/// An attacker must not learn names from the time that a refusal takes.
+#[test]
+fn an_unknown_user_costs_as_much_as_a_wrong_password() {
+    let cost = HashCost { memory_kib: 2048, passes: 2, scram_iterations: 4096 };
+    let mut users = Users::parse("", Path::new("users.txt")).unwrap();
+    users.set("ann", "secret", cost).unwrap();
+    let fastest = |name: &str| {
+        let times = (0..5).map(|_| {
+            let start = Instant::now();
+            assert!(!users.verify(name, b"wrong"));
+            start.elapsed()
+        });
+        times.min().unwrap()
+    };
+    let (known, unknown) = (fastest("ann"), fastest("bob"));
+    assert!(unknown * 4 > known && known * 4 > unknown, "{known:?} {unknown:?}");
+}
+
+#[test]
+fn the_fake_verifier_stays_the_same_across_restarts() {
+    let (_directory, path) = file(&users());
+    let verifier = || Arc::new(UsersFile::open(&path).unwrap()).verifier("bob");
+    assert_eq!(verifier(), verifier());
+}
+
+#[test]
+fn the_gate_lets_in_as_many_as_it_has_places() {
+    let gate = Gate::new(2);
+    let first = gate.enter(Duration::ZERO);
+    let second = gate.enter(Duration::ZERO);
+    assert!(first.is_some() && second.is_some());
+    assert!(gate.enter(Duration::from_millis(1)).is_none());
+    drop(first);
+    assert!(gate.enter(Duration::ZERO).is_some());
+}

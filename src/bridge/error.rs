@@ -1,0 +1,173 @@
+//! Why an attempt to connect failed or a link ended, in words that an operator can act on.
+
+use std::io;
+
+use crate::packet::reason_code::ReasonCode;
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The name could not be resolved.
+    #[error("cannot look up \"{host}\": {source}")]
+    LookUp {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The name resolves to nothing that can be used.
+    #[error("\"{host}\" has no address{family}")]
+    NoAddress {
+        /// The name.
+        host: String,
+        /// Restriction by `bind_address`.
+        family: &'static str,
+    },
+    /// No TCP connection.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// The last address tried.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `bind_address` cannot be used.
+    #[error("cannot bind to bind_address {address}: {source}")]
+    Bind {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// TLS settings cannot be used.
+    #[error("TLS cannot be set up: {0}")]
+    TlsSetUp(String),
+    /// The TLS handshake failed.
+    #[error("TLS handshake failed: {0}")]
+    Tls(String),
+    /// The WebSocket handshake failed.
+    #[error("WebSocket handshake failed: {0}")]
+    WebSocket(String),
+    /// A user name or password file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Credentials {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `connect_timeout` passed.
+    #[error("no connection within connect_timeout: {stage} did not finish")]
+    TimedOut {
+        /// How far it came.
+        stage: &'static str,
+    },
+    /// The CONNACK refused.
+    #[error("the remote broker refused the connection: {}{}", reason_in_words(*reason), with_text(text))]
+    Refused {
+        /// Its reason.
+        reason: ReasonCode,
+        /// Its Reason String.
+        text: String,
+    },
+    /// The remote broker closed the connection.
+    #[error("the remote broker closed the connection{0}")]
+    RemoteClosed(&'static str),
+    /// The connection broke.
+    #[error("the connection to the remote broker broke: {0}")]
+    RemoteIo(io::Error),
+    /// A DISCONNECT came.
+    #[error("the remote broker disconnected: {}{}", reason_in_words(*reason), with_text(text))]
+    RemoteDisconnect {
+        /// Its reason.
+        reason: ReasonCode,
+        /// Its Reason String.
+        text: String,
+    },
+    /// No answer in time.
+    #[error("the remote broker did not answer {0} within response_timeout")]
+    RemoteSilent(&'static str),
+    /// Bytes that are no MQTT.
+    #[error("the remote broker sent what is not MQTT: {0}")]
+    RemoteMalformed(String),
+    /// A packet that must not come.
+    #[error("the remote broker broke the protocol: {0}")]
+    RemoteViolation(&'static str),
+    /// The remote broker cannot take more at present; the message stays and is tried again.
+    #[error("the remote broker refused a message for now: {}", reason_in_words(*.0))]
+    RemoteBusy(ReasonCode),
+    /// The local broker ended the Session's connection.
+    #[error("the local broker closed the bridge's session")]
+    LocalClosed,
+    /// The local broker refused the Session.
+    #[error("the local broker refused the bridge's session: {}", reason_in_words(*.0))]
+    LocalRefused(ReasonCode),
+    /// The local broker cannot take more at present; the message stays at the remote broker and is sent again.
+    #[error("the local broker refused a message for now: {}", reason_in_words(*.0))]
+    LocalBusy(ReasonCode),
+    /// The local side of the bridge is broken.
+    #[error("the local session failed: {0}")]
+    Local(String),
+    /// Nothing went wrong: somebody asked for it.
+    #[error("{0}")]
+    Asked(&'static str),
+}
+
+impl LinkError {
+    /// Whether the remote broker may dislike the bridge bit of the protocol level: it refused the version, or closed
+    /// without a word where a CONNACK was due.
+    #[must_use]
+    pub fn may_be_the_bridge_bit(&self) -> bool {
+        match self {
+            Self::Refused { reason, .. } => *reason == ReasonCode::UnsupportedProtocolVersion,
+            Self::RemoteClosed(stage) => !stage.is_empty(),
+            Self::RemoteIo(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            _ => false,
+        }
+    }
+}
+
+/// A Reason Code as a phrase with the cure where there is one.
+#[must_use]
+pub fn reason_in_words(reason: ReasonCode) -> String {
+    let words = match reason {
+        ReasonCode::UnsupportedProtocolVersion => {
+            "it does not speak this protocol version; try protocol = \"3.1.1\""
+        }
+        ReasonCode::ClientIdentifierNotValid => "it does not accept the client id; set client_id",
+        ReasonCode::BadUserNameOrPassword => "bad user name or password",
+        ReasonCode::NotAuthorized => "not authorized",
+        ReasonCode::SessionTakenOver => "another client uses the same client id",
+        ReasonCode::ServerUnavailable => "server unavailable",
+        ReasonCode::ServerBusy => "server busy",
+        ReasonCode::ServerShuttingDown => "server shutting down",
+        ReasonCode::Success => "normal disconnection",
+        other => return format!("{other:?} (0x{:02X})", other as u8),
+    };
+    words.to_owned()
+}
+
+fn with_text(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" (\"{}\")", text.escape_debug()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let refused = LinkError::Refused {
+            reason: ReasonCode::UnsupportedProtocolVersion,
+            text: "no\nthanks".to_owned(),
+        };
+        assert_eq!(
+            refused.to_string(),
+            "the remote broker refused the connection: it does not speak this protocol version; \
+             try protocol = \"3.1.1\" (\"no\\nthanks\")"
+        );
+        assert!(refused.may_be_the_bridge_bit());
+        let odd = LinkError::RemoteBusy(ReasonCode::QuotaExceeded);
+        assert!(odd.to_string().ends_with("QuotaExceeded (0x97)"));
+    }
+}

@@ -1,0 +1,46 @@
+//! What a bridge needs of the broker it belongs to. The broker implements it; tests put another broker in its place.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+
+use crate::bridge::settings::QueueLimits;
+use crate::bridge::status::QueueStats;
+use crate::bridge::transport::BoxStream;
+
+/// A connection that is being made.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxStream>> + Send + 'a>>;
+
+/// Client ids of bridges begin with this; the broker lets no other Client use it.
+pub const CLIENT_ID_PREFIX: &str = "$bridge/";
+
+/// Client id of a bridge at its own broker. Lane 0 has the queue; further lanes only hand in messages.
+#[must_use]
+pub fn local_client_id(bridge: &str, lane: usize) -> String {
+    match lane {
+        0 => format!("{CLIENT_ID_PREFIX}{bridge}"),
+        lane => format!("{CLIENT_ID_PREFIX}{bridge}/{lane}"),
+    }
+}
+
+/// The local broker as a bridge sees it.
+///
+/// Beyond what MQTT says, a bridge relies on this: the Session of a bridge sends a message again with the Packet
+/// Identifier it had before, also after a restart; and a message that was sent once with QoS 2 is not dropped before
+/// its exchange has ended.
+pub trait LocalBroker: Send + Sync {
+    /// Opens a connection that needs no authentication and may publish to `$SYS`.
+    fn connect(&self) -> Connecting<'_>;
+
+    /// The queue of a Session; `None` if there is none.
+    fn queue_stats(&self, client_id: &str) -> Option<QueueStats>;
+
+    /// Limits of the queue of a Session that is there.
+    fn set_queue_limits(&self, client_id: &str, limits: QueueLimits);
+
+    /// Topic Filters of a Session; `None` if it is not known.
+    fn subscriptions(&self, client_id: &str) -> Option<Vec<String>>;
+
+    /// Publishes a Retained Message of the broker itself.
+    fn publish_retained(&self, topic: &str, payload: &[u8]);
+}

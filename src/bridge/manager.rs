@@ -1,0 +1,303 @@
+//! All bridges of a broker: started, changed and ended while it runs, without touching one another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::bridge::local::local_client_id;
+use crate::bridge::memory::MemoryFile;
+use crate::bridge::prepare::purge_sessions;
+use crate::bridge::settings::BridgeSettings;
+use crate::bridge::status::{BridgeStatus, Counters};
+use crate::bridge::worker::{BridgeContext, Order, Worker};
+use crate::packet::ProtocolVersion;
+
+/// Where a bridge comes from: a reload of the configuration leaves alone what was added by command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// `[[bridge]]` in the configuration.
+    Configuration,
+    /// `petrel ctl bridge add`; gone after a restart, though its queue is not.
+    Command,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// No such bridge.
+    #[error("there is no bridge \"{0}\"")]
+    Unknown(String),
+    /// The name is taken.
+    #[error("there is a bridge \"{0}\" already; replace it with --replace")]
+    Exists(String),
+    /// The queue could not be removed.
+    #[error("the bridge was removed, its queue was not: {0}")]
+    Purge(String),
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct ReloadReport {
+    /// New ones.
+    pub added: Vec<String>,
+    /// Restarted with other settings; their queues stayed.
+    pub changed: Vec<String>,
+    /// Ended; their queues stay until they are purged or the bridge comes back.
+    pub removed: Vec<String>,
+    /// Not touched.
+    pub unchanged: Vec<String>,
+}
+
+/// What becomes of the queue of a removed bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// It stays, and goes on collecting.
+    Keep,
+    /// It goes.
+    Purge,
+}
+
+struct Entry {
+    settings: Arc<BridgeSettings>,
+    origin: Origin,
+    counters: Arc<Counters>,
+    orders: watch::Sender<Order>,
+    task: JoinHandle<()>,
+}
+
+/// The bridges. Must be used within a tokio runtime.
+pub struct BridgeManager {
+    context: BridgeContext,
+    bridges: Mutex<BTreeMap<String, Entry>>,
+    /// Changes happen one after another.
+    changes: tokio::sync::Mutex<()>,
+}
+
+/// A bridge that is told to end gets so long before it is ended.
+const STOP_PATIENCE: Duration = Duration::from_secs(6);
+
+impl BridgeManager {
+    /// Starts the bridges of a configuration.
+    #[must_use]
+    pub fn start(context: BridgeContext, all: Vec<BridgeSettings>) -> Arc<Self> {
+        let manager = Self {
+            context,
+            bridges: Mutex::new(BTreeMap::new()),
+            changes: tokio::sync::Mutex::new(()),
+        };
+        for settings in all {
+            manager.spawn(settings, Origin::Configuration, Order::Automatic);
+        }
+        manager.judge_echoes();
+        Arc::new(manager)
+    }
+
+    /// All bridges at this moment, by name.
+    #[must_use]
+    pub fn status(&self) -> Vec<BridgeStatus> {
+        self.bridges.lock().iter().map(|(name, entry)| self.status_of(name, entry)).collect()
+    }
+
+    /// One bridge: its status, its settings and where it comes from.
+    ///
+    /// # Errors
+    /// [`ManagerError::Unknown`]
+    pub fn show(
+        &self,
+        name: &str,
+    ) -> Result<(BridgeStatus, Arc<BridgeSettings>, Origin), ManagerError> {
+        let bridges = self.bridges.lock();
+        let entry = bridges.get(name).ok_or_else(|| ManagerError::Unknown(name.to_owned()))?;
+        Ok((self.status_of(name, entry), Arc::clone(&entry.settings), entry.origin))
+    }
+
+    /// What `$SYS` shows of all bridges.
+    #[must_use]
+    pub fn sys_topics(&self) -> Vec<(String, String)> {
+        self.status().iter().flat_map(BridgeStatus::sys_topics).collect()
+    }
+
+    /// Adds a bridge by command, or changes one: then its queue stays.
+    ///
+    /// # Errors
+    /// [`ManagerError::Exists`] when it may not `replace`.
+    pub async fn add(&self, settings: BridgeSettings, replace: bool) -> Result<(), ManagerError> {
+        let _turn = self.changes.lock().await;
+        let name = settings.name.clone();
+        let known = self.bridges.lock().contains_key(&name);
+        if known && !replace {
+            return Err(ManagerError::Exists(name));
+        }
+        self.replace(settings, Origin::Command).await;
+        self.judge_echoes();
+        Ok(())
+    }
+
+    /// Disconnects a bridge; its messages are queued.
+    ///
+    /// # Errors
+    /// [`ManagerError::Unknown`]
+    pub fn pause(&self, name: &str) -> Result<(), ManagerError> {
+        self.order(name, Order::Pause)
+    }
+
+    /// Lets a paused bridge connect again, and one that waits for its moment connect now.
+    ///
+    /// # Errors
+    /// [`ManagerError::Unknown`]
+    pub fn resume(&self, name: &str) -> Result<(), ManagerError> {
+        self.order(name, Order::Start)
+    }
+
+    /// Ends a bridge.
+    ///
+    /// # Errors
+    /// [`ManagerError::Unknown`], [`ManagerError::Purge`]
+    pub async fn remove(&self, name: &str, queue: Queue) -> Result<(), ManagerError> {
+        let _turn = self.changes.lock().await;
+        let settings =
+            self.end(name).await.ok_or_else(|| ManagerError::Unknown(name.to_owned()))?;
+        self.forget_topics(&settings);
+        self.judge_echoes();
+        if queue == Queue::Keep {
+            return Ok(());
+        }
+        let failed = |error: &dyn std::fmt::Display| ManagerError::Purge(error.to_string());
+        purge_sessions(&*self.context.broker, &settings).await.map_err(|error| failed(&error))?;
+        let file = MemoryFile::new(self.context.directory.as_deref(), name);
+        file.remove().await.map_err(|error| failed(&error))
+    }
+
+    /// Makes the bridges those of a new configuration. Unchanged ones do not notice, changed ones keep their queues.
+    pub async fn reload(&self, all: Vec<BridgeSettings>) -> ReloadReport {
+        let _turn = self.changes.lock().await;
+        let mut report = ReloadReport::default();
+        let configured: Vec<String> = {
+            let bridges = self.bridges.lock();
+            let mine = bridges.iter().filter(|(_, entry)| entry.origin == Origin::Configuration);
+            mine.map(|(name, _)| name.clone()).collect()
+        };
+        for name in configured {
+            if all.iter().all(|settings| settings.name != name) {
+                if let Some(settings) = self.end(&name).await {
+                    self.forget_topics(&settings);
+                }
+                report.removed.push(name);
+            }
+        }
+        for settings in all {
+            let name = settings.name.clone();
+            let known = self.bridges.lock().get(&name).map(|entry| *entry.settings == settings);
+            match known {
+                Some(true) => report.unchanged.push(name),
+                Some(false) => {
+                    self.replace(settings, Origin::Configuration).await;
+                    report.changed.push(name);
+                }
+                None => {
+                    self.spawn(settings, Origin::Configuration, Order::Automatic);
+                    report.added.push(name);
+                }
+            }
+        }
+        self.judge_echoes();
+        report
+    }
+
+    /// Ends all bridges; their queues stay.
+    pub async fn shut_down(&self) {
+        let _turn = self.changes.lock().await;
+        let bridges = std::mem::take(&mut *self.bridges.lock());
+        for entry in bridges.values() {
+            entry.orders.send_replace(Order::Stop);
+        }
+        for (name, entry) in bridges {
+            finish(&name, entry.task).await;
+        }
+    }
+
+    fn status_of(&self, name: &str, entry: &Entry) -> BridgeStatus {
+        let queue = self.context.broker.queue_stats(&local_client_id(name, 0));
+        entry.counters.status(name, queue.unwrap_or_default())
+    }
+
+    fn order(&self, name: &str, order: Order) -> Result<(), ManagerError> {
+        let bridges = self.bridges.lock();
+        let entry = bridges.get(name).ok_or_else(|| ManagerError::Unknown(name.to_owned()))?;
+        entry.orders.send_replace(order);
+        Ok(())
+    }
+
+    fn spawn(&self, settings: BridgeSettings, origin: Origin, order: Order) {
+        let settings = Arc::new(settings);
+        let counters = Arc::new(Counters::default());
+        let (orders, receiver) = watch::channel(order);
+        let worker = Worker::new(
+            Arc::clone(&settings),
+            self.context.clone(),
+            Arc::clone(&counters),
+            receiver,
+        );
+        let task = tokio::spawn(worker.run());
+        let name = settings.name.clone();
+        let entry = Entry { settings, origin, counters, orders, task };
+        self.bridges.lock().insert(name, entry);
+    }
+
+    /// A changed bridge stays paused if it was.
+    async fn replace(&self, settings: BridgeSettings, origin: Origin) {
+        let name = settings.name.clone();
+        let order = self.bridges.lock().get(&name).map(|entry| *entry.orders.borrow());
+        let ended = self.end(&name).await;
+        if ended.is_some_and(|old| old.notification_topic != settings.notification_topic) {
+            tracing::info!(bridge = %name, "the notification topic has changed");
+        }
+        self.spawn(settings, origin, order.unwrap_or(Order::Automatic));
+    }
+
+    async fn end(&self, name: &str) -> Option<Arc<BridgeSettings>> {
+        let entry = self.bridges.lock().remove(name)?;
+        entry.orders.send_replace(Order::Stop);
+        finish(name, entry.task).await;
+        Some(entry.settings)
+    }
+
+    /// A removed bridge must not look alive in Retained Messages.
+    fn forget_topics(&self, settings: &BridgeSettings) {
+        let broker = &self.context.broker;
+        if settings.notifications {
+            broker.publish_retained(&settings.notification_topic, b"");
+        }
+        let empty = Counters::default()
+            .status(&settings.name, crate::bridge::status::QueueStats::default());
+        for (topic, _) in empty.sys_topics() {
+            broker.publish_retained(&topic, b"");
+        }
+    }
+
+    /// Echoes are looked for only if messages go out over a 3.x link. They may come in by the bridge of another broker,
+    /// so that the rules here do not say whether they can.
+    fn judge_echoes(&self) {
+        let bridges = self.bridges.lock();
+        let is_needed = bridges.values().any(|entry| {
+            let settings = &entry.settings;
+            settings.protocol < ProtocolVersion::V5_0
+                && !settings.echo_window.is_zero()
+                && settings.rules.rules.iter().any(|rule| rule.direction.is_out())
+        });
+        self.context.echoes.set_needed(is_needed);
+    }
+}
+
+async fn finish(name: &str, mut task: JoinHandle<()>) {
+    if tokio::time::timeout(STOP_PATIENCE, &mut task).await.is_err() {
+        tracing::warn!(bridge = name, "the bridge did not end in time");
+        task.abort();
+    }
+}

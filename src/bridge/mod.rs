@@ -1,0 +1,31 @@
+//! Bridges: topics shared with other brokers, without loss, loops or stalls.
+//!
+//! On the local side a bridge is an ordinary durable Session of our own broker, reached through a stream in memory
+//! ([`local::LocalBroker`]); on the remote side it is an MQTT client. Between them stands the [`relay`], which passes
+//! messages and acknowledgements on and keeps none: everything that must survive lies in the two Sessions. Around it
+//! the [`worker`] decides when to connect and where to, and the [`manager`] starts, changes and ends workers.
+//!
+//! In reading order: [`settings`] with [`rule`] and [`address`] (what was configured), [`relay`] with [`properties`],
+//! [`loop_guard`] and [`rate`] (what happens to a message), [`handshake`], [`transport`], [`tls`] and [`link`] (the
+//! connections), [`worker`] with [`prepare`], [`memory`] and [`backoff`], [`manager`], [`status`].
+
+pub mod address;
+pub mod backoff;
+pub mod error;
+pub mod handshake;
+pub mod link;
+pub mod local;
+pub mod loop_guard;
+pub mod manager;
+pub mod memory;
+pub mod prepare;
+pub mod properties;
+pub mod rate;
+pub mod relay;
+pub mod rule;
+pub mod settings;
+pub mod status;
+pub mod tls;
+pub mod transport;
+pub mod wire;
+pub mod worker;

@@ -1,0 +1,132 @@
+//! Making and removing the local Session of a bridge, apart from any link: messages are to be queued from the first
+//! moment, also while the remote broker was never reached.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::bridge::error::{LinkError, reason_in_words};
+use crate::bridge::handshake::{Connected, LocalLifetime, connect_local};
+use crate::bridge::local::{LocalBroker, local_client_id};
+use crate::bridge::settings::BridgeSettings;
+use crate::bridge::transport::BoxStream;
+use crate::bridge::wire;
+use crate::packet::subscribe::{RetainHandling, SubscriptionOptions};
+use crate::packet::{Packet, ProtocolVersion, QoS};
+
+const VERSION: ProtocolVersion = ProtocolVersion::V5_0;
+/// Filters in one packet.
+const FILTERS_PER_PACKET: usize = 32;
+
+/// Opens the Session of the bridge, brings its Subscriptions up to date and leaves it to collect messages. True if it
+/// was there before.
+///
+/// # Errors
+/// [`LinkError`] of the local side.
+pub async fn prepare_session(
+    broker: &dyn LocalBroker,
+    settings: &BridgeSettings,
+    stale: &[String],
+) -> Result<bool, LinkError> {
+    let client_id = local_client_id(&settings.name, 0);
+    let mut connected = open(broker, &client_id, LocalLifetime::Durable).await?;
+    broker.set_queue_limits(&client_id, settings.queue);
+    let mut output = Vec::new();
+    let mut ids = (1..=u16::MAX).filter_map(wire::packet_id);
+    let mut awaited = 0_usize;
+    for chunk in stale.chunks(FILTERS_PER_PACKET) {
+        let Some(id) = ids.next() else { break };
+        wire::unsubscribe(&mut output, VERSION, id, chunk);
+        awaited += 1;
+    }
+    // Retained Messages follow when there is somebody to send them to: those of QoS 0 would not wait.
+    let options = |qos: QoS| SubscriptionOptions {
+        qos,
+        no_local: true,
+        retain_as_published: true,
+        retain_handling: RetainHandling::DoNotSend,
+    };
+    let filters = settings.rules.local_filters();
+    let filters: Vec<_> = filters.into_iter().map(|(filter, qos)| (filter, options(qos))).collect();
+    for chunk in filters.chunks(FILTERS_PER_PACKET) {
+        let Some(id) = ids.next() else { break };
+        wire::subscribe(&mut output, VERSION, id, chunk);
+        awaited += 1;
+    }
+    let session_present = connected.accepted.session_present;
+    send(&mut connected.stream, &output).await?;
+    await_answers(&mut connected, awaited).await?;
+    finish(connected).await?;
+    Ok(session_present)
+}
+
+/// Removes the Sessions of a bridge with everything in them.
+///
+/// # Errors
+/// [`LinkError`] of the local side.
+pub async fn purge_sessions(
+    broker: &dyn LocalBroker,
+    settings: &BridgeSettings,
+) -> Result<(), LinkError> {
+    for lane in 0..settings.connections {
+        let client_id = local_client_id(&settings.name, lane);
+        finish(open(broker, &client_id, LocalLifetime::Transient).await?).await?;
+    }
+    Ok(())
+}
+
+async fn open(
+    broker: &dyn LocalBroker,
+    client_id: &str,
+    lifetime: LocalLifetime,
+) -> Result<Connected<BoxStream>, LinkError> {
+    let stream = broker.connect().await.map_err(|error| LinkError::Local(error.to_string()))?;
+    connect_local(stream, client_id, 1, lifetime).await
+}
+
+async fn send(stream: &mut BoxStream, bytes: &[u8]) -> Result<(), LinkError> {
+    let failed = |error: std::io::Error| LinkError::Local(error.to_string());
+    stream.write_all(bytes).await.map_err(failed)?;
+    stream.flush().await.map_err(failed)
+}
+
+/// Messages that come meanwhile are left unacknowledged, so they come again.
+async fn await_answers(
+    connected: &mut Connected<BoxStream>,
+    mut awaited: usize,
+) -> Result<(), LinkError> {
+    while awaited > 0 {
+        let found = wire::next(&connected.input, VERSION, u32::MAX).map_err(LinkError::Local)?;
+        let Some((packet, length)) = found else {
+            let count = connected.stream.read_buf(&mut connected.input).await;
+            if count.map_err(|error| LinkError::Local(error.to_string()))? == 0 {
+                return Err(LinkError::LocalClosed);
+            }
+            continue;
+        };
+        match packet {
+            Packet::Suback(ack) => {
+                awaited -= 1;
+                if let Some(reason) = ack.reasons.iter().find(|reason| reason.is_failure()) {
+                    let why = reason_in_words(*reason);
+                    tracing::warn!("the local broker refused a subscription of the bridge: {why}");
+                }
+            }
+            Packet::Unsuback(_) => awaited -= 1,
+            Packet::Disconnect(disconnect) => {
+                return Err(LinkError::LocalRefused(disconnect.reason));
+            }
+            _ => {}
+        }
+        connected.input.drain(..length);
+    }
+    Ok(())
+}
+
+/// Says goodbye and waits until the broker has heard it, so that the next connection does not take this one over.
+async fn finish(mut connected: Connected<BoxStream>) -> Result<(), LinkError> {
+    let mut output = Vec::new();
+    wire::disconnect(&mut output, VERSION);
+    send(&mut connected.stream, &output).await?;
+    let mut rest = [0; 1024];
+    while !matches!(connected.stream.read(&mut rest).await, Ok(0) | Err(_)) {}
+    Ok(())
+}

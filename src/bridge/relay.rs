@@ -1,0 +1,402 @@
+//! The relay: two MQTT connections, one to the local and one to the remote broker, and everything that passes between
+//! them. A state machine without IO: bytes go in, bytes come out.
+//!
+//! # Why nothing is lost, and QoS 2 arrives once
+//!
+//! The relay keeps no message. A delivery from one broker becomes a PUBLISH to the other **with the same Packet
+//! Identifier**, and every acknowledgement passes through it unchanged in meaning: PUBACK, PUBREC, PUBREL and PUBCOMP of
+//! the one side are answers to those of the other. So the state of each exchange lives only in the two Sessions, the
+//! durable one at the local broker and the one at the remote broker, and these two were built to survive a cut
+//! connection. After a cut, whoever was the sender repeats with the same identifiers, the relay repeats that, and the
+//! receiver recognises it. [MQTT-4.3.3] [MQTT-4.4.0-1]
+//!
+//! Two things follow. The relay connects to the local broker only while it has the remote one, so that the local broker
+//! repeats what was in flight. And when one of the two Sessions turns out to be new, the identifiers that the other
+//! still holds for it mean nothing any more; they are released by a PUBREL for each ([`Sweep`]), lest a new message
+//! with such an identifier is taken for an old one.
+//!
+//! # Lanes
+//!
+//! A bridge may hold several connections to the remote broker. Outgoing messages of one topic take always the same one.
+//! Identifiers of incoming messages are chosen by the remote Session of each connection, so each lane that receives has
+//! a local connection of its own; lane 0 also has the Subscriptions for outgoing messages.
+
+mod incoming;
+mod opening;
+mod outgoing;
+mod side;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+
+use crate::bridge::error::LinkError;
+use crate::bridge::loop_guard::EchoGuard;
+use crate::bridge::rate::RateLimit;
+use crate::bridge::settings::BridgeSettings;
+use crate::bridge::status::Tally;
+use crate::bridge::wire;
+use crate::packet::{Packet, ProtocolVersion};
+use outgoing::{Held, Route};
+use side::{LocalSide, RemoteSide};
+
+pub use opening::{LanePlan, lane_plan};
+pub use side::{Accepted, Sweep};
+
+/// An output buffer with this much in it stops the input that fills it.
+const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Held messages beyond this many bytes stop the local input.
+const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Topic names whose mapping is remembered.
+const ROUTES_MAX: usize = 1024;
+
+/// How far the relay is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Local Subscriptions are made, stale identifiers of the local Session released. Remote input waits.
+    OpeningLocal,
+    /// The same at the remote broker. Outgoing messages are held: a SUBSCRIBE must not take the Packet Identifier of
+    /// one. [MQTT-2.2.1-3]
+    OpeningRemote,
+    /// Messages cross.
+    Running,
+}
+
+/// What a relay needs to know when the connections stand.
+pub struct RelayOptions {
+    /// The bridge.
+    pub settings: Arc<BridgeSettings>,
+    /// What this broker writes into hop trails.
+    pub broker_id: Arc<str>,
+    /// One for each connection to the remote broker.
+    pub lanes: Vec<LaneOptions>,
+    /// Filters of the local Session that no rule wants any more.
+    pub stale_local_filters: Vec<String>,
+    /// Local filters whose Retained Messages the remote broker has had already.
+    pub known_local_filters: Vec<String>,
+    /// Where messages sent over 3.x links are remembered.
+    pub echoes: Arc<EchoGuard>,
+}
+
+/// One connection to the remote broker and, where it is needed, its local partner.
+pub struct LaneOptions {
+    /// What this lane subscribes to at the remote broker.
+    pub plan: LanePlan,
+    /// What the remote broker granted.
+    pub remote: Accepted,
+    /// What the local broker granted; `None` for a lane that receives nothing.
+    pub local: Option<Accepted>,
+    /// The remote Session still has the Subscriptions of this plan.
+    pub is_subscribed: bool,
+    /// The remote Session may hold identifiers of another local Session.
+    pub sweep_remote: bool,
+    /// The local Session may hold identifiers of another remote Session.
+    pub sweep_local: bool,
+}
+
+/// The state machine. See the module.
+pub struct Relay {
+    settings: Arc<BridgeSettings>,
+    broker_id: Arc<str>,
+    phase: Phase,
+    remotes: Vec<RemoteSide>,
+    locals: Vec<Option<LocalSide>>,
+    routes: HashMap<Box<str>, Route>,
+    /// Which lane an outgoing identifier took; only kept with several.
+    lane_of: Vec<u8>,
+    /// Identifiers released on all lanes, because the lane they took was forgotten, and how many answers are missing.
+    broadcasts: HashMap<u16, usize>,
+    /// QoS 2 messages sent with QoS 1, because the remote broker takes no more.
+    downgraded: hashbrown::HashSet<u16>,
+    held: Vec<VecDeque<Held>>,
+    held_bytes: usize,
+    rate: RateLimit,
+    echoes: Arc<EchoGuard>,
+    stale_local_filters: Vec<String>,
+    known_local_filters: Vec<String>,
+    tally: Tally,
+    warnings: Vec<String>,
+    name: String,
+    properties: Vec<u8>,
+}
+
+impl Relay {
+    /// Starts the opening: the first packets are in the output buffers afterwards.
+    #[must_use]
+    pub fn new(options: RelayOptions, now: Instant) -> Self {
+        let settings = options.settings;
+        let lanes = options.lanes.len();
+        let mut remotes = Vec::with_capacity(lanes);
+        let mut locals = Vec::with_capacity(lanes);
+        for lane in options.lanes {
+            let local = lane.local.map(|accepted| LocalSide::new(&accepted, lane.sweep_local));
+            locals.push(local);
+            remotes.push(RemoteSide::new(
+                lane.remote,
+                lane.plan,
+                lane.is_subscribed,
+                lane.sweep_remote,
+                &settings,
+                now,
+            ));
+        }
+        let mut relay = Self {
+            broker_id: options.broker_id,
+            phase: Phase::OpeningLocal,
+            remotes,
+            locals,
+            routes: HashMap::new(),
+            lane_of: if lanes > 1 { vec![u8::MAX; 1 << 16] } else { Vec::new() },
+            broadcasts: HashMap::new(),
+            downgraded: hashbrown::HashSet::new(),
+            held: (0..lanes).map(|_| VecDeque::new()).collect(),
+            held_bytes: 0,
+            rate: RateLimit::new(settings.rate_messages, settings.rate_bytes, now),
+            echoes: options.echoes,
+            stale_local_filters: options.stale_local_filters,
+            known_local_filters: options.known_local_filters,
+            tally: Tally::default(),
+            warnings: Vec::new(),
+            name: String::new(),
+            properties: Vec::new(),
+            settings,
+        };
+        relay.open_local();
+        relay.advance(now);
+        relay
+    }
+
+    /// Takes packets from the local broker and returns how many bytes it took. What is left is either incomplete, or
+    /// waits until [`Relay::wants_local`].
+    ///
+    /// # Errors
+    /// The link is over.
+    pub fn handle_local(
+        &mut self,
+        lane: usize,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<usize, LinkError> {
+        let mut taken = 0;
+        while self.wants_local(lane) {
+            let rest = bytes.get(taken..).unwrap_or_default();
+            let next = wire::next(rest, ProtocolVersion::V5_0, u32::MAX);
+            let Some((packet, length)) = next.map_err(LinkError::Local)? else { break };
+            self.handle_local_packet(lane, packet, now)?;
+            taken += length;
+        }
+        Ok(taken)
+    }
+
+    /// Takes packets from the remote broker; see [`Relay::handle_local`].
+    ///
+    /// # Errors
+    /// The link is over.
+    pub fn handle_remote(
+        &mut self,
+        lane: usize,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<usize, LinkError> {
+        let version = self.settings.protocol;
+        let max_bytes = self.packet_bytes_max();
+        let mut taken = 0;
+        while self.wants_remote(lane) {
+            let rest = bytes.get(taken..).unwrap_or_default();
+            let next = wire::next(rest, version, max_bytes);
+            let Some((packet, length)) = next.map_err(LinkError::RemoteMalformed)? else { break };
+            self.handle_remote_packet(lane, packet, now)?;
+            taken += length;
+        }
+        Ok(taken)
+    }
+
+    /// Time has come to [`Relay::next_timeout`].
+    ///
+    /// # Errors
+    /// The remote broker is silent.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
+        let response_timeout = self.settings.response_timeout;
+        for remote in &mut self.remotes {
+            remote.handle_timeout(response_timeout, now)?;
+        }
+        self.pump_held(now);
+        Ok(())
+    }
+
+    /// When [`Relay::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        let response_timeout = self.settings.response_timeout;
+        let sides = self.remotes.iter().filter_map(|remote| remote.next_timeout(response_timeout));
+        // What waits for an acknowledgement or for room in an output is not a matter of time.
+        let may_send = |(remote, held): (&RemoteSide, &VecDeque<Held>)| {
+            !held.is_empty() && remote.has_quota() && remote.output.len() < OUTPUT_BYTES_MAX
+        };
+        let is_waiting =
+            self.phase == Phase::Running && self.remotes.iter().zip(&self.held).any(may_send);
+        let held = is_waiting.then(|| self.rate.ready_at(now));
+        sides.chain(held).min()
+    }
+
+    /// Bytes came from a remote connection, or went to it: it is alive.
+    pub fn note_progress(&mut self, lane: usize, progress: Progress, now: Instant) {
+        if let Some(remote) = self.remotes.get_mut(lane) {
+            remote.note_progress(progress, now);
+        }
+    }
+
+    /// Whether local input of a lane is welcome. Acknowledgements of incoming messages come the same way as outgoing
+    /// messages, so this is refused only for reasons that end by themselves: a remote output that drains, a rate limit
+    /// that passes.
+    #[must_use]
+    pub fn wants_local(&self, lane: usize) -> bool {
+        if lane > 0 {
+            return self
+                .remotes
+                .get(lane)
+                .is_some_and(|remote| remote.output.len() < OUTPUT_BYTES_MAX);
+        }
+        let has_room = self.remotes.iter().all(|remote| remote.output.len() < OUTPUT_BYTES_MAX);
+        has_room
+            && (self.held_bytes < HELD_BYTES_MAX
+                || !self.rate.is_limited() && self.phase == Phase::Running)
+    }
+
+    /// Whether remote input of a lane is welcome: the local side must have room for what it may bring.
+    #[must_use]
+    pub fn wants_remote(&self, lane: usize) -> bool {
+        let local = self.locals.get(lane).and_then(Option::as_ref);
+        self.phase > Phase::OpeningLocal && local.is_none_or(LocalSide::has_room)
+    }
+
+    /// What goes to the local broker.
+    pub fn local_output(&mut self, lane: usize) -> Option<&mut Vec<u8>> {
+        self.locals.get_mut(lane).and_then(Option::as_mut).map(|local| &mut local.output)
+    }
+
+    /// What goes to the remote broker.
+    pub fn remote_output(&mut self, lane: usize) -> Option<&mut Vec<u8>> {
+        self.remotes.get_mut(lane).map(|remote| &mut remote.output)
+    }
+
+    /// What was counted since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// What an operator should read, once each.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Whether messages cross.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Whether everything sent to the remote broker has been acknowledged.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.held_bytes == 0 && self.remotes.iter().all(|remote| remote.inflight == 0)
+    }
+
+    /// Publishes a message of the bridge itself to the remote broker, with QoS 0: identifiers belong to the messages
+    /// that pass through.
+    pub fn publish_remote(&mut self, topic: &str, payload: &[u8], now: Instant) {
+        let version = self.settings.protocol;
+        if let Some(remote) = self.remotes.first_mut() {
+            let retain = remote.retain_available;
+            wire::publish_own(&mut remote.output, version, topic, payload, retain);
+            remote.note_progress(Progress::Sent, now);
+        }
+    }
+
+    /// Ends the connections in good order.
+    pub fn disconnect(&mut self) {
+        let version = self.settings.protocol;
+        for remote in &mut self.remotes {
+            wire::disconnect(&mut remote.output, version);
+        }
+        for local in self.locals.iter_mut().flatten() {
+            wire::disconnect(&mut local.output, ProtocolVersion::V5_0);
+        }
+    }
+
+    fn packet_bytes_max(&self) -> u32 {
+        match self.settings.max_packet_bytes {
+            0 => u32::MAX,
+            limit => limit,
+        }
+    }
+
+    fn handle_local_packet(
+        &mut self,
+        lane: usize,
+        packet: Packet<'_>,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        match packet {
+            Packet::Publish(publish) => self.local_publish(&publish, now),
+            Packet::Puback(ack) => self.local_puback(lane, &ack.0)?,
+            Packet::Pubrec(ack) => self.local_pubrec(lane, &ack.0)?,
+            Packet::Pubrel(ack) => self.local_pubrel(&ack.0, now),
+            Packet::Pubcomp(ack) => self.local_pubcomp(lane, &ack.0, now),
+            Packet::Suback(ack) => self.local_suback(lane, &ack, now),
+            Packet::Unsuback(ack) => self.local_done(lane, ack.packet_id, now),
+            Packet::Pingresp => {}
+            Packet::Disconnect(disconnect) => {
+                return Err(LinkError::LocalRefused(disconnect.reason));
+            }
+            _ => return Err(LinkError::Local("a packet that only clients send".to_owned())),
+        }
+        Ok(())
+    }
+
+    fn handle_remote_packet(
+        &mut self,
+        lane: usize,
+        packet: Packet<'_>,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        match packet {
+            Packet::Publish(publish) => self.remote_publish(lane, &publish, now)?,
+            Packet::Puback(ack) => self.remote_puback(lane, &ack.0, now)?,
+            Packet::Pubrec(ack) => self.remote_pubrec(lane, &ack.0, now)?,
+            Packet::Pubrel(ack) => self.remote_pubrel(lane, &ack.0),
+            Packet::Pubcomp(ack) => self.remote_pubcomp(lane, &ack.0, now),
+            Packet::Suback(ack) => self.remote_suback(lane, &ack, now),
+            Packet::Unsuback(ack) => self.remote_done(lane, ack.packet_id, now),
+            Packet::Pingresp => {
+                if let Some(remote) = self.remotes.get_mut(lane) {
+                    remote.ping_sent = None;
+                }
+            }
+            Packet::Disconnect(disconnect) => {
+                let text = disconnect.reason_string.unwrap_or_default().to_owned();
+                return Err(LinkError::RemoteDisconnect { reason: disconnect.reason, text });
+            }
+            Packet::Connack(_) => return Err(LinkError::RemoteViolation("a second CONNACK")),
+            Packet::Auth(_) => {
+                return Err(LinkError::RemoteViolation("AUTH, which was not agreed upon"));
+            }
+            _ => return Err(LinkError::RemoteViolation("a packet that only clients send")),
+        }
+        Ok(())
+    }
+}
+
+/// In which direction a remote connection moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Bytes were read.
+    Received,
+    /// Bytes were written.
+    Sent,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! From the remote to the local broker: messages, and the acknowledgements that go back for them.
+
+use std::time::Instant;
+
+use crate::bridge::error::LinkError;
+use crate::bridge::loop_guard::trail_contains;
+use crate::bridge::properties::{Changes, hop_trail, response_topic, rewrite};
+use crate::bridge::relay::Relay;
+use crate::bridge::rule::Mapping;
+use crate::bridge::status::DropReason;
+use crate::bridge::wire;
+use crate::packet::acknowledgement::Acknowledgement;
+use crate::packet::publish::{OutgoingPublish, Publish};
+use crate::packet::reason_code::ReasonCode;
+use crate::packet::{PacketId, ProtocolVersion, QoS};
+
+impl Relay {
+    /// A message of the remote broker.
+    pub(super) fn remote_publish(
+        &mut self,
+        lane: usize,
+        publish: &Publish<'_>,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        let topic = self.resolve_alias(lane, publish)?;
+        let topic = topic.as_deref().unwrap_or(publish.topic);
+        if let Err(reason) = self.check_incoming(topic, publish, now) {
+            self.tally.drop(reason);
+            self.acknowledge_remote(lane, publish.qos, publish.packet_id, ReasonCode::Success);
+            return Ok(());
+        }
+        let mut response = String::new();
+        let renamed = response_topic(&publish.properties)
+            .is_some_and(|name| self.settings.rules.map_response_in(name, topic, &mut response));
+        // Named already on the way in: what we fetched from the remote broker has no trail from it, and other brokers
+        // may fetch it from us.
+        let names_hops =
+            self.settings.hop_limit > 0 && self.settings.protocol == ProtocolVersion::V5_0;
+        let properties: &[u8] = if renamed || names_hops {
+            let changes = Changes {
+                response_topic: renamed.then_some(&*response),
+                hop: names_hops.then_some(&*self.broker_id),
+            };
+            rewrite(&publish.properties, changes, &mut self.properties);
+            &self.properties
+        } else {
+            &publish.properties
+        };
+        let Some(Some(local)) = self.locals.get_mut(lane) else {
+            // A lane without local partner subscribes to nothing: what comes is left from an older configuration.
+            self.tally.drop(DropReason::NoRule);
+            self.acknowledge_remote(lane, publish.qos, publish.packet_id, ReasonCode::Success);
+            return Ok(());
+        };
+        let packet = OutgoingPublish {
+            dup: publish.dup,
+            qos: publish.qos,
+            retain: publish.retain,
+            topic: &self.name,
+            packet_id: publish.packet_id,
+            topic_alias: None,
+            message_expiry: publish.message_expiry,
+            subscription_ids: &[],
+            properties,
+            payload_bytes: publish.payload.len(),
+        };
+        wire::publish(&mut local.output, ProtocolVersion::V5_0, &packet, publish.payload);
+        if publish.qos > QoS::AtMostOnce {
+            local.inflight += 1;
+        }
+        self.tally.messages_in += 1;
+        self.tally.bytes_in += (self.name.len() + publish.payload.len()) as u64;
+        Ok(())
+    }
+
+    /// The topic that an alias stands for; `None` where the packet names it. [MQTT-3.3.2-12]
+    fn resolve_alias(
+        &mut self,
+        lane: usize,
+        publish: &Publish<'_>,
+    ) -> Result<Option<Box<str>>, LinkError> {
+        let Some(alias) = publish.topic_alias else {
+            return match publish.topic {
+                "" => Err(LinkError::RemoteViolation("a PUBLISH without topic")),
+                _ => Ok(None),
+            };
+        };
+        let remote = self.remotes.get_mut(lane);
+        let places = remote.map(|remote| &mut remote.incoming_aliases);
+        let place = places.and_then(|places| places.get_mut(usize::from(alias).checked_sub(1)?));
+        let Some(place) = place else {
+            return Err(LinkError::RemoteViolation("a Topic Alias out of range"));
+        };
+        if publish.topic.is_empty() {
+            let known = place.clone();
+            return known.map(Some).ok_or(LinkError::RemoteViolation("an unknown Topic Alias"));
+        }
+        *place = Some(publish.topic.into());
+        Ok(None)
+    }
+
+    /// Whether the message may come in; its local name is in `self.name` afterwards.
+    fn check_incoming(
+        &mut self,
+        topic: &str,
+        publish: &Publish<'_>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if self.settings.hop_limit > 0 && !publish.properties.is_empty() {
+            let trail = hop_trail(&publish.properties);
+            if trail.is_some_and(|trail| trail_contains(trail, &self.broker_id)) {
+                return Err(DropReason::Loop);
+            }
+        }
+        match self.settings.rules.map_in(topic, &mut self.name) {
+            Mapping::Mapped(_) => {}
+            Mapping::Excluded => return Err(DropReason::Excluded),
+            Mapping::NoRule => return Err(DropReason::NoRule),
+            Mapping::Impossible => return Err(DropReason::Topic),
+        }
+        match self.echoes.is_echo(&self.name, publish.payload, now) {
+            true => Err(DropReason::Loop),
+            false => Ok(()),
+        }
+    }
+
+    /// Accepts a message on behalf of nobody. After a PUBREC, the PUBREL finds its answer at the local broker.
+    fn acknowledge_remote(
+        &mut self,
+        lane: usize,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        reason: ReasonCode,
+    ) {
+        let version = self.settings.protocol;
+        let (Some(remote), Some(packet_id)) = (self.remotes.get_mut(lane), packet_id) else {
+            return;
+        };
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => wire::puback(&mut remote.output, version, packet_id, reason),
+            QoS::ExactlyOnce => wire::pubrec(&mut remote.output, version, packet_id, reason),
+        }
+    }
+
+    /// The local broker has the message of QoS 1.
+    pub(super) fn local_puback(
+        &mut self,
+        lane: usize,
+        ack: &Acknowledgement<'_>,
+    ) -> Result<(), LinkError> {
+        self.check_local_refusal(ack.reason)?;
+        self.end_incoming(lane);
+        let reason = if ack.reason.is_failure() { ack.reason } else { ReasonCode::Success };
+        self.acknowledge_remote(lane, QoS::AtLeastOnce, Some(ack.packet_id), reason);
+        Ok(())
+    }
+
+    /// The local broker has the message of QoS 2.
+    pub(super) fn local_pubrec(
+        &mut self,
+        lane: usize,
+        ack: &Acknowledgement<'_>,
+    ) -> Result<(), LinkError> {
+        self.check_local_refusal(ack.reason)?;
+        if ack.reason.is_failure() {
+            self.end_incoming(lane);
+        }
+        let reason = if ack.reason.is_failure() { ack.reason } else { ReasonCode::Success };
+        self.acknowledge_remote(lane, QoS::ExactlyOnce, Some(ack.packet_id), reason);
+        Ok(())
+    }
+
+    /// The remote broker goes on with a QoS 2 exchange.
+    pub(super) fn remote_pubrel(&mut self, lane: usize, ack: &Acknowledgement<'_>) {
+        let version = self.settings.protocol;
+        match self.locals.get_mut(lane) {
+            Some(Some(local)) => {
+                wire::pubrel(&mut local.output, ProtocolVersion::V5_0, ack.packet_id, ack.reason);
+            }
+            _ => {
+                if let Some(remote) = self.remotes.get_mut(lane) {
+                    wire::pubcomp(&mut remote.output, version, ack.packet_id);
+                }
+            }
+        }
+    }
+
+    /// The local broker has completed a QoS 2 exchange.
+    pub(super) fn local_pubcomp(&mut self, lane: usize, ack: &Acknowledgement<'_>, now: Instant) {
+        if self.local_swept(lane, now) {
+            return;
+        }
+        self.end_incoming(lane);
+        let version = self.settings.protocol;
+        if let Some(remote) = self.remotes.get_mut(lane) {
+            wire::pubcomp(&mut remote.output, version, ack.packet_id);
+        }
+    }
+
+    fn end_incoming(&mut self, lane: usize) {
+        if let Some(Some(local)) = self.locals.get_mut(lane) {
+            local.inflight = local.inflight.saturating_sub(1);
+        }
+    }
+
+    /// A refusal that will pass ends the link, and the remote broker repeats the message after a pause. One that will
+    /// not pass is counted, and handed on to the remote broker.
+    fn check_local_refusal(&mut self, reason: ReasonCode) -> Result<(), LinkError> {
+        match reason {
+            ReasonCode::QuotaExceeded
+            | ReasonCode::ServerBusy
+            | ReasonCode::ServerUnavailable
+            | ReasonCode::UnspecifiedError
+            | ReasonCode::ImplementationSpecificError => Err(LinkError::LocalBusy(reason)),
+            reason => {
+                if reason.is_failure() {
+                    self.tally.drop(DropReason::RefusedLocal);
+                }
+                Ok(())
+            }
+        }
+    }
+}

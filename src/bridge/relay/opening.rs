@@ -1,0 +1,228 @@
+//! The opening of a link: Subscriptions on both sides, and the release of identifiers that lost their meaning.
+
+use std::time::Instant;
+
+use crate::bridge::relay::side::{answer_sweep, fill_sweep};
+use crate::bridge::relay::{Phase, Relay};
+use crate::bridge::rule::{RuleSet, filters_overlap};
+use crate::bridge::wire;
+use crate::packet::subscribe::{RetainHandling, Suback, SubscriptionOptions};
+use crate::packet::{PacketId, ProtocolVersion, QoS};
+
+/// Filters in one SUBSCRIBE: brokers have limits, and a packet should stay small.
+const FILTERS_PER_PACKET: usize = 32;
+
+/// What one connection subscribes to at the remote broker.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LanePlan {
+    /// Wanted.
+    pub subscribe: Vec<(String, QoS)>,
+    /// Not wanted, though an older configuration may have left them there.
+    pub unsubscribe: Vec<String>,
+}
+
+/// Spreads the incoming rules over the connections. Filters that overlap stay together, so that no message comes twice;
+/// those whose messages could match an outgoing rule stay on lane 0, whose local Session has the outgoing
+/// Subscriptions: only there No Local keeps them apart.
+#[must_use]
+pub fn lane_plan(rules: &RuleSet, lanes: usize, unsubscribe: bool) -> Vec<LanePlan> {
+    let filters = rules.remote_filters();
+    let mut lane_of: Vec<usize> = Vec::with_capacity(filters.len());
+    for (index, (filter, _)) in filters.iter().enumerate() {
+        lane_of.push(if comes_back(rules, filter) { 0 } else { index % lanes.max(1) });
+    }
+    // Until nothing moves: an overlap may join groups that were apart.
+    let mut moved = true;
+    while moved {
+        moved = false;
+        for first in 0..filters.len() {
+            for second in 0..first {
+                let pair = (filters.get(first), filters.get(second));
+                let (Some((left, _)), Some((right, _))) = pair else { continue };
+                if lane_of[first] != lane_of[second] && filters_overlap(left, right) {
+                    let lane = lane_of[first].min(lane_of[second]);
+                    (lane_of[first], lane_of[second]) = (lane, lane);
+                    moved = true;
+                }
+            }
+        }
+    }
+    let mut plans = vec![LanePlan::default(); lanes];
+    for (filter, lane) in filters.iter().zip(&lane_of) {
+        for (index, plan) in plans.iter_mut().enumerate() {
+            if index == *lane {
+                plan.subscribe.push(filter.clone());
+            } else if unsubscribe {
+                plan.unsubscribe.push(filter.0.clone());
+            }
+        }
+    }
+    if unsubscribe {
+        let out_only = rules.remote_out_filters();
+        for plan in &mut plans {
+            plan.unsubscribe.extend(out_only.iter().cloned());
+        }
+    }
+    plans
+}
+
+/// Whether messages of this incoming filter could match an outgoing rule.
+fn comes_back(rules: &RuleSet, remote_filter: &str) -> bool {
+    let incoming = rules.rules.iter().filter(|rule| rule.direction.is_in());
+    incoming.filter(|rule| rule.remote_filter == remote_filter).any(|rule| {
+        let mut outgoing = rules.rules.iter().filter(|rule| rule.direction.is_out());
+        outgoing.any(|out| filters_overlap(&out.local_filter, &rule.local_filter))
+    })
+}
+
+impl Relay {
+    /// Writes the first packets to the local broker.
+    pub(super) fn open_local(&mut self) {
+        let remote_is_new = self.remotes.iter().any(|remote| !remote.session_present);
+        let filters = self.settings.rules.local_filters();
+        let known = std::mem::take(&mut self.known_local_filters);
+        let stale = std::mem::take(&mut self.stale_local_filters);
+        if let Some(Some(local)) = self.locals.first_mut() {
+            let mut ids = (1..=u16::MAX).filter_map(wire::packet_id);
+            for chunk in stale.chunks(FILTERS_PER_PACKET) {
+                let Some(id) = ids.next() else { break };
+                wire::unsubscribe(&mut local.output, ProtocolVersion::V5_0, id, chunk);
+                local.awaited.insert(id, chunk.to_vec());
+            }
+            // Retained Messages that the remote broker has had are sent again only if its Session is new: perhaps the
+            // whole broker is. While it was away, changes of them waited in the queue.
+            let subscriptions: Vec<_> = filters
+                .into_iter()
+                .map(|(filter, qos)| {
+                    let is_known =
+                        known.contains(&filter) && local.session_present && !remote_is_new;
+                    let retain_handling =
+                        if is_known { RetainHandling::DoNotSend } else { RetainHandling::Send };
+                    (filter, bridge_options(qos, retain_handling))
+                })
+                .collect();
+            for chunk in subscriptions.chunks(FILTERS_PER_PACKET) {
+                let Some(id) = ids.next() else { break };
+                wire::subscribe(&mut local.output, ProtocolVersion::V5_0, id, chunk);
+                local.awaited.insert(id, chunk.iter().map(|(filter, _)| filter.clone()).collect());
+            }
+        }
+        for local in self.locals.iter_mut().flatten() {
+            fill_sweep(&mut local.sweep, &mut local.output, ProtocolVersion::V5_0);
+        }
+    }
+
+    /// Goes to the next phase when this one is complete.
+    pub(super) fn advance(&mut self, now: Instant) {
+        if self.phase == Phase::OpeningLocal
+            && self.locals.iter().flatten().all(super::side::LocalSide::is_open)
+        {
+            self.phase = Phase::OpeningRemote;
+            self.open_remote(now);
+        }
+        if self.phase == Phase::OpeningRemote
+            && self.remotes.iter().all(super::side::RemoteSide::is_open)
+        {
+            self.phase = Phase::Running;
+            self.pump_held(now);
+        }
+    }
+
+    fn open_remote(&mut self, now: Instant) {
+        let version = self.settings.protocol;
+        for remote in &mut self.remotes {
+            if remote.sweep.is_some() {
+                fill_sweep(&mut remote.sweep, &mut remote.output, version);
+            }
+            // 3.x sends all Retained Messages at each SUBSCRIBE, so a Session that has its Subscriptions is left alone.
+            if remote.is_subscribed && remote.session_present {
+                continue;
+            }
+            let mut ids = (1..=u16::MAX).rev().filter_map(wire::packet_id);
+            let plan = remote.plan.clone();
+            if remote.session_present {
+                for chunk in plan.unsubscribe.chunks(FILTERS_PER_PACKET) {
+                    let Some(id) = ids.next() else { break };
+                    wire::unsubscribe(&mut remote.output, version, id, chunk);
+                    remote.expect_answer(id, chunk.to_vec(), now);
+                }
+            }
+            let options = |(filter, qos): &(String, QoS)| {
+                (filter.clone(), bridge_options(*qos, RetainHandling::SendIfNew))
+            };
+            let subscriptions: Vec<_> = plan.subscribe.iter().map(options).collect();
+            for chunk in subscriptions.chunks(FILTERS_PER_PACKET) {
+                let Some(id) = ids.next() else { break };
+                wire::subscribe(&mut remote.output, version, id, chunk);
+                let filters = chunk.iter().map(|(filter, _)| filter.clone()).collect();
+                remote.expect_answer(id, filters, now);
+            }
+        }
+    }
+
+    pub(super) fn local_suback(&mut self, lane: usize, ack: &Suback<'_>, now: Instant) {
+        let awaited = self.locals.get(lane).and_then(Option::as_ref).map(|local| &local.awaited);
+        let filters = awaited.and_then(|awaited| awaited.get(&ack.packet_id));
+        self.warnings.extend(refusals("local", filters, ack));
+        self.local_done(lane, ack.packet_id, now);
+    }
+
+    pub(super) fn local_done(&mut self, lane: usize, packet_id: PacketId, now: Instant) {
+        if let Some(Some(local)) = self.locals.get_mut(lane) {
+            local.awaited.remove(&packet_id);
+        }
+        self.advance(now);
+    }
+
+    pub(super) fn remote_suback(&mut self, lane: usize, ack: &Suback<'_>, now: Instant) {
+        let awaited = self.remotes.get(lane).map(|remote| &remote.awaited);
+        let filters = awaited.and_then(|awaited| awaited.get(&ack.packet_id));
+        self.warnings.extend(refusals("remote", filters, ack));
+        self.remote_done(lane, ack.packet_id, now);
+    }
+
+    pub(super) fn remote_done(&mut self, lane: usize, packet_id: PacketId, now: Instant) {
+        if let Some(remote) = self.remotes.get_mut(lane) {
+            remote.awaited.remove(&packet_id);
+        }
+        self.advance(now);
+    }
+
+    /// A PUBCOMP that answers a sweep of the local Session.
+    pub(super) fn local_swept(&mut self, lane: usize, now: Instant) -> bool {
+        let Some(Some(local)) = self.locals.get_mut(lane) else { return false };
+        let swept = answer_sweep(&mut local.sweep, &mut local.output, ProtocolVersion::V5_0);
+        if swept && local.sweep.is_none() {
+            self.advance(now);
+        }
+        swept
+    }
+
+    /// A PUBCOMP that answers a sweep of the remote Session.
+    pub(super) fn remote_swept(&mut self, lane: usize, now: Instant) -> bool {
+        let version = self.settings.protocol;
+        let Some(remote) = self.remotes.get_mut(lane) else { return false };
+        let swept = answer_sweep(&mut remote.sweep, &mut remote.output, version);
+        if swept && remote.sweep.is_none() {
+            self.advance(now);
+        }
+        swept
+    }
+}
+
+/// What keeps messages from returning and their RETAIN flag as it was; 3.x encodes only the QoS, and remote brokers
+/// that understand the bridge bit act as if the rest stood there, too.
+fn bridge_options(qos: QoS, retain_handling: RetainHandling) -> SubscriptionOptions {
+    SubscriptionOptions { qos, no_local: true, retain_as_published: true, retain_handling }
+}
+
+fn refusals(side: &str, filters: Option<&Vec<String>>, ack: &Suback<'_>) -> Vec<String> {
+    let filters = filters.map(Vec::as_slice).unwrap_or_default();
+    let refused = filters.iter().zip(&ack.reasons).filter(|(_, reason)| reason.is_failure());
+    refused
+        .map(|(filter, reason)| {
+            let why = crate::bridge::error::reason_in_words(*reason);
+            format!("the {side} broker refused the subscription to \"{filter}\": {why}")
+        })
+        .collect()
+}

@@ -1,0 +1,457 @@
+//! From the local to the remote broker: messages, and the acknowledgements that come back for them.
+
+use std::hash::BuildHasher;
+use std::time::{Duration, Instant};
+
+use crate::bridge::error::LinkError;
+use crate::bridge::loop_guard::{trail_contains, trail_length};
+use crate::bridge::properties::{Changes, hop_trail, response_topic, rewrite};
+use crate::bridge::relay::{Phase, ROUTES_MAX, Relay};
+use crate::bridge::rule::Mapping;
+use crate::bridge::status::DropReason;
+use crate::bridge::wire;
+use crate::packet::acknowledgement::Acknowledgement;
+use crate::packet::publish::{OutgoingPublish, Publish};
+use crate::packet::reason_code::ReasonCode;
+use crate::packet::{PacketId, ProtocolVersion, QoS};
+
+/// What becomes of a local topic; remembered, since devices repeat their topics.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    outcome: Result<Box<str>, DropReason>,
+    lane: usize,
+}
+
+/// Something that waits for its turn.
+pub(super) enum Held {
+    /// A message.
+    Message(Box<HeldMessage>),
+    /// A PUBREL.
+    Release(PacketId, ReasonCode),
+}
+
+/// A message that waits for the rate limit, for the end of the opening, or for room at its connection.
+pub(super) struct HeldMessage {
+    message: Outgoing<String, Vec<u8>>,
+    since: Instant,
+}
+
+/// A message under its remote name.
+#[derive(Clone, Copy)]
+struct Outgoing<T, B> {
+    topic: T,
+    properties: B,
+    payload: B,
+    dup: bool,
+    qos: QoS,
+    retain: bool,
+    packet_id: Option<PacketId>,
+    message_expiry: Option<u32>,
+}
+
+impl<T: AsRef<str>, B: AsRef<[u8]>> Outgoing<T, B> {
+    fn size(&self) -> usize {
+        self.topic.as_ref().len() + self.properties.as_ref().len() + self.payload.as_ref().len()
+    }
+
+    fn as_borrowed(&self) -> Outgoing<&str, &[u8]> {
+        Outgoing {
+            topic: self.topic.as_ref(),
+            properties: self.properties.as_ref(),
+            payload: self.payload.as_ref(),
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            packet_id: self.packet_id,
+            message_expiry: self.message_expiry,
+        }
+    }
+}
+
+impl Relay {
+    /// A message of the local broker.
+    pub(super) fn local_publish(&mut self, publish: &Publish<'_>, now: Instant) {
+        let route = self.route(publish.topic);
+        let (topic, lane) = match route.outcome {
+            Ok(topic) => (topic, route.lane),
+            Err(reason) => {
+                return self.drop_outgoing(publish.qos, publish.packet_id, publish.dup, reason);
+            }
+        };
+        if let Err(reason) = self.prepare_properties(publish) {
+            return self.drop_outgoing(publish.qos, publish.packet_id, publish.dup, reason);
+        }
+        if self.settings.protocol < ProtocolVersion::V5_0 {
+            let window = self.settings.echo_window;
+            self.echoes.remember(publish.topic, publish.payload, now, window);
+        }
+        let properties = std::mem::take(&mut self.properties);
+        let message = Outgoing {
+            topic: &*topic,
+            properties: &*properties,
+            payload: publish.payload,
+            dup: publish.dup,
+            qos: publish.qos,
+            retain: publish.retain && self.settings.outgoing_retain,
+            packet_id: publish.packet_id,
+            message_expiry: publish.message_expiry,
+        };
+        if self.must_hold(lane, message.size(), now) {
+            self.hold_message(lane, message, now);
+        } else {
+            self.send(lane, message, now);
+        }
+        self.properties = properties;
+    }
+
+    fn route(&mut self, topic: &str) -> Route {
+        if let Some(route) = self.routes.get(topic) {
+            return route.clone();
+        }
+        let outcome = match self.settings.rules.map_out(topic, &mut self.name) {
+            Mapping::Mapped(_) => Ok(self.name.as_str().into()),
+            Mapping::Excluded => Err(DropReason::Excluded),
+            Mapping::NoRule => Err(DropReason::NoRule),
+            Mapping::Impossible => Err(DropReason::Topic),
+        };
+        let lanes = self.remotes.len().max(1);
+        // The same in every process: a message repeated after a restart takes the connection it took before.
+        let hash = foldhash::fast::FixedState::default().hash_one(topic);
+        let lane = usize::try_from(hash % lanes as u64).unwrap_or(0);
+        let route = Route { outcome, lane };
+        if self.routes.len() >= ROUTES_MAX {
+            self.routes.clear();
+        }
+        self.routes.insert(topic.into(), route.clone());
+        route
+    }
+
+    /// Leaves the properties under which the message goes on in `self.properties`.
+    fn prepare_properties(&mut self, publish: &Publish<'_>) -> Result<(), DropReason> {
+        self.properties.clear();
+        let limit = usize::from(self.settings.hop_limit);
+        let mut is_named = false;
+        if limit > 0 && !publish.properties.is_empty() {
+            let trail = hop_trail(&publish.properties).unwrap_or_default();
+            // As the last one, it was named on its way in.
+            is_named = trail.rsplit(',').next() == Some(&*self.broker_id);
+            if !is_named && trail_contains(trail, &self.broker_id) {
+                return Err(DropReason::Loop);
+            }
+            if trail_length(trail) >= limit {
+                return Err(DropReason::HopLimit);
+            }
+        }
+        if self.settings.protocol < ProtocolVersion::V5_0 {
+            return Ok(());
+        }
+        let renamed = response_topic(&publish.properties).is_some_and(|response| {
+            self.settings.rules.map_response_out(response, publish.topic, &mut self.name)
+        });
+        let changes = Changes {
+            response_topic: renamed.then_some(self.name.as_str()),
+            hop: (limit > 0 && !is_named).then_some(&*self.broker_id),
+        };
+        rewrite(&publish.properties, changes, &mut self.properties);
+        Ok(())
+    }
+
+    /// Order within a lane: nothing overtakes what is held.
+    fn must_hold(&mut self, lane: usize, bytes: usize, now: Instant) -> bool {
+        let waits = self.held.get(lane).is_some_and(|held| !held.is_empty());
+        let has_quota = self.remotes.get(lane).is_some_and(super::side::RemoteSide::has_quota);
+        waits || self.phase < Phase::Running || !has_quota || !self.rate.take(bytes, now)
+    }
+
+    fn hold_message(&mut self, lane: usize, message: Outgoing<&str, &[u8]>, now: Instant) {
+        self.held_bytes += message.size();
+        let Some(held) = self.held.get_mut(lane) else { return };
+        let message = Outgoing {
+            topic: message.topic.to_owned(),
+            properties: message.properties.to_vec(),
+            payload: message.payload.to_vec(),
+            dup: message.dup,
+            qos: message.qos,
+            retain: message.retain,
+            packet_id: message.packet_id,
+            message_expiry: message.message_expiry,
+        };
+        held.push_back(Held::Message(Box::new(HeldMessage { message, since: now })));
+    }
+
+    /// Sends what was held, as far as room and rate go.
+    pub(super) fn pump_held(&mut self, now: Instant) {
+        if self.phase < Phase::Running {
+            return;
+        }
+        for lane in 0..self.held.len() {
+            while self.pump_one(lane, now) {}
+        }
+    }
+
+    fn pump_one(&mut self, lane: usize, now: Instant) -> bool {
+        let has_quota = self.remotes.get(lane).is_some_and(|remote| {
+            remote.has_quota() && remote.output.len() < super::OUTPUT_BYTES_MAX
+        });
+        let Some(held) = self.held.get_mut(lane) else { return false };
+        match held.front() {
+            None => return false,
+            Some(Held::Release(..)) => {}
+            Some(Held::Message(waiting)) => {
+                if !has_quota || !self.rate.take(waiting.message.size(), now) {
+                    return false;
+                }
+            }
+        }
+        match held.pop_front() {
+            Some(Held::Release(packet_id, reason)) => self.release(packet_id, reason),
+            Some(Held::Message(waiting)) => self.send_held(lane, *waiting, now),
+            None => {}
+        }
+        true
+    }
+
+    fn send_held(&mut self, lane: usize, waiting: HeldMessage, now: Instant) {
+        let HeldMessage { mut message, since } = waiting;
+        self.held_bytes = self.held_bytes.saturating_sub(message.size());
+        if let Some(seconds) = message.message_expiry {
+            let waited = now.saturating_duration_since(since);
+            // One that was sent before may have arrived: its exchange has to be ended, not forgotten.
+            if !message.dup && waited >= Duration::from_secs(u64::from(seconds)) {
+                let (qos, packet_id) = (message.qos, message.packet_id);
+                return self.drop_outgoing(qos, packet_id, message.dup, DropReason::Expired);
+            }
+            let waited = u32::try_from(waited.as_secs()).unwrap_or(u32::MAX);
+            message.message_expiry = Some(seconds.saturating_sub(waited));
+        }
+        self.send(lane, message.as_borrowed(), now);
+    }
+
+    fn send(&mut self, lane: usize, message: Outgoing<&str, &[u8]>, now: Instant) {
+        let version = self.settings.protocol;
+        let Some(remote) = self.remotes.get_mut(lane) else { return };
+        let qos = message.qos.min(remote.maximum_qos);
+        let (topic_alias, topic) = match remote.aliases.get(message.topic) {
+            Some(alias) => (Some(*alias), ""),
+            None => (None, message.topic),
+        };
+        let packet_id = if qos == QoS::AtMostOnce { None } else { message.packet_id };
+        let mut packet = OutgoingPublish {
+            dup: message.dup && qos > QoS::AtMostOnce,
+            qos,
+            retain: message.retain && remote.retain_available,
+            topic,
+            packet_id,
+            topic_alias,
+            message_expiry: message.message_expiry,
+            subscription_ids: &[],
+            properties: message.properties,
+            payload_bytes: message.payload.len(),
+        };
+        if packet.encoded_bytes(version) > remote.packet_bytes_max {
+            return self.drop_outgoing(
+                message.qos,
+                message.packet_id,
+                message.dup,
+                DropReason::TooLarge,
+            );
+        }
+        if topic_alias.is_none() && remote.aliases.len() < usize::from(remote.alias_maximum) {
+            // The first topics get the aliases and keep them. 3 bytes more, which may not fit any more.
+            let alias = u16::try_from(remote.aliases.len() + 1).ok();
+            let with_alias = OutgoingPublish { topic_alias: alias, ..packet };
+            if let Some(alias) = alias
+                && with_alias.encoded_bytes(version) <= remote.packet_bytes_max
+            {
+                remote.aliases.insert(message.topic.into(), alias);
+                packet = with_alias;
+            }
+        }
+        wire::publish(&mut remote.output, version, &packet, message.payload);
+        remote.note_progress(super::Progress::Sent, now);
+        self.tally.messages_out += 1;
+        self.tally.bytes_out += (message.topic.len() + message.payload.len()) as u64;
+        if qos > QoS::AtMostOnce {
+            remote.inflight = remote.inflight.saturating_add(1);
+        }
+        self.note_sent(lane, message.qos, qos, message.packet_id);
+    }
+
+    fn note_sent(&mut self, lane: usize, wanted: QoS, sent: QoS, packet_id: Option<PacketId>) {
+        let Some(packet_id) = packet_id else { return };
+        if let Some(place) = self.lane_of.get_mut(usize::from(packet_id.0.get())) {
+            *place = u8::try_from(lane).unwrap_or(u8::MAX);
+        }
+        match (wanted, sent) {
+            // The remote broker takes no acknowledged messages: written is all there can be.
+            (QoS::AtLeastOnce, QoS::AtMostOnce) => {
+                self.puback_local(packet_id, ReasonCode::Success);
+            }
+            (QoS::ExactlyOnce, QoS::AtMostOnce) => {
+                self.pubrec_local(packet_id, ReasonCode::Success);
+            }
+            (QoS::ExactlyOnce, QoS::AtLeastOnce) => {
+                self.downgraded.insert(packet_id.0.get());
+            }
+            _ => {}
+        }
+    }
+
+    /// The message does not cross: the local broker may forget it.
+    fn drop_outgoing(
+        &mut self,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        dup: bool,
+        reason: DropReason,
+    ) {
+        self.tally.drop(reason);
+        let Some(packet_id) = packet_id else { return };
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.puback_local(packet_id, ReasonCode::Success),
+            // A failure ends the exchange at once. [MQTT-4.3.3-4] One that began earlier may be known to the remote
+            // broker, so it goes its whole way: the PUBREL that follows releases the identifier there.
+            QoS::ExactlyOnce if dup => self.pubrec_local(packet_id, ReasonCode::Success),
+            QoS::ExactlyOnce => {
+                self.pubrec_local(packet_id, ReasonCode::ImplementationSpecificError);
+            }
+        }
+    }
+
+    /// The local broker goes on with a QoS 2 exchange.
+    pub(super) fn local_pubrel(&mut self, ack: &Acknowledgement<'_>, _now: Instant) {
+        let lane = self.lane_of_id(ack.packet_id).unwrap_or(0);
+        let waits = self.held.get(lane).is_some_and(|held| !held.is_empty());
+        match self.held.get_mut(lane) {
+            Some(held) if self.phase < Phase::Running || waits => {
+                held.push_back(Held::Release(ack.packet_id, ack.reason));
+            }
+            _ => self.release(ack.packet_id, ack.reason),
+        }
+    }
+
+    fn release(&mut self, packet_id: PacketId, reason: ReasonCode) {
+        let version = self.settings.protocol;
+        let takes_qos2 =
+            self.remotes.first().is_some_and(|remote| remote.maximum_qos == QoS::ExactlyOnce);
+        if !takes_qos2 {
+            return self.pubcomp_local(packet_id);
+        }
+        match self.lane_of_id(packet_id) {
+            Some(lane) => {
+                if let Some(remote) = self.remotes.get_mut(lane) {
+                    wire::pubrel(&mut remote.output, version, packet_id, reason);
+                }
+            }
+            // Sent by an earlier process: one of them knows it, the others answer all the same.
+            None => {
+                for remote in &mut self.remotes {
+                    wire::pubrel(&mut remote.output, version, packet_id, reason);
+                }
+                self.broadcasts.insert(packet_id.0.get(), self.remotes.len());
+            }
+        }
+    }
+
+    fn lane_of_id(&self, packet_id: PacketId) -> Option<usize> {
+        match self.lane_of.get(usize::from(packet_id.0.get())) {
+            None => Some(0),
+            Some(&u8::MAX) => None,
+            Some(lane) => Some(usize::from(*lane)),
+        }
+    }
+
+    /// QoS 1 arrived.
+    pub(super) fn remote_puback(
+        &mut self,
+        lane: usize,
+        ack: &Acknowledgement<'_>,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        self.check_refusal(ack.reason)?;
+        self.end_exchange(lane);
+        if self.downgraded.remove(&ack.packet_id.0.get()) {
+            self.pubrec_local(ack.packet_id, ReasonCode::Success);
+        } else {
+            self.puback_local(ack.packet_id, ReasonCode::Success);
+        }
+        self.pump_held(now);
+        Ok(())
+    }
+
+    /// QoS 2 arrived.
+    pub(super) fn remote_pubrec(
+        &mut self,
+        lane: usize,
+        ack: &Acknowledgement<'_>,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        self.check_refusal(ack.reason)?;
+        if ack.reason.is_failure() {
+            self.end_exchange(lane);
+            self.pump_held(now);
+        }
+        self.pubrec_local(ack.packet_id, ack.reason);
+        Ok(())
+    }
+
+    /// QoS 2 is complete.
+    pub(super) fn remote_pubcomp(&mut self, lane: usize, ack: &Acknowledgement<'_>, now: Instant) {
+        if self.remote_swept(lane, now) {
+            return;
+        }
+        let id = ack.packet_id.0.get();
+        if let Some(missing) = self.broadcasts.get_mut(&id) {
+            *missing -= 1;
+            if *missing > 0 {
+                return;
+            }
+            self.broadcasts.remove(&id);
+        } else {
+            self.end_exchange(lane);
+        }
+        self.pubcomp_local(ack.packet_id);
+        self.pump_held(now);
+    }
+
+    /// A refusal that will pass ends the link: after a pause the message is sent again, and the order holds. One that
+    /// will not pass is counted.
+    fn check_refusal(&mut self, reason: ReasonCode) -> Result<(), LinkError> {
+        match reason {
+            ReasonCode::QuotaExceeded | ReasonCode::ServerBusy | ReasonCode::MessageRateTooHigh => {
+                Err(LinkError::RemoteBusy(reason))
+            }
+            reason => {
+                if reason.is_failure() {
+                    self.tally.drop(DropReason::RefusedRemote);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn end_exchange(&mut self, lane: usize) {
+        if let Some(remote) = self.remotes.get_mut(lane) {
+            remote.inflight = remote.inflight.saturating_sub(1);
+        }
+    }
+
+    fn puback_local(&mut self, packet_id: PacketId, reason: ReasonCode) {
+        if let Some(Some(local)) = self.locals.first_mut() {
+            wire::puback(&mut local.output, ProtocolVersion::V5_0, packet_id, reason);
+        }
+    }
+
+    fn pubrec_local(&mut self, packet_id: PacketId, reason: ReasonCode) {
+        if let Some(Some(local)) = self.locals.first_mut() {
+            wire::pubrec(&mut local.output, ProtocolVersion::V5_0, packet_id, reason);
+        }
+    }
+
+    fn pubcomp_local(&mut self, packet_id: PacketId) {
+        if let Some(Some(local)) = self.locals.first_mut() {
+            wire::pubcomp(&mut local.output, ProtocolVersion::V5_0, packet_id);
+        }
+    }
+}

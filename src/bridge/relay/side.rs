@@ -1,0 +1,283 @@
+//! The state of one connection: what was granted, what is awaited, and when the other end was last heard.
+
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+
+use crate::bridge::error::LinkError;
+use crate::bridge::relay::opening::LanePlan;
+use crate::bridge::relay::{OUTPUT_BYTES_MAX, Progress};
+use crate::bridge::settings::BridgeSettings;
+use crate::bridge::wire;
+use crate::packet::connack::Connack;
+use crate::packet::reason_code::ReasonCode;
+use crate::packet::{PacketId, ProtocolVersion, QoS};
+
+/// What a CONNACK granted, with the defaults of the specification for what it left out. [MQTT-3.2.2.3]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The Session was there.
+    pub session_present: bool,
+    /// PUBLISH packets of QoS 1 and 2 that may be unacknowledged.
+    pub receive_maximum: u16,
+    /// Highest QoS taken.
+    pub maximum_qos: QoS,
+    /// Whether RETAIN may be set.
+    pub retain_available: bool,
+    /// Largest packet taken.
+    pub packet_bytes_max: u32,
+    /// Topic Aliases taken.
+    pub topic_alias_maximum: u16,
+    /// Keep Alive in force; zero: none.
+    pub keep_alive: Duration,
+}
+
+impl Accepted {
+    /// Reads a CONNACK; `keep_alive` is what was asked for. The Server's own value prevails. [MQTT-3.1.2-21]
+    #[must_use]
+    pub fn from_connack(connack: &Connack<'_>, keep_alive: Duration) -> Self {
+        let properties = &connack.properties;
+        let server_keep_alive = properties.server_keep_alive_seconds.map(u64::from);
+        Self {
+            session_present: connack.session_present,
+            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
+            maximum_qos: properties.maximum_qos.unwrap_or(QoS::ExactlyOnce),
+            retain_available: properties.retain_available.unwrap_or(true),
+            packet_bytes_max: properties.maximum_packet_bytes.unwrap_or(u32::MAX),
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            keep_alive: server_keep_alive.map_or(keep_alive, Duration::from_secs),
+        }
+    }
+}
+
+/// Releases every Packet Identifier that a Session may still hold for exchanges nobody knows any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sweep {
+    next: u32,
+    outstanding: u32,
+}
+
+/// PUBREL packets sent ahead of their PUBCOMP while sweeping.
+const SWEEP_AHEAD: u32 = 2048;
+
+impl Sweep {
+    fn new() -> Self {
+        Self { next: 1, outstanding: 0 }
+    }
+
+    fn fill(&mut self, output: &mut Vec<u8>, version: ProtocolVersion) {
+        while self.outstanding < SWEEP_AHEAD {
+            let Some(id) = u16::try_from(self.next).ok().and_then(wire::packet_id) else { break };
+            wire::pubrel(output, version, id, ReasonCode::Success);
+            self.next += 1;
+            self.outstanding += 1;
+        }
+    }
+
+    /// Counts an answer; true when it was the last.
+    fn answer(&mut self) -> bool {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.outstanding == 0 && self.next > u32::from(u16::MAX)
+    }
+}
+
+/// Runs a sweep that may be there; used by both sides.
+pub(super) fn fill_sweep(
+    sweep: &mut Option<Sweep>,
+    output: &mut Vec<u8>,
+    version: ProtocolVersion,
+) {
+    if let Some(sweep) = sweep {
+        sweep.fill(output, version);
+    }
+}
+
+/// A PUBCOMP came: true if it belongs to a sweep.
+pub(super) fn answer_sweep(
+    sweep: &mut Option<Sweep>,
+    output: &mut Vec<u8>,
+    version: ProtocolVersion,
+) -> bool {
+    let Some(running) = sweep else { return false };
+    if running.answer() {
+        *sweep = None;
+    } else if running.outstanding < SWEEP_AHEAD / 2 {
+        running.fill(output, version);
+    }
+    true
+}
+
+/// The connection to the local broker.
+pub(super) struct LocalSide {
+    pub(super) output: Vec<u8>,
+    /// Messages handed over and not yet acknowledged.
+    pub(super) inflight: usize,
+    receive_maximum: usize,
+    pub(super) sweep: Option<Sweep>,
+    /// SUBSCRIBE and UNSUBSCRIBE packets without answer, with their filters.
+    pub(super) awaited: HashMap<PacketId, Vec<String>>,
+    pub(super) session_present: bool,
+}
+
+impl LocalSide {
+    pub(super) fn new(accepted: &Accepted, sweep: bool) -> Self {
+        Self {
+            output: Vec::new(),
+            inflight: 0,
+            receive_maximum: usize::from(accepted.receive_maximum),
+            sweep: sweep.then(Sweep::new),
+            awaited: HashMap::new(),
+            session_present: accepted.session_present,
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.output.len() < OUTPUT_BYTES_MAX && self.inflight < self.receive_maximum
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.sweep.is_none() && self.awaited.is_empty()
+    }
+}
+
+/// One connection to the remote broker.
+pub(super) struct RemoteSide {
+    pub(super) output: Vec<u8>,
+    pub(super) plan: LanePlan,
+    pub(super) is_subscribed: bool,
+    /// Messages sent and not yet acknowledged, for the Receive Maximum. [MQTT-3.3.4-9]
+    pub(super) inflight: u16,
+    pub(super) receive_maximum: u16,
+    pub(super) maximum_qos: QoS,
+    pub(super) retain_available: bool,
+    pub(super) packet_bytes_max: usize,
+    pub(super) sweep: Option<Sweep>,
+    pub(super) awaited: HashMap<PacketId, Vec<String>>,
+    awaited_since: Instant,
+    /// Outgoing Topic Aliases by topic.
+    pub(super) aliases: HashMap<Box<str>, u16>,
+    pub(super) alias_maximum: u16,
+    /// Incoming Topic Aliases, by number less one.
+    pub(super) incoming_aliases: Vec<Option<Box<str>>>,
+    pub(super) session_present: bool,
+    keep_alive: Duration,
+    pub(super) ping_sent: Option<Instant>,
+    last_received: Instant,
+    last_sent: Instant,
+}
+
+impl RemoteSide {
+    pub(super) fn new(
+        accepted: Accepted,
+        plan: LanePlan,
+        is_subscribed: bool,
+        sweep: bool,
+        settings: &BridgeSettings,
+        now: Instant,
+    ) -> Self {
+        let own_limit = match settings.max_packet_bytes {
+            0 => u32::MAX,
+            limit => limit,
+        };
+        let incoming_aliases = match settings.protocol {
+            ProtocolVersion::V5_0 => usize::from(settings.topic_alias_maximum),
+            _ => 0,
+        };
+        Self {
+            output: Vec::new(),
+            plan,
+            is_subscribed,
+            inflight: 0,
+            receive_maximum: accepted.receive_maximum,
+            maximum_qos: accepted.maximum_qos,
+            retain_available: accepted.retain_available,
+            packet_bytes_max: accepted.packet_bytes_max.min(own_limit) as usize,
+            sweep: sweep.then(Sweep::new),
+            awaited: HashMap::new(),
+            awaited_since: now,
+            aliases: HashMap::new(),
+            alias_maximum: accepted.topic_alias_maximum.min(settings.topic_alias_maximum),
+            incoming_aliases: vec![None; incoming_aliases],
+            session_present: accepted.session_present,
+            keep_alive: accepted.keep_alive,
+            ping_sent: None,
+            last_received: now,
+            last_sent: now,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.sweep.is_none() && self.awaited.is_empty()
+    }
+
+    pub(super) fn has_quota(&self) -> bool {
+        self.inflight < self.receive_maximum
+    }
+
+    /// An answer to this packet is due.
+    pub(super) fn expect_answer(
+        &mut self,
+        packet_id: PacketId,
+        filters: Vec<String>,
+        now: Instant,
+    ) {
+        self.awaited.insert(packet_id, filters);
+        self.awaited_since = now;
+    }
+
+    pub(super) fn note_progress(&mut self, progress: Progress, now: Instant) {
+        match progress {
+            Progress::Received => self.last_received = now,
+            Progress::Sent => self.last_sent = now,
+        }
+    }
+
+    /// A PINGREQ goes out before the Keep Alive runs out [MQTT-3.1.2-20], and already after half of it when nothing
+    /// was heard: a stream of QoS 0 messages into a dead connection must not look like life.
+    fn ping_due(&self) -> Option<Instant> {
+        if self.keep_alive.is_zero() || self.ping_sent.is_some() {
+            return None;
+        }
+        let quiet = self.last_sent + self.keep_alive.mul_f64(0.75);
+        Some(quiet.min(self.last_received + self.keep_alive / 2))
+    }
+
+    /// Bytes that still come mean that an answer is only late, and so may bytes that wait to be written: on a slow line
+    /// the PINGREQ stands behind them. What the system took to write means nothing, a dead line takes it, too.
+    fn answer_due(&self, response_timeout: Duration) -> Option<(Instant, &'static str)> {
+        if let Some(sent) = self.ping_sent {
+            let patience = match self.output.is_empty() {
+                true => response_timeout,
+                false => response_timeout.max(self.keep_alive),
+            };
+            return Some((sent.max(self.last_received) + patience, "PINGREQ"));
+        }
+        if self.awaited.is_empty() {
+            return None;
+        }
+        Some((self.awaited_since.max(self.last_received) + response_timeout, "SUBSCRIBE"))
+    }
+
+    pub(super) fn next_timeout(&self, response_timeout: Duration) -> Option<Instant> {
+        let answer = self.answer_due(response_timeout).map(|(due, _)| due);
+        self.ping_due().into_iter().chain(answer).min()
+    }
+
+    pub(super) fn handle_timeout(
+        &mut self,
+        response_timeout: Duration,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        if let Some((due, what)) = self.answer_due(response_timeout)
+            && due <= now
+        {
+            return Err(LinkError::RemoteSilent(what));
+        }
+        if self.ping_due().is_some_and(|due| due <= now) {
+            wire::pingreq(&mut self.output);
+            self.ping_sent = Some(now);
+            self.last_sent = now;
+        }
+        Ok(())
+    }
+}

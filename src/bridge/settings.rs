@@ -1,0 +1,689 @@
+//! A bridge as written under `[[bridge]]`, and the same checked and ready to use.
+//!
+//! [`BridgeFile`] has every key with its default; an empty text stands for "none". [`BridgeSettings::check`] turns it
+//! into values in range, and names the key and the cure where it cannot.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bridge::address::RemoteAddress;
+use crate::bridge::rule::{ExcludeRule, RuleSet, TopicRule};
+use crate::config::value::{Period, Size};
+use crate::packet::ProtocolVersion;
+
+/// One `[[bridge]]` as written.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BridgeFile {
+    /// Names the bridge in logs, metrics and commands, and its durable queue.
+    pub name: String,
+    /// Where the remote broker is; several are tried in order.
+    pub addresses: Vec<String>,
+    /// Topic rules in mosquitto's syntax.
+    pub topics: Vec<String>,
+    /// Local names that do not cross: `filter [out|in|both]`.
+    pub exclude: Vec<String>,
+    /// `"5.0"`, `"3.1.1"` or `"3.1"`.
+    pub protocol: String,
+    /// Client Identifier at the remote broker; empty: `name.hostname`.
+    pub client_id: String,
+    /// Forget the Session at the remote broker at each connection.
+    pub clean_start: bool,
+    /// Forget what waits for the remote broker whenever the connection to it ends.
+    pub local_clean_start: bool,
+    /// How long the remote broker keeps the Session (5.0): a duration or `"never"`.
+    pub session_expiry: String,
+    /// Keep Alive towards the remote broker.
+    pub keep_alive: Period,
+    /// User name.
+    pub username: String,
+    /// File with the user name, read at each attempt.
+    pub username_file: String,
+    /// Password. Better in a file.
+    #[serde(serialize_with = "hide")]
+    pub password: String,
+    /// File with the password, read at each attempt.
+    pub password_file: String,
+    /// Local IP address to connect from.
+    pub bind_address: String,
+    /// Connections at a time; topics are spread over them.
+    pub connections: u16,
+    /// Treat all addresses as equal instead of returning to the first.
+    pub round_robin: bool,
+    /// How often the first address is tried while another one serves.
+    pub primary_retry: Period,
+    /// `automatic`, `lazy`, `once` or `manual`.
+    pub start: StartType,
+    /// Messages that must wait before a lazy bridge connects.
+    pub lazy_threshold: u64,
+    /// How long a lazy bridge stays connected without traffic.
+    pub idle_timeout: Period,
+    /// First pause after a failed attempt.
+    pub backoff_min: Period,
+    /// Longest pause.
+    pub backoff_max: Period,
+    /// How long a connection must last for the pauses to start again from the first.
+    pub stable_after: Period,
+    /// Limit for name look-up, connect, TLS, WebSocket and CONNACK together.
+    pub connect_timeout: Period,
+    /// How long the remote broker may take to answer a PINGREQ or a SUBSCRIBE.
+    pub response_timeout: Period,
+    /// Messages in flight towards the remote broker.
+    pub max_inflight: u16,
+    /// Messages in flight from the remote broker (5.0 Receive Maximum).
+    pub receive_maximum: u16,
+    /// Largest packet sent or accepted.
+    pub max_packet: Size,
+    /// Topic Aliases used in each direction (5.0).
+    pub topic_alias_maximum: u16,
+    /// Messages a second towards the remote broker; zero: no limit.
+    pub rate_messages: u64,
+    /// Bytes a second towards the remote broker; zero: no limit.
+    pub rate_bytes: Size,
+    /// Publish the state of the connection.
+    pub notifications: bool,
+    /// Only locally.
+    pub notifications_local_only: bool,
+    /// Where; empty: `$SYS/broker/connection/<client id>/state`.
+    pub notification_topic: String,
+    /// Tell a 3.x remote that this is a bridge (mosquitto's bit in the protocol level).
+    pub private: bool,
+    /// Pass on the RETAIN flag to the remote broker.
+    pub outgoing_retain: bool,
+    /// Take back Subscriptions that an older configuration may have left at the remote broker.
+    pub unsubscribe: bool,
+    /// Brokers that a message may pass (5.0); zero: no trail is written or read.
+    pub hop_limit: u16,
+    /// How long a message sent over a 3.x link is remembered to recognise its echo; zero turns it off.
+    pub echo_window: Period,
+    /// TLS for `mqtts` and `wss` addresses.
+    pub tls: BridgeTlsFile,
+    /// The queue of messages that wait for the remote broker.
+    pub queue: BridgeQueueFile,
+}
+
+/// `[bridge.tls]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BridgeTlsFile {
+    /// Authorities, PEM; empty together with `ca_dir`: those of the system.
+    pub ca_file: String,
+    /// Directory of authorities, PEM.
+    pub ca_dir: String,
+    /// Certificate chain of this bridge, PEM.
+    pub certificate: String,
+    /// Its private key, PEM.
+    pub key: String,
+    /// Protocols offered by ALPN.
+    pub alpn: Vec<String>,
+    /// Name expected in the certificate and sent as SNI; empty: the host of the address.
+    pub server_name: String,
+    /// What is checked of the remote certificate.
+    pub verify: Verify,
+    /// Oldest TLS version: `"1.2"` or `"1.3"`.
+    pub min_version: String,
+}
+
+/// `[bridge.queue]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BridgeQueueFile {
+    /// Messages; zero: the limit of the broker.
+    pub max_messages: u64,
+    /// Bytes; zero: the limit of the broker.
+    pub max_bytes: Size,
+    /// What happens at the limit; empty: the broker's default.
+    pub overflow: String,
+    /// Keep QoS 0 messages, too, while the remote broker is away.
+    pub store_qos0: bool,
+}
+
+/// When a bridge connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartType {
+    /// At start, and again after each failure.
+    #[default]
+    Automatic,
+    /// When enough messages wait; disconnects when idle.
+    Lazy,
+    /// At start, never again.
+    Once,
+    /// Only on command.
+    Manual,
+}
+
+/// What is checked of a remote certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// Chain and name.
+    #[default]
+    Full,
+    /// The chain only: anyone certified by these authorities can pose as the remote broker.
+    Chain,
+    /// Nothing: anyone can.
+    None,
+}
+
+/// A checked bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is documented where it is written, in BridgeFile")]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the configuration")]
+pub struct BridgeSettings {
+    pub name: String,
+    pub addresses: Vec<RemoteAddress>,
+    pub rules: RuleSet,
+    pub protocol: ProtocolVersion,
+    pub client_id: String,
+    pub clean_start: bool,
+    pub local_clean_start: bool,
+    pub session_expiry_seconds: u32,
+    pub keep_alive: Duration,
+    pub username: Option<Secret>,
+    pub password: Option<Secret>,
+    pub bind_address: Option<IpAddr>,
+    pub connections: usize,
+    pub round_robin: bool,
+    pub primary_retry: Duration,
+    pub start: StartType,
+    pub lazy_threshold: u64,
+    pub idle_timeout: Duration,
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+    pub stable_after: Duration,
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
+    pub max_inflight: u16,
+    pub receive_maximum: u16,
+    pub max_packet_bytes: u32,
+    pub topic_alias_maximum: u16,
+    pub rate_messages: u64,
+    pub rate_bytes: u64,
+    pub notifications: bool,
+    pub notifications_local_only: bool,
+    pub notification_topic: String,
+    pub private: bool,
+    pub outgoing_retain: bool,
+    pub unsubscribe: bool,
+    pub hop_limit: u16,
+    pub echo_window: Duration,
+    pub tls: BridgeTls,
+    pub queue: QueueLimits,
+}
+
+/// A user name or password, or the file that holds it. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// As configured.
+    Text(String),
+    /// In a file, read at each attempt; a trailing line end does not count.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(_) => out.write_str("Text(..)"),
+            Self::File(path) => write!(out, "File({})", path.display()),
+        }
+    }
+}
+
+/// Checked TLS settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is documented where it is written, in BridgeTlsFile")]
+pub struct BridgeTls {
+    pub ca_file: Option<PathBuf>,
+    pub ca_dir: Option<PathBuf>,
+    pub identity: Option<(PathBuf, PathBuf)>,
+    pub alpn: Vec<String>,
+    pub server_name: Option<String>,
+    pub verify: Verify,
+    pub only_tls13: bool,
+}
+
+/// What the local broker is asked to keep for a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueLimits {
+    /// Messages; `None` leaves it to the broker.
+    pub max_messages: Option<u64>,
+    /// Bytes; `None` leaves it to the broker.
+    pub max_bytes: Option<u64>,
+    /// What happens at the limit; `None` leaves it to the broker.
+    pub overflow: Option<QueueOverflow>,
+    /// Keep QoS 0 messages, too.
+    pub store_qos0: bool,
+}
+
+/// What happens when the queue of a bridge is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueOverflow {
+    /// Goes on in the store until its own limit, then rejects.
+    Spill,
+    /// The publisher waits.
+    Backpressure,
+    /// The publisher is told.
+    Reject,
+    /// The oldest message goes.
+    DropOldest,
+    /// The new message goes.
+    DropNewest,
+}
+
+/// A mistake in `[[bridge]]`: which bridge, which key, what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("bridge \"{bridge}\": {key}: {problem}")]
+pub struct BridgeError {
+    /// Name of the bridge, possibly empty.
+    pub bridge: String,
+    /// The key, for instance `topics[2]`.
+    pub key: String,
+    /// What is wrong and how to mend it.
+    pub problem: String,
+}
+
+impl Default for BridgeFile {
+    fn default() -> Self {
+        let seconds = |seconds| Period(Duration::from_secs(seconds));
+        Self {
+            name: String::new(),
+            addresses: Vec::new(),
+            topics: Vec::new(),
+            exclude: Vec::new(),
+            protocol: "5.0".to_owned(),
+            client_id: String::new(),
+            clean_start: false,
+            local_clean_start: false,
+            session_expiry: "never".to_owned(),
+            keep_alive: seconds(60),
+            username: String::new(),
+            username_file: String::new(),
+            password: String::new(),
+            password_file: String::new(),
+            bind_address: String::new(),
+            connections: 1,
+            round_robin: false,
+            primary_retry: seconds(30),
+            start: StartType::Automatic,
+            lazy_threshold: 10,
+            idle_timeout: seconds(60),
+            backoff_min: seconds(1),
+            backoff_max: seconds(30),
+            stable_after: seconds(30),
+            connect_timeout: seconds(20),
+            response_timeout: seconds(10),
+            max_inflight: 1000,
+            receive_maximum: 1000,
+            max_packet: Size(0),
+            topic_alias_maximum: 32,
+            rate_messages: 0,
+            rate_bytes: Size(0),
+            notifications: true,
+            notifications_local_only: false,
+            notification_topic: String::new(),
+            private: true,
+            outgoing_retain: true,
+            unsubscribe: true,
+            hop_limit: 16,
+            echo_window: seconds(5),
+            tls: BridgeTlsFile::default(),
+            queue: BridgeQueueFile::default(),
+        }
+    }
+}
+
+impl Default for BridgeQueueFile {
+    fn default() -> Self {
+        Self { max_messages: 0, max_bytes: Size(0), overflow: String::new(), store_qos0: false }
+    }
+}
+
+/// The effective configuration can be printed; a password in it must not be.
+fn hide<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if text.is_empty() { "" } else { "(hidden)" })
+}
+
+/// Longest name of a bridge: it becomes part of client ids, topics and file names.
+const MAX_NAME_BYTES: usize = 64;
+/// More connections than this never helped anybody and cost the remote broker.
+const MAX_CONNECTIONS: u16 = 64;
+
+struct Checker<'a> {
+    bridge: &'a str,
+}
+
+type Checked<T> = Result<T, BridgeError>;
+
+impl BridgeSettings {
+    /// Checks one bridge. `host_name` completes the default client id.
+    ///
+    /// # Errors
+    /// The first mistake found.
+    pub fn check(file: &BridgeFile, host_name: &str) -> Checked<Self> {
+        let checker = Checker { bridge: &file.name };
+        checker.name()?;
+        checker.ranges(file)?;
+        let client_id = match file.client_id.as_str() {
+            "" => format!("{}.{host_name}", file.name),
+            id => id.to_owned(),
+        };
+        let notification_topic = match file.notification_topic.as_str() {
+            "" => format!("$SYS/broker/connection/{client_id}/state"),
+            topic => topic.to_owned(),
+        };
+        let settings = Self {
+            addresses: checker.addresses(file)?,
+            rules: checker.rules(file)?,
+            protocol: checker.protocol(&file.protocol)?,
+            session_expiry_seconds: checker.session_expiry(&file.session_expiry)?,
+            username: checker.secret("username", &file.username, &file.username_file)?,
+            password: checker.secret("password", &file.password, &file.password_file)?,
+            bind_address: checker.bind_address(&file.bind_address)?,
+            tls: checker.tls(&file.tls)?,
+            queue: checker.queue(&file.queue)?,
+            notification_topic: checker.topic_name("notification_topic", notification_topic)?,
+            name: file.name.clone(),
+            client_id,
+            clean_start: file.clean_start,
+            local_clean_start: file.local_clean_start,
+            keep_alive: file.keep_alive.0,
+            connections: usize::from(file.connections),
+            round_robin: file.round_robin,
+            primary_retry: file.primary_retry.0,
+            start: file.start,
+            lazy_threshold: file.lazy_threshold,
+            idle_timeout: file.idle_timeout.0,
+            backoff_min: file.backoff_min.0,
+            backoff_max: file.backoff_max.0,
+            stable_after: file.stable_after.0,
+            connect_timeout: file.connect_timeout.0,
+            response_timeout: file.response_timeout.0,
+            max_inflight: file.max_inflight,
+            receive_maximum: file.receive_maximum,
+            max_packet_bytes: u32::try_from(file.max_packet.0).unwrap_or(MAX_PACKET_BYTES),
+            topic_alias_maximum: file.topic_alias_maximum,
+            rate_messages: file.rate_messages,
+            rate_bytes: file.rate_bytes.0,
+            notifications: file.notifications,
+            notifications_local_only: file.notifications_local_only,
+            private: file.private,
+            outgoing_retain: file.outgoing_retain,
+            unsubscribe: file.unsubscribe,
+            hop_limit: file.hop_limit,
+            echo_window: file.echo_window.0,
+        };
+        checker.together(&settings)?;
+        Ok(settings)
+    }
+
+    /// Checks all bridges of a configuration and that their names differ.
+    ///
+    /// # Errors
+    /// The first mistake found.
+    pub fn check_all(files: &[BridgeFile], host_name: &str) -> Checked<Vec<Self>> {
+        let mut all: Vec<Self> = Vec::with_capacity(files.len());
+        for file in files {
+            let settings = Self::check(file, host_name)?;
+            let checker = Checker { bridge: &file.name };
+            if all.iter().any(|other| other.name == settings.name) {
+                return checker.fail("name", "another bridge has this name; each needs its own");
+            }
+            let twin = all.iter().find(|other| {
+                other.client_id == settings.client_id
+                    && other.addresses.iter().any(|address| settings.addresses.contains(address))
+            });
+            if let Some(twin) = twin {
+                let problem = format!(
+                    "bridge \"{}\" uses the same client id at the same address; they would cut each other off",
+                    twin.name
+                );
+                return checker.fail("client_id", &problem);
+            }
+            all.push(settings);
+        }
+        Ok(all)
+    }
+}
+
+/// The most that the Remaining Length of a packet can say, and the fixed header. [MQTT-1.5.5]
+const MAX_PACKET_BYTES: u32 = 268_435_455 + 5;
+
+impl Checker<'_> {
+    fn fail<T>(&self, key: &str, problem: &str) -> Checked<T> {
+        Err(BridgeError {
+            bridge: self.bridge.to_owned(),
+            key: key.to_owned(),
+            problem: problem.to_owned(),
+        })
+    }
+
+    fn name(&self) -> Checked<()> {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let name = self.bridge;
+        if name.is_empty()
+            || name.len() > MAX_NAME_BYTES
+            || !name.bytes().all(valid)
+            || name.starts_with('.')
+        {
+            return self.fail("name", "give it a name of 1 to 64 letters, digits, '-', '_' or '.'");
+        }
+        Ok(())
+    }
+
+    fn ranges(&self, file: &BridgeFile) -> Checked<()> {
+        let hour = Duration::from_hours(1);
+        for (key, value, min, max) in [
+            ("keep_alive", file.keep_alive, Duration::from_secs(1), Duration::from_secs(65_535)),
+            ("primary_retry", file.primary_retry, Duration::from_secs(1), 24 * hour),
+            ("idle_timeout", file.idle_timeout, Duration::from_secs(1), 24 * hour),
+            ("backoff_min", file.backoff_min, Duration::from_millis(10), hour),
+            ("backoff_max", file.backoff_max, Duration::from_millis(10), 24 * hour),
+            ("stable_after", file.stable_after, Duration::ZERO, 24 * hour),
+            ("connect_timeout", file.connect_timeout, Duration::from_millis(100), hour),
+            ("response_timeout", file.response_timeout, Duration::from_millis(100), hour),
+            ("echo_window", file.echo_window, Duration::ZERO, hour),
+        ] {
+            if value.0 < min || value.0 > max {
+                let problem =
+                    format!("{value} is out of range: {} to {}", Period(min), Period(max));
+                return self.fail(key, &problem);
+            }
+        }
+        if file.backoff_max.0 < file.backoff_min.0 {
+            return self.fail("backoff_max", "must not be shorter than backoff_min");
+        }
+        if !(1..=MAX_CONNECTIONS).contains(&file.connections) {
+            return self.fail("connections", "must be 1 to 64");
+        }
+        for (key, value) in
+            [("max_inflight", file.max_inflight), ("receive_maximum", file.receive_maximum)]
+        {
+            if value == 0 {
+                return self.fail(key, "must be at least 1");
+            }
+        }
+        if file.max_packet.0 != 0
+            && !(1024..=u64::from(MAX_PACKET_BYTES)).contains(&file.max_packet.0)
+        {
+            return self.fail("max_packet", "must be 1KiB to 256MiB, or 0 for no limit of our own");
+        }
+        if file.lazy_threshold == 0 {
+            return self.fail("lazy_threshold", "must be at least 1");
+        }
+        Ok(())
+    }
+
+    fn addresses(&self, file: &BridgeFile) -> Checked<Vec<RemoteAddress>> {
+        if file.addresses.is_empty() {
+            return self
+                .fail("addresses", "name at least one, such as [\"mqtts://broker.example.com\"]");
+        }
+        let parse = |(index, text): (usize, &String)| {
+            let parsed = RemoteAddress::parse(text);
+            parsed.or_else(|error| self.fail(&format!("addresses[{index}]"), &error.to_string()))
+        };
+        file.addresses.iter().enumerate().map(parse).collect()
+    }
+
+    fn rules(&self, file: &BridgeFile) -> Checked<RuleSet> {
+        if file.topics.is_empty() {
+            return self.fail("topics", "name at least one, such as [\"sensors/# out 1\"]");
+        }
+        let topic = |(index, text): (usize, &String)| {
+            let parsed = TopicRule::parse(text);
+            parsed.or_else(|error| self.fail(&format!("topics[{index}]"), &error.to_string()))
+        };
+        let exclude = |(index, text): (usize, &String)| {
+            let parsed = ExcludeRule::parse(text);
+            parsed.or_else(|error| self.fail(&format!("exclude[{index}]"), &error.to_string()))
+        };
+        Ok(RuleSet {
+            rules: file.topics.iter().enumerate().map(topic).collect::<Checked<_>>()?,
+            exclude: file.exclude.iter().enumerate().map(exclude).collect::<Checked<_>>()?,
+        })
+    }
+
+    fn protocol(&self, text: &str) -> Checked<ProtocolVersion> {
+        match text {
+            "5.0" | "5" | "mqttv50" => Ok(ProtocolVersion::V5_0),
+            "3.1.1" | "4" | "mqttv311" => Ok(ProtocolVersion::V3_1_1),
+            "3.1" | "3" | "mqttv31" => Ok(ProtocolVersion::V3_1),
+            _ => self.fail("protocol", "write \"5.0\", \"3.1.1\" or \"3.1\""),
+        }
+    }
+
+    fn session_expiry(&self, text: &str) -> Checked<u32> {
+        if text == "never" {
+            return Ok(u32::MAX);
+        }
+        match humantime::parse_duration(text) {
+            Ok(duration) => Ok(u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)),
+            Err(_) => {
+                self.fail("session_expiry", "write a duration such as \"7days\", or \"never\"")
+            }
+        }
+    }
+
+    fn secret(&self, key: &str, text: &str, file: &str) -> Checked<Option<Secret>> {
+        match (text, file) {
+            ("", "") => Ok(None),
+            (text, "") => Ok(Some(Secret::Text(text.to_owned()))),
+            ("", file) => Ok(Some(Secret::File(PathBuf::from(file)))),
+            _ => self.fail(key, &format!("give either {key} or {key}_file, not both")),
+        }
+    }
+
+    fn bind_address(&self, text: &str) -> Checked<Option<IpAddr>> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let parsed = text.parse().map(Some);
+        parsed.or_else(|_| self.fail("bind_address", "must be an IP address of this machine"))
+    }
+
+    fn tls(&self, file: &BridgeTlsFile) -> Checked<BridgeTls> {
+        let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+        let identity = match (path(&file.certificate), path(&file.key)) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                return self.fail("tls.key", "is needed together with tls.certificate");
+            }
+            (None, Some(_)) => {
+                return self.fail("tls.certificate", "is needed together with tls.key");
+            }
+        };
+        let only_tls13 = match file.min_version.as_str() {
+            "" | "1.2" => false,
+            "1.3" => true,
+            _ => return self.fail("tls.min_version", "write \"1.2\" or \"1.3\""),
+        };
+        if file.alpn.iter().any(|name| name.is_empty() || name.len() > 255) {
+            return self.fail("tls.alpn", "each name must have 1 to 255 bytes");
+        }
+        Ok(BridgeTls {
+            ca_file: path(&file.ca_file),
+            ca_dir: path(&file.ca_dir),
+            identity,
+            alpn: file.alpn.clone(),
+            server_name: (!file.server_name.is_empty()).then(|| file.server_name.clone()),
+            verify: file.verify,
+            only_tls13,
+        })
+    }
+
+    fn queue(&self, file: &BridgeQueueFile) -> Checked<QueueLimits> {
+        let overflow = match file.overflow.as_str() {
+            "" => None,
+            "spill" => Some(QueueOverflow::Spill),
+            "backpressure" => Some(QueueOverflow::Backpressure),
+            "reject" => Some(QueueOverflow::Reject),
+            "drop-oldest" => Some(QueueOverflow::DropOldest),
+            "drop-newest" => Some(QueueOverflow::DropNewest),
+            _ => {
+                let names = "write spill, backpressure, reject, drop-oldest or drop-newest";
+                return self.fail("queue.overflow", names);
+            }
+        };
+        Ok(QueueLimits {
+            max_messages: Some(file.max_messages).filter(|limit| *limit > 0),
+            max_bytes: Some(file.max_bytes.0).filter(|limit| *limit > 0),
+            overflow,
+            store_qos0: file.store_qos0,
+        })
+    }
+
+    fn topic_name(&self, key: &str, topic: String) -> Checked<String> {
+        if topic.contains(['+', '#', '\0']) || topic.len() > usize::from(u16::MAX) {
+            return self.fail(key, "must be a topic name without '+' and '#'");
+        }
+        Ok(topic)
+    }
+
+    fn together(&self, settings: &BridgeSettings) -> Checked<()> {
+        if settings.client_id.len() > usize::from(u16::MAX) - 8 || settings.client_id.contains('\0')
+        {
+            return self.fail("client_id", "is too long or contains a NUL");
+        }
+        // MQTT 3.1 allows 1 to 23 characters; brokers enforce it.
+        if settings.protocol == ProtocolVersion::V3_1 && settings.client_id.len() > 23 {
+            let problem = format!(
+                "\"{}\" is longer than the 23 characters that MQTT 3.1 allows; set a shorter one",
+                settings.client_id
+            );
+            return self.fail("client_id", &problem);
+        }
+        // 3.1.1 forbids a password without a user name. [MQTT311-3.1.2-22]
+        if settings.protocol != ProtocolVersion::V5_0
+            && settings.password.is_some()
+            && settings.username.is_none()
+        {
+            return self.fail("username", "is needed with a password before MQTT 5.0");
+        }
+        let secure = settings.addresses.iter().any(|address| address.tls);
+        if !secure && settings.tls != Checker::no_tls() {
+            return self.fail("tls", "no address uses it; write mqtts:// or wss://");
+        }
+        Ok(())
+    }
+
+    fn no_tls() -> BridgeTls {
+        BridgeTls {
+            ca_file: None,
+            ca_dir: None,
+            identity: None,
+            alpn: Vec::new(),
+            server_name: None,
+            verify: Verify::Full,
+            only_tls13: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,359 @@
+//! What a bridge tells about itself: counters that its task writes, and the picture that commands, metrics and `$SYS`
+//! show.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// Why a message did not cross.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// An exclude filter held it back.
+    Excluded,
+    /// No rule wants it: an older configuration subscribed to it.
+    NoRule,
+    /// The name it would have on the other side is empty or too long.
+    Topic,
+    /// It had already passed this broker.
+    Loop,
+    /// It had passed as many brokers as allowed.
+    HopLimit,
+    /// It is larger than the other side accepts.
+    TooLarge,
+    /// Its Message Expiry Interval passed while it waited for the rate limit.
+    Expired,
+    /// The remote broker refused it for good.
+    RefusedRemote,
+    /// The local broker refused it for good.
+    RefusedLocal,
+}
+
+impl DropReason {
+    /// All of them, in the order of the counters.
+    pub const ALL: [Self; 9] = [
+        Self::Excluded,
+        Self::NoRule,
+        Self::Topic,
+        Self::Loop,
+        Self::HopLimit,
+        Self::TooLarge,
+        Self::Expired,
+        Self::RefusedRemote,
+        Self::RefusedLocal,
+    ];
+
+    /// Its name in metrics and topics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Excluded => "excluded",
+            Self::NoRule => "no_rule",
+            Self::Topic => "topic",
+            Self::Loop => "loop",
+            Self::HopLimit => "hop_limit",
+            Self::TooLarge => "too_large",
+            Self::Expired => "expired",
+            Self::RefusedRemote => "refused_remote",
+            Self::RefusedLocal => "refused_local",
+        }
+    }
+}
+
+/// What a link counted since it was last asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages acknowledged by the remote broker, or written to it with QoS 0.
+    pub messages_out: u64,
+    /// Topic and payload of messages sent.
+    pub bytes_out: u64,
+    /// Messages handed to the local broker.
+    pub messages_in: u64,
+    /// Topic and payload of messages received.
+    pub bytes_in: u64,
+    /// By [`DropReason`].
+    pub drops: [u64; DropReason::ALL.len()],
+}
+
+impl Tally {
+    /// Counts a drop.
+    pub fn drop(&mut self, reason: DropReason) {
+        if let Some(count) = self.drops.get_mut(reason as usize) {
+            *count += 1;
+        }
+    }
+}
+
+/// Where a bridge stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BridgeState {
+    /// Waits for a command, for messages (lazy), or for ever (once).
+    #[default]
+    Idle,
+    /// Paused by command.
+    Paused,
+    /// Looks up, connects, shakes hands.
+    Connecting,
+    /// Waits before the next attempt.
+    Waiting,
+    /// Messages cross.
+    Connected,
+    /// Ended.
+    Stopped,
+}
+
+impl BridgeState {
+    /// Its name in metrics and topics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Paused => "paused",
+            Self::Connecting => "connecting",
+            Self::Waiting => "waiting",
+            Self::Connected => "connected",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Written by the task of a bridge, read by everybody.
+#[derive(Debug, Default)]
+pub struct Counters {
+    messages_out: AtomicU64,
+    bytes_out: AtomicU64,
+    messages_in: AtomicU64,
+    bytes_in: AtomicU64,
+    drops: [AtomicU64; DropReason::ALL.len()],
+    condition: Mutex<Condition>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Condition {
+    state: BridgeState,
+    since: Option<SystemTime>,
+    address: String,
+    attempts: u64,
+    connects: u64,
+    last_error: String,
+    last_error_at: Option<SystemTime>,
+}
+
+impl Counters {
+    /// Adds what a link counted. Once for each batch, so that the message path touches no shared memory.
+    pub fn add(&self, tally: &Tally) {
+        for (counter, value) in [
+            (&self.messages_out, tally.messages_out),
+            (&self.bytes_out, tally.bytes_out),
+            (&self.messages_in, tally.messages_in),
+            (&self.bytes_in, tally.bytes_in),
+        ] {
+            if value > 0 {
+                counter.fetch_add(value, Ordering::Relaxed);
+            }
+        }
+        for (counter, value) in self.drops.iter().zip(tally.drops) {
+            if value > 0 {
+                counter.fetch_add(value, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Notes a new state; the time of the change is kept.
+    pub fn set_state(&self, state: BridgeState, now: SystemTime) {
+        let mut condition = self.condition.lock();
+        if condition.state != state {
+            condition.state = state;
+            condition.since = Some(now);
+        }
+        match state {
+            BridgeState::Connecting => condition.attempts += 1,
+            BridgeState::Connected => condition.connects += 1,
+            _ => {}
+        }
+    }
+
+    /// Notes which address is tried.
+    pub fn set_address(&self, address: String) {
+        self.condition.lock().address = address;
+    }
+
+    /// Notes why an attempt or a connection ended.
+    pub fn set_error(&self, error: String, now: SystemTime) {
+        let mut condition = self.condition.lock();
+        condition.last_error = error;
+        condition.last_error_at = Some(now);
+    }
+
+    /// Where the bridge stands.
+    pub fn state(&self) -> BridgeState {
+        self.condition.lock().state
+    }
+
+    /// Messages that crossed in both directions: whether a lazy bridge is idle.
+    pub fn traffic(&self) -> u64 {
+        self.messages_out.load(Ordering::Relaxed) + self.messages_in.load(Ordering::Relaxed)
+    }
+
+    /// The picture of now.
+    pub fn status(&self, name: &str, queue: QueueStats) -> BridgeStatus {
+        let condition = self.condition.lock().clone();
+        let drops = DropReason::ALL.iter().zip(&self.drops);
+        BridgeStatus {
+            name: name.to_owned(),
+            state: condition.state,
+            connected: condition.state == BridgeState::Connected,
+            since_unix_seconds: condition.since.map(unix_seconds),
+            address: condition.address,
+            attempts: condition.attempts,
+            connects: condition.connects,
+            last_error: condition.last_error,
+            last_error_unix_seconds: condition.last_error_at.map(unix_seconds),
+            queue_messages: queue.messages,
+            queue_bytes: queue.bytes,
+            queue_drops: queue.drops,
+            oldest_seconds: queue.oldest.map_or(0, |age| age.as_secs()),
+            messages_out: self.messages_out.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            messages_in: self.messages_in.load(Ordering::Relaxed),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            drops: drops
+                .map(|(reason, count)| (reason.name(), count.load(Ordering::Relaxed)))
+                .collect(),
+        }
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The queue of a bridge as the local broker sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueStats {
+    /// Messages waiting, those in flight included.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Age of the oldest.
+    pub oldest: Option<Duration>,
+    /// Messages dropped by the limits of the queue.
+    pub drops: u64,
+}
+
+/// One bridge at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BridgeStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub state: BridgeState,
+    /// Whether messages cross.
+    pub connected: bool,
+    /// Since when the state is what it is.
+    pub since_unix_seconds: Option<u64>,
+    /// The address in use or tried last.
+    pub address: String,
+    /// Attempts to connect.
+    pub attempts: u64,
+    /// Attempts that succeeded.
+    pub connects: u64,
+    /// Why the last attempt or connection ended, in words; empty if none did.
+    pub last_error: String,
+    /// When that was.
+    pub last_error_unix_seconds: Option<u64>,
+    /// Messages that wait for the remote broker.
+    pub queue_messages: u64,
+    /// Their bytes.
+    pub queue_bytes: u64,
+    /// Messages that the limits of the queue dropped.
+    pub queue_drops: u64,
+    /// Age of the oldest waiting message.
+    pub oldest_seconds: u64,
+    /// Messages to the remote broker.
+    pub messages_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Messages from the remote broker.
+    pub messages_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Messages that did not cross, by reason.
+    pub drops: Vec<(&'static str, u64)>,
+}
+
+impl BridgeStatus {
+    /// What stands below `$SYS/broker/bridge/<name>/`.
+    #[must_use]
+    pub fn sys_topics(&self) -> Vec<(String, String)> {
+        let topic = |tail: &str| format!("$SYS/broker/bridge/{}/{tail}", self.name);
+        let mut topics = vec![
+            (topic("state"), self.state.name().to_owned()),
+            (topic("connected"), u8::from(self.connected).to_string()),
+            (topic("since"), self.since_unix_seconds.unwrap_or_default().to_string()),
+            (topic("address"), self.address.clone()),
+            (topic("attempts"), self.attempts.to_string()),
+            (topic("last error"), self.last_error.clone()),
+            (topic("queue/messages"), self.queue_messages.to_string()),
+            (topic("queue/bytes"), self.queue_bytes.to_string()),
+            (topic("queue/oldest"), self.oldest_seconds.to_string()),
+            (topic("queue/drops"), self.queue_drops.to_string()),
+            (topic("messages/sent"), self.messages_out.to_string()),
+            (topic("messages/received"), self.messages_in.to_string()),
+            (topic("bytes/sent"), self.bytes_out.to_string()),
+            (topic("bytes/received"), self.bytes_in.to_string()),
+        ];
+        for (reason, count) in &self.drops {
+            topics.push((topic(&format!("drops/{reason}")), count.to_string()));
+        }
+        topics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_add_up_by_reason() {
+        let counters = Counters::default();
+        let mut tally = Tally { messages_out: 2, bytes_out: 20, ..Tally::default() };
+        tally.drop(DropReason::Loop);
+        tally.drop(DropReason::RefusedLocal);
+        counters.add(&tally);
+        counters.add(&tally);
+        let status = counters.status("b", QueueStats::default());
+        assert_eq!((status.messages_out, status.bytes_out), (4, 40));
+        for (reason, count) in status.drops {
+            assert_eq!(count, if matches!(reason, "loop" | "refused_local") { 2 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn reasons_stand_at_their_own_place() {
+        for (place, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, place);
+        }
+    }
+
+    #[test]
+    fn attempts_and_connects_are_counted() {
+        let counters = Counters::default();
+        let now = UNIX_EPOCH + Duration::from_secs(7);
+        counters.set_state(BridgeState::Connecting, now);
+        counters.set_error("no route".to_owned(), now);
+        counters.set_state(BridgeState::Waiting, now);
+        counters.set_state(BridgeState::Connecting, now);
+        counters.set_state(BridgeState::Connected, now + Duration::from_secs(1));
+        let status = counters.status("b", QueueStats::default());
+        assert_eq!((status.attempts, status.connects), (2, 1));
+        assert_eq!(status.since_unix_seconds, Some(8));
+        assert_eq!(status.last_error, "no route");
+        assert!(
+            status.sys_topics().contains(&("$SYS/broker/bridge/b/connected".into(), "1".into()))
+        );
+    }
+}

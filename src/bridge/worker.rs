@@ -1,0 +1,346 @@
+//! The task of one bridge: when to connect, where to, and what to do about failures. The messages themselves are the
+//! business of [`crate::bridge::relay`].
+
+mod connect;
+mod schedule;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::bridge::backoff::Backoff;
+use crate::bridge::error::LinkError;
+use crate::bridge::link::Link;
+use crate::bridge::local::{LocalBroker, local_client_id};
+use crate::bridge::loop_guard::EchoGuard;
+use crate::bridge::memory::{BridgeMemory, MemoryFile};
+use crate::bridge::prepare::prepare_session;
+use crate::bridge::relay::LanePlan;
+use crate::bridge::settings::{BridgeSettings, StartType};
+use crate::bridge::status::{BridgeState, Counters};
+use crate::bridge::transport::Stage;
+use schedule::AddressCursor;
+
+/// What all bridges of a broker share.
+#[derive(Clone)]
+pub struct BridgeContext {
+    /// The broker they belong to.
+    pub broker: Arc<dyn LocalBroker>,
+    /// What it writes into hop trails: unique, and the same after a restart.
+    pub broker_id: Arc<str>,
+    /// Where bridges keep their small memories; `None` in tests.
+    pub directory: Option<PathBuf>,
+    /// Recognises echoes on 3.x links.
+    pub echoes: Arc<EchoGuard>,
+}
+
+/// What the bridge is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// What its start type says.
+    Automatic,
+    /// Connect now, whatever the start type.
+    Start,
+    /// Disconnect and stay so; messages are queued.
+    Pause,
+    /// End the task.
+    Stop,
+}
+
+/// How long messages under way get to be acknowledged when a link is closed on purpose.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The task.
+pub struct Worker {
+    settings: Arc<BridgeSettings>,
+    context: BridgeContext,
+    counters: Arc<Counters>,
+    orders: watch::Receiver<Order>,
+    file: MemoryFile,
+    memory: BridgeMemory,
+    backoff: Backoff,
+    cursor: AddressCursor,
+    /// Whether the next 3.x CONNECT carries the bridge bit.
+    bridge_bit: bool,
+    /// What the remote Sessions subscribed to in this process, and where.
+    subscribed: Option<(String, Vec<LanePlan>)>,
+    /// A bridge of start type `once` has had its turn.
+    had_its_turn: bool,
+    last_warning: String,
+    name: Arc<str>,
+}
+
+/// Why an attempt or a link ended.
+enum Ended {
+    /// It failed.
+    Failed(LinkError),
+    /// Another order came.
+    Ordered,
+    /// A lazy bridge had nothing to do.
+    WasIdle,
+    /// The first address answers again.
+    PrimaryIsBack,
+}
+
+impl Worker {
+    /// A bridge that has not started.
+    #[must_use]
+    pub fn new(
+        settings: Arc<BridgeSettings>,
+        context: BridgeContext,
+        counters: Arc<Counters>,
+        orders: watch::Receiver<Order>,
+    ) -> Self {
+        Self {
+            file: MemoryFile::new(context.directory.as_deref(), &settings.name),
+            memory: BridgeMemory::default(),
+            backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
+            cursor: AddressCursor::new(&settings, Instant::now()),
+            bridge_bit: settings.private,
+            subscribed: None,
+            had_its_turn: false,
+            last_warning: String::new(),
+            name: settings.name.as_str().into(),
+            settings,
+            context,
+            counters,
+            orders,
+        }
+    }
+
+    /// Runs until [`Order::Stop`].
+    pub async fn run(mut self) {
+        self.memory = self.file.read().await;
+        self.notify_locally(b"0");
+        while !self.prepare().await {
+            if !self.pause().await {
+                return self.counters.set_state(BridgeState::Stopped, SystemTime::now());
+            }
+        }
+        self.backoff.reset();
+        while self.wait_until_due().await {
+            let started = Instant::now();
+            let ended = self.attempt().await;
+            self.had_its_turn = true;
+            self.settle(ended, started).await;
+        }
+        self.counters.set_state(BridgeState::Stopped, SystemTime::now());
+    }
+
+    /// The local Session must exist before the remote broker does.
+    async fn prepare(&mut self) -> bool {
+        if self.settings.local_clean_start {
+            return true;
+        }
+        let stale = self.stale_filters();
+        match prepare_session(&*self.context.broker, &self.settings, &stale).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.memory = BridgeMemory { is_fresh: true, ..BridgeMemory::default() };
+                self.remember().await;
+            }
+            Err(error) => {
+                self.report(&error);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Local filters of earlier configurations.
+    fn stale_filters(&self) -> Vec<String> {
+        let client_id = local_client_id(&self.settings.name, 0);
+        let known = self.context.broker.subscriptions(&client_id);
+        let known = known.unwrap_or_else(|| self.memory.local_filters.clone());
+        let wanted = self.settings.rules.local_filters();
+        known.into_iter().filter(|filter| wanted.iter().all(|(other, _)| other != filter)).collect()
+    }
+
+    /// One attempt and, if it succeeds, the link until it ends.
+    async fn attempt(&mut self) -> Ended {
+        let address = self.cursor.current(&self.settings).clone();
+        self.counters.set_address(address.to_string());
+        self.counters.set_state(BridgeState::Connecting, SystemTime::now());
+        let mut orders = self.orders.clone();
+        let stage = Stage::default();
+        let limit = self.settings.connect_timeout;
+        let opening = tokio::time::timeout(limit, self.open_link(&address, &stage));
+        let opened = tokio::select! {
+            opened = opening => opened.unwrap_or(Err(LinkError::TimedOut { stage: stage.name() })),
+            _ = orders.changed() => return Ended::Ordered,
+        };
+        let mut link = match opened {
+            Ok(link) => link,
+            Err(error) => {
+                self.reconsider_bridge_bit(&error);
+                return Ended::Failed(error);
+            }
+        };
+        // The opening of the link: subscriptions on both sides.
+        let opened = tokio::select! {
+            opened = link.run() => opened,
+            _ = orders.changed() => Err(LinkError::Asked("another order")),
+        };
+        match opened {
+            Ok(()) => {}
+            Err(LinkError::Asked(_)) => return Ended::Ordered,
+            Err(error) => return Ended::Failed(error),
+        }
+        self.opened(&address.to_string(), &mut link).await;
+        let ended = self.serve(&mut link, &mut orders).await;
+        self.notify_locally(b"0");
+        if !matches!(ended, Ended::Failed(_)) {
+            let farewell = self.notifies_remotely();
+            let topic = self.settings.notification_topic.clone();
+            link.close(CLOSE_PATIENCE, farewell.then_some((topic.as_str(), b"0"))).await;
+        }
+        ended
+    }
+
+    /// A 3.x broker that refuses the protocol version, or hangs up on it, may not know the bridge bit.
+    fn reconsider_bridge_bit(&mut self, error: &LinkError) {
+        use crate::packet::ProtocolVersion;
+        let could_be = self.settings.private && self.settings.protocol < ProtocolVersion::V5_0;
+        if could_be && error.may_be_the_bridge_bit() {
+            self.bridge_bit = !self.bridge_bit;
+        }
+    }
+
+    /// The opening is complete.
+    async fn opened(&mut self, address: &str, link: &mut Link) {
+        let plans = self.plans(address);
+        address.clone_into(&mut self.memory.address);
+        self.memory.is_fresh = false;
+        let filters = self.settings.rules.local_filters();
+        self.memory.local_filters = filters.into_iter().map(|(filter, _)| filter).collect();
+        let of_lane =
+            |plan: &LanePlan| plan.subscribe.iter().map(|(filter, _)| filter.clone()).collect();
+        self.memory.remote_filters = plans.iter().map(of_lane).collect();
+        self.subscribed = Some((address.to_owned(), plans));
+        self.remember().await;
+        self.last_warning.clear();
+        self.counters.set_state(BridgeState::Connected, SystemTime::now());
+        tracing::info!(bridge = %self.name, address, "bridge connected");
+        if self.notifies_remotely() {
+            link.relay().publish_remote(&self.settings.notification_topic, b"1", Instant::now());
+        }
+        self.notify_locally(b"1");
+    }
+
+    /// Lets messages cross until something ends it.
+    async fn serve(&mut self, link: &mut Link, orders: &mut watch::Receiver<Order>) -> Ended {
+        let mut idle = schedule::IdleWatch::new(
+            &self.settings,
+            *orders.borrow(),
+            &self.counters,
+            Instant::now(),
+        );
+        loop {
+            let next_look = idle.next_look().min(self.cursor.next_probe(&self.settings));
+            tokio::select! {
+                ended = link.run() => match ended {
+                    Ok(()) => {}
+                    Err(error) => return Ended::Failed(error),
+                },
+                _ = orders.changed() => {
+                    let order = *orders.borrow();
+                    if matches!(order, Order::Pause | Order::Stop) {
+                        return Ended::Ordered;
+                    }
+                }
+                () = tokio::time::sleep_until(next_look.into()) => {
+                    let now = Instant::now();
+                    if idle.is_over(&self.settings, &self.counters, now) {
+                        return Ended::WasIdle;
+                    }
+                    if self.cursor.next_probe(&self.settings) <= now {
+                        // Beside the link, not in its way.
+                        self.cursor.start_probe(&self.settings, now);
+                    }
+                }
+                is_back = self.cursor.probed() => {
+                    if is_back {
+                        return Ended::PrimaryIsBack;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Draws the conclusions from an end and waits where it is due.
+    async fn settle(&mut self, ended: Ended, started: Instant) {
+        let lasted = started.elapsed();
+        let was_stable =
+            self.counters.state() == BridgeState::Connected && lasted >= self.settings.stable_after;
+        match ended {
+            Ended::Ordered => self.backoff.reset(),
+            Ended::WasIdle => tracing::info!(bridge = %self.name, "lazy bridge is idle"),
+            Ended::PrimaryIsBack => {
+                tracing::info!(bridge = %self.name, "returning to the first address");
+                self.cursor.return_to_primary(Instant::now());
+            }
+            Ended::Failed(error) => {
+                self.report(&error);
+                let was_connected = self.counters.state() == BridgeState::Connected;
+                if was_stable {
+                    self.backoff.reset();
+                }
+                let all_tried = self.cursor.failed(&self.settings, was_connected, was_stable);
+                let once = self.settings.start == StartType::Once;
+                if once && *self.orders.borrow() == Order::Automatic {
+                    tracing::warn!(bridge = %self.name, "start type once: not connecting again");
+                } else if all_tried || was_connected {
+                    self.pause().await;
+                }
+            }
+        }
+    }
+
+    /// Waits before the next attempt; false if the task must end. Another order cuts it short.
+    async fn pause(&mut self) -> bool {
+        if *self.orders.borrow() == Order::Stop {
+            return false;
+        }
+        self.counters.set_state(BridgeState::Waiting, SystemTime::now());
+        let pause = self.backoff.next(rand::random::<f64>());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = self.orders.changed() => {
+                if changed.is_err() {
+                    return false;
+                }
+            }
+        }
+        *self.orders.borrow() != Order::Stop
+    }
+
+    /// Logged when it is new: a remote that is away for a day must not fill the log.
+    fn report(&mut self, error: &LinkError) {
+        let text = error.to_string();
+        if text == self.last_warning {
+            tracing::debug!(bridge = %self.name, error = %text, "bridge is not connected");
+        } else {
+            tracing::warn!(bridge = %self.name, error = %text, "bridge is not connected");
+        }
+        self.last_warning.clone_from(&text);
+        self.counters.set_error(text, SystemTime::now());
+    }
+
+    async fn remember(&self) {
+        if let Err(error) = self.file.write(&self.memory).await {
+            tracing::warn!(bridge = %self.name, %error, "cannot write the memory of the bridge");
+        }
+    }
+
+    fn notifies_remotely(&self) -> bool {
+        self.settings.notifications && !self.settings.notifications_local_only
+    }
+
+    fn notify_locally(&self, state: &[u8]) {
+        if self.settings.notifications {
+            self.context.broker.publish_retained(&self.settings.notification_topic, state);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! When a bridge connects and where to.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::task::JoinHandle;
+
+use crate::bridge::address::RemoteAddress;
+use crate::bridge::local::local_client_id;
+use crate::bridge::settings::{BridgeSettings, StartType};
+use crate::bridge::status::{BridgeState, Counters};
+use crate::bridge::transport::{self, Stage};
+use crate::bridge::worker::{Order, Worker};
+
+/// How often a lazy bridge looks at its queue.
+const LAZY_LOOK: Duration = Duration::from_millis(500);
+/// As good as never.
+const FAR: Duration = Duration::from_hours(8760);
+/// A first address that answers but does not serve is tried less and less often, up to so many times the interval.
+const PROBE_SLOWDOWN_MAX: u32 = 16;
+
+impl Worker {
+    /// Waits until the bridge should connect; false if the task must end.
+    pub(super) async fn wait_until_due(&mut self) -> bool {
+        loop {
+            let order = *self.orders.borrow_and_update();
+            let state = match (order, self.settings.start) {
+                (Order::Stop, _) => return false,
+                (Order::Pause, _) => BridgeState::Paused,
+                (Order::Start, _) | (Order::Automatic, StartType::Automatic) => return true,
+                (Order::Automatic, StartType::Once) if !self.had_its_turn => return true,
+                (Order::Automatic, StartType::Lazy) if self.has_enough() => return true,
+                (Order::Automatic, _) => BridgeState::Idle,
+            };
+            self.counters.set_state(state, SystemTime::now());
+            let is_lazy = order == Order::Automatic && self.settings.start == StartType::Lazy;
+            let look = if is_lazy { LAZY_LOOK } else { FAR };
+            tokio::select! {
+                changed = self.orders.changed() => {
+                    if changed.is_err() {
+                        return false;
+                    }
+                }
+                () = tokio::time::sleep(look) => {}
+            }
+        }
+    }
+
+    fn has_enough(&self) -> bool {
+        let client_id = local_client_id(&self.settings.name, 0);
+        let stats = self.context.broker.queue_stats(&client_id);
+        stats.is_some_and(|stats| stats.messages >= self.settings.lazy_threshold)
+    }
+}
+
+/// Notices that a lazy bridge has nothing to do.
+pub(super) struct IdleWatch {
+    traffic: u64,
+    since: Instant,
+    is_lazy: bool,
+}
+
+impl IdleWatch {
+    pub(super) fn new(
+        settings: &BridgeSettings,
+        order: Order,
+        counters: &Counters,
+        now: Instant,
+    ) -> Self {
+        let is_lazy = settings.start == StartType::Lazy && order == Order::Automatic;
+        Self { traffic: counters.traffic(), since: now, is_lazy }
+    }
+
+    pub(super) fn next_look(&self) -> Instant {
+        Instant::now() + if self.is_lazy { LAZY_LOOK } else { FAR }
+    }
+
+    pub(super) fn is_over(
+        &mut self,
+        settings: &BridgeSettings,
+        counters: &Counters,
+        now: Instant,
+    ) -> bool {
+        let traffic = counters.traffic();
+        if traffic != self.traffic {
+            (self.traffic, self.since) = (traffic, now);
+        }
+        self.is_lazy && now.duration_since(self.since) >= settings.idle_timeout
+    }
+}
+
+/// Which address is next.
+pub(super) struct AddressCursor {
+    index: usize,
+    /// Attempts in this round through all addresses.
+    tried: usize,
+    next_probe: Instant,
+    slowdown: u32,
+    probe: Option<JoinHandle<bool>>,
+}
+
+impl AddressCursor {
+    pub(super) fn new(settings: &BridgeSettings, now: Instant) -> Self {
+        let next_probe = now + settings.primary_retry;
+        Self { index: 0, tried: 0, next_probe, slowdown: 1, probe: None }
+    }
+
+    pub(super) fn current<'a>(&self, settings: &'a BridgeSettings) -> &'a RemoteAddress {
+        // Settings have at least one address, and the index stays below their number.
+        &settings.addresses[self.index % settings.addresses.len()]
+    }
+
+    /// An attempt failed or a link broke. True when a pause is due: all addresses have had their turn.
+    pub(super) fn failed(
+        &mut self,
+        settings: &BridgeSettings,
+        was_connected: bool,
+        was_stable: bool,
+    ) -> bool {
+        let count = settings.addresses.len();
+        self.probe = None;
+        if was_connected {
+            // The first address is tried first again, unless all are equal: then the next one is.
+            self.tried = 0;
+            self.index = if settings.round_robin { (self.index + 1) % count } else { 0 };
+            if was_stable {
+                self.slowdown = 1;
+            }
+            return true;
+        }
+        self.tried += 1;
+        self.index = (self.index + 1) % count;
+        if self.tried < count {
+            return false;
+        }
+        self.tried = 0;
+        true
+    }
+
+    /// When the first address is tried beside the link, if another one serves.
+    pub(super) fn next_probe(&self, settings: &BridgeSettings) -> Instant {
+        match settings.round_robin || self.index == 0 || self.probe.is_some() {
+            true => Instant::now() + FAR,
+            false => self.next_probe,
+        }
+    }
+
+    /// Connects to the first address without speaking MQTT: a CONNECT with the same client id would cut off the link,
+    /// if both addresses lead to one broker.
+    pub(super) fn start_probe(&mut self, settings: &Arc<BridgeSettings>, now: Instant) {
+        self.next_probe = now + settings.primary_retry * self.slowdown;
+        let settings = Arc::clone(settings);
+        self.probe = Some(tokio::spawn(async move {
+            let Some(primary) = settings.addresses.first() else { return false };
+            let stage = Stage::default();
+            let connecting = transport::connect(primary, &settings, &stage);
+            let connected = tokio::time::timeout(settings.connect_timeout, connecting).await;
+            matches!(connected, Ok(Ok(_)))
+        }));
+    }
+
+    /// Resolves when a probe has ended: true if the first address is back. Cancellation safe.
+    pub(super) async fn probed(&mut self) -> bool {
+        let found = match &mut self.probe {
+            Some(probe) => probe.await.unwrap_or(false),
+            None => std::future::pending().await,
+        };
+        self.probe = None;
+        found
+    }
+
+    /// The next attempt goes to the first address.
+    pub(super) fn return_to_primary(&mut self, now: Instant) {
+        self.index = 0;
+        self.tried = 0;
+        self.probe = None;
+        self.slowdown = (self.slowdown * 2).min(PROBE_SLOWDOWN_MAX);
+        self.next_probe = now;
+    }
+}
+
+impl Drop for AddressCursor {
+    fn drop(&mut self) {
+        if let Some(probe) = &self.probe {
+            probe.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bridge::settings::BridgeFile;
+
+    fn settings(round_robin: bool) -> BridgeSettings {
+        let file = BridgeFile {
+            name: "b".into(),
+            addresses: vec!["one".into(), "two".into(), "three".into()],
+            topics: vec!["#".into()],
+            round_robin,
+            ..BridgeFile::default()
+        };
+        BridgeSettings::check(&file, "h").unwrap()
+    }
+
+    #[test]
+    fn failures_walk_through_all_addresses_before_a_pause() {
+        let settings = settings(false);
+        let mut cursor = AddressCursor::new(&settings, Instant::now());
+        let mut walk = Vec::new();
+        for _ in 0..6 {
+            walk.push((
+                cursor.current(&settings).host.clone(),
+                cursor.failed(&settings, false, false),
+            ));
+        }
+        let expected = [("one", false), ("two", false), ("three", true)];
+        let expected: Vec<_> =
+            expected.iter().cycle().take(6).map(|(host, all)| ((*host).to_owned(), *all)).collect();
+        assert_eq!(walk, expected);
+    }
+
+    #[test]
+    fn a_lost_link_starts_again_at_the_first_address() {
+        let settings = settings(false);
+        let mut cursor = AddressCursor::new(&settings, Instant::now());
+        cursor.failed(&settings, false, false);
+        assert_eq!(cursor.current(&settings).host, "two");
+        cursor.failed(&settings, true, true);
+        assert_eq!(cursor.current(&settings).host, "one");
+    }
+
+    #[test]
+    fn round_robin_goes_on_and_never_probes() {
+        let settings = settings(true);
+        let mut cursor = AddressCursor::new(&settings, Instant::now());
+        cursor.failed(&settings, true, true);
+        assert_eq!(cursor.current(&settings).host, "two");
+        assert!(cursor.next_probe(&settings) > Instant::now() + Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_first_address_that_fails_to_serve_is_probed_less_often() {
+        let settings = settings(false);
+        let mut cursor = AddressCursor::new(&settings, Instant::now());
+        for _ in 0..10 {
+            cursor.return_to_primary(Instant::now());
+        }
+        assert_eq!(cursor.slowdown, PROBE_SLOWDOWN_MAX);
+    }
+}

@@ -1,0 +1,356 @@
+//! CONNECT up to the point where it is known who the Client is: by name and password, by enhanced
+//! authentication, or not at all. What may block is left to the shell.
+
+use std::sync::Arc;
+
+use crate::auth::{Credentials, Exchange, ExchangeStep};
+use crate::broker::connection::{
+    Authenticated, ClientConnection, CloseReason, Exchanged, Phase, Request,
+};
+use crate::packet::auth::Auth;
+use crate::packet::connect::{Connect, Will};
+use crate::packet::decode::{Decoded, decode};
+use crate::packet::reason_code::ReasonCode;
+use crate::packet::{Packet, ProtocolVersion, QoS};
+use crate::session::effects::Effects;
+use crate::session::message::Timestamp;
+use crate::session::violation::Violation;
+
+/// Client Identifiers of the broker's own parts: nobody else may take over their Sessions.
+const INTERNAL_PREFIX: &str = "$bridge/";
+
+/// What a CONNECT asks for, kept while its Client is being authenticated.
+pub(super) struct PendingConnect {
+    pub(super) client_id: Arc<str>,
+    pub(super) is_id_assigned: bool,
+    pub(super) clean_start: bool,
+    pub(super) keep_alive_seconds: u16,
+    pub(super) session_expiry_seconds: Option<u32>,
+    pub(super) receive_maximum: u16,
+    pub(super) maximum_packet_bytes: Option<u32>,
+    pub(super) topic_alias_maximum: u16,
+    pub(super) requests_response_information: bool,
+    pub(super) will: Option<OwnedWill>,
+    /// Authentication Data for CONNACK.
+    pub(super) authentication_data: Option<Vec<u8>>,
+}
+
+/// A Will Message that outlives the read buffer.
+pub(super) struct OwnedWill {
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) topic: String,
+    pub(super) payload: Vec<u8>,
+    pub(super) properties: Vec<u8>,
+    pub(super) delay_seconds: u32,
+    pub(super) message_expiry: Option<u32>,
+}
+
+impl ClientConnection {
+    /// Bytes before the Session is open: CONNECT, then AUTH if that was begun.
+    pub(super) fn handle_early_bytes(
+        &mut self,
+        input: &[u8],
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> usize {
+        let context = self.decode_context();
+        match decode(input, &context) {
+            Ok(Decoded::Packet { packet, length }) => {
+                effects.tally.packets_received += 1;
+                self.handle_early_packet(packet, now, effects);
+                length
+            }
+            Ok(Decoded::Incomplete { .. }) => {
+                if is_hopeless(input) && matches!(self.phase, Phase::AwaitsConnect) {
+                    self.close(CloseReason::Violation(Violation::NotConnect));
+                }
+                0
+            }
+            Err(error) => {
+                if matches!(self.phase, Phase::AwaitsConnect) {
+                    self.answer_malformed_connect(input, &error);
+                }
+                self.close(CloseReason::Malformed(error));
+                0
+            }
+        }
+    }
+
+    fn handle_early_packet(&mut self, packet: Packet<'_>, now: Timestamp, effects: &mut Effects) {
+        match (&self.phase, packet) {
+            (Phase::AwaitsConnect, Packet::Connect(connect)) => {
+                self.handle_connect(&connect, now, effects);
+            }
+            (Phase::AwaitsConnect, _) => {
+                self.close(CloseReason::Violation(Violation::NotConnect));
+            }
+            (Phase::AwaitsAuth(_), Packet::Auth(auth)) => self.handle_auth(&auth),
+            (Phase::AwaitsAuth(_), Packet::Disconnect(_)) => {
+                self.close(CloseReason::ClientDisconnected);
+            }
+            (_, _) => {
+                self.close(CloseReason::Violation(Violation::PacketDuringAuthentication));
+            }
+        }
+    }
+
+    fn handle_connect(&mut self, connect: &Connect<'_>, now: Timestamp, effects: &mut Effects) {
+        self.version = connect.version;
+        let properties = &connect.properties;
+        self.sends_problem_information = properties.request_problem_information.unwrap_or(true);
+        if self.broker.is_draining() {
+            self.refuse(ReasonCode::ServerShuttingDown);
+            return;
+        }
+        let pending = match self.check_connect(connect) {
+            Ok(pending) => Box::new(pending),
+            Err(reason) => {
+                self.refuse(reason);
+                return;
+            }
+        };
+        self.is_bridge = connect.bridge;
+        if let Some(method) = properties.authentication_method {
+            self.method = Some(method.into());
+            let Some(exchange) = self.broker.authority().begin_exchange(method, &self.peer) else {
+                self.refuse(ReasonCode::BadAuthenticationMethod);
+                return;
+            };
+            let data = properties.authentication_data.unwrap_or_default().to_vec();
+            self.requests.push_back(Request::Exchange(exchange, data));
+            self.phase = Phase::Authenticating(pending);
+            return;
+        }
+        if self.peer.listener.internal {
+            self.phase = Phase::Authenticating(pending);
+            self.handle_authenticated(Ok(self.principal.clone()), now, effects);
+            return;
+        }
+        let credentials = Credentials {
+            client_id: Arc::clone(&pending.client_id),
+            user_name: connect.user_name.map(Into::into),
+            password: connect.password.map(Into::into),
+            peer: self.peer.clone(),
+        };
+        self.phase = Phase::Authenticating(pending);
+        if self.broker.authority().may_block(&credentials) {
+            self.requests.push_back(Request::Authenticate(Box::new(credentials)));
+            return;
+        }
+        let result = self.broker.authority().authenticate(&credentials);
+        self.handle_authenticated(result, now, effects);
+    }
+
+    /// What can be refused without knowing who asks.
+    fn check_connect(&self, connect: &Connect<'_>) -> Result<PendingConnect, ReasonCode> {
+        let limits = self.broker.limits();
+        if let Some(will) = &connect.will {
+            if will.qos > limits.maximum_qos {
+                return Err(ReasonCode::QoSNotSupported);
+            }
+            if will.retain && !limits.retain_available {
+                return Err(ReasonCode::RetainNotSupported);
+            }
+        }
+        let is_id_assigned = connect.client_id.is_empty();
+        let may_assign = match connect.version {
+            ProtocolVersion::V3_1 => false,
+            // [MQTT311-3.1.3-7] [MQTT311-3.1.3-8]
+            ProtocolVersion::V3_1_1 => connect.clean_start,
+            ProtocolVersion::V5_0 => true,
+        };
+        let is_id_refused = match is_id_assigned {
+            true => !may_assign || !limits.allow_empty_client_id,
+            false => connect.client_id.len() > limits.max_client_id_bytes,
+        };
+        let is_reserved = connect.client_id.starts_with(INTERNAL_PREFIX);
+        if (is_id_refused || is_reserved) && !self.peer.listener.internal {
+            return Err(ReasonCode::ClientIdentifierNotValid);
+        }
+        let properties = &connect.properties;
+        let client_id = match is_id_assigned {
+            true => {
+                let prefix = &limits.client_id_prefix;
+                Arc::from(format!("{prefix}{:016x}", self.broker.next_session_id().0))
+            }
+            false => Arc::from(connect.client_id),
+        };
+        let session_expiry_seconds = match connect.version {
+            ProtocolVersion::V5_0 => Some(properties.session_expiry_seconds.unwrap_or(0)),
+            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => Some(0),
+            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => None,
+        };
+        let mount = self.peer.listener.mount_point.as_deref().unwrap_or_default();
+        Ok(PendingConnect {
+            client_id,
+            is_id_assigned,
+            clean_start: connect.clean_start,
+            keep_alive_seconds: connect.keep_alive_seconds,
+            session_expiry_seconds,
+            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
+            maximum_packet_bytes: properties.maximum_packet_bytes,
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            requests_response_information: properties.request_response_information.unwrap_or(false),
+            will: connect.will.as_ref().map(|will| OwnedWill::new(will, mount)),
+            authentication_data: None,
+        })
+    }
+
+    /// Takes in what the shell found out about a name and a password.
+    pub fn handle_authenticated(
+        &mut self,
+        result: Authenticated,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let Phase::Authenticating(pending) = std::mem::replace(&mut self.phase, Phase::Opening)
+        else {
+            return;
+        };
+        match result {
+            Ok(principal) => {
+                self.principal = principal;
+                self.begin_session(&pending, now, effects);
+            }
+            Err(reason) => self.refuse(reason),
+        }
+    }
+
+    /// Takes in a step of enhanced authentication.
+    pub fn handle_exchange(
+        &mut self,
+        (exchange, step): Exchanged,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        match std::mem::replace(&mut self.phase, Phase::Opening) {
+            Phase::Authenticating(pending) => {
+                self.handle_first_exchange(pending, exchange, step, now, effects);
+            }
+            Phase::Connected => {
+                self.phase = Phase::Connected;
+                self.handle_later_exchange(exchange, step);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    fn handle_first_exchange(
+        &mut self,
+        mut pending: Box<PendingConnect>,
+        exchange: Box<dyn Exchange>,
+        step: ExchangeStep,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        match step {
+            ExchangeStep::Continue(data) => {
+                self.exchange = Some(exchange);
+                self.phase = Phase::AwaitsAuth(pending);
+                self.send_auth(ReasonCode::ContinueAuthentication, Some(&data));
+            }
+            ExchangeStep::Accept(principal, data) => {
+                self.principal = principal;
+                pending.authentication_data = data;
+                self.begin_session(&pending, now, effects);
+            }
+            ExchangeStep::Refuse(reason) => self.refuse(reason),
+        }
+    }
+
+    fn handle_later_exchange(&mut self, exchange: Box<dyn Exchange>, step: ExchangeStep) {
+        match step {
+            ExchangeStep::Continue(data) => {
+                self.exchange = Some(exchange);
+                self.send_auth(ReasonCode::ContinueAuthentication, Some(&data));
+            }
+            ExchangeStep::Accept(principal, data) => {
+                self.principal = principal;
+                self.plans = None;
+                self.send_auth(ReasonCode::Success, data.as_deref());
+            }
+            ExchangeStep::Refuse(reason) => self.close(CloseReason::AuthenticationFailed(reason)),
+        }
+    }
+
+    /// AUTH before CONNACK. [MQTT-4.12.0-3]
+    fn handle_auth(&mut self, auth: &Auth<'_>) {
+        if auth.reason != ReasonCode::ContinueAuthentication {
+            self.close(CloseReason::Violation(Violation::UnexpectedAuth));
+            return;
+        }
+        self.continue_exchange(auth);
+        if self.closing.is_some() {
+            return;
+        }
+        if let Phase::AwaitsAuth(pending) = std::mem::replace(&mut self.phase, Phase::Opening) {
+            self.phase = Phase::Authenticating(pending);
+        }
+    }
+
+    /// AUTH of a connected Client: it authenticates anew. [MQTT-4.12.1-1]
+    pub(super) fn handle_auth_again(&mut self, auth: &Auth<'_>) {
+        if auth.reason == ReasonCode::ContinueAuthentication {
+            self.continue_exchange(auth);
+            return;
+        }
+        let method = auth.method.unwrap_or_default();
+        if self.method.is_none() || auth.reason != ReasonCode::ReAuthenticate {
+            self.close(CloseReason::Violation(Violation::UnexpectedAuth));
+        } else if self.method.as_deref() != Some(method) {
+            self.close(CloseReason::Violation(Violation::OtherAuthenticationMethod));
+        } else if let Some(exchange) = self.broker.authority().begin_exchange(method, &self.peer) {
+            let data = auth.data.unwrap_or_default().to_vec();
+            self.requests.push_back(Request::Exchange(exchange, data));
+        } else {
+            self.close(CloseReason::AuthenticationFailed(ReasonCode::BadAuthenticationMethod));
+        }
+    }
+
+    fn continue_exchange(&mut self, auth: &Auth<'_>) {
+        if auth.method != self.method.as_deref() {
+            self.close(CloseReason::Violation(Violation::OtherAuthenticationMethod));
+            return;
+        }
+        let Some(exchange) = self.exchange.take() else {
+            self.close(CloseReason::Violation(Violation::UnexpectedAuth));
+            return;
+        };
+        let data = auth.data.unwrap_or_default().to_vec();
+        self.requests.push_back(Request::Exchange(exchange, data));
+    }
+
+    fn send_auth(&mut self, reason: ReasonCode, data: Option<&[u8]>) {
+        let method = self.method.take();
+        let auth = Auth {
+            reason,
+            method: method.as_deref(),
+            data,
+            reason_string: None,
+            user_properties: Vec::new(),
+        };
+        let version = self.version;
+        self.own.append(|out| auth.encode(out, version));
+        self.method = method;
+    }
+}
+
+impl OwnedWill {
+    fn new(will: &Will<'_>, mount: &str) -> Self {
+        Self {
+            qos: will.qos,
+            retain: will.retain,
+            topic: format!("{mount}{}", will.topic),
+            payload: will.payload.to_vec(),
+            properties: will.properties.to_vec(),
+            delay_seconds: will.delay_seconds.unwrap_or(0),
+            message_expiry: will.message_expiry,
+        }
+    }
+}
+
+/// Whether these first bytes can not become a CONNECT, however many follow.
+fn is_hopeless(input: &[u8]) -> bool {
+    input.first().is_some_and(|&first| first != 0x10)
+}

@@ -1,0 +1,184 @@
+//! The end of a Network Connection: the last packet to the Client, and what becomes of its Session.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::broker::connection::{ClientConnection, Phase};
+use crate::error;
+use crate::packet::ProtocolVersion;
+use crate::packet::connack::{Connack, ConnackProperties};
+use crate::packet::disconnect::Disconnect;
+use crate::packet::error::DecodeError;
+use crate::packet::reason_code::ReasonCode;
+use crate::session::Session;
+use crate::session::effects::Effects;
+use crate::session::inbound::Inbound;
+use crate::session::message::Timestamp;
+use crate::session::violation::Violation;
+
+/// Why a Network Connection ends.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CloseReason {
+    /// The Client said goodbye.
+    #[error("disconnected by the client")]
+    ClientDisconnected,
+    /// The Client's bytes are not MQTT.
+    #[error("malformed: {0}")]
+    Malformed(DecodeError),
+    /// The Client broke a rule.
+    #[error("violation: {0}")]
+    Violation(Violation),
+    /// Another Network Connection has the Session now. [MQTT-3.1.4-3]
+    #[error("session taken over")]
+    TakenOver,
+    /// Nothing came for one and a half Keep Alive periods. [MQTT-3.1.2-22]
+    #[error("keep alive timeout")]
+    KeepAliveTimeout,
+    /// No CONNECT came in time.
+    #[error("no CONNECT in time")]
+    ConnectTimeout,
+    /// The broker stops.
+    #[error("the broker shuts down")]
+    ShuttingDown,
+    /// CONNECT was refused.
+    #[error("refused: {0:?}")]
+    Refused(ReasonCode),
+    /// The Client failed to authenticate anew.
+    #[error("re-authentication failed: {0:?}")]
+    AuthenticationFailed(ReasonCode),
+    /// What the Client sent can not be stored at present.
+    #[error("the store takes nothing at present")]
+    Unavailable,
+    /// Somebody who may do so ended it.
+    #[error("ended by the operator")]
+    Administrative,
+}
+
+impl ClientConnection {
+    /// Begins to close: the last packet, where there is one for it, and no more input.
+    pub fn close(&mut self, reason: CloseReason) {
+        if self.closing.is_some() {
+            return;
+        }
+        match (&self.phase, error::reason_code(&reason)) {
+            (Phase::Connected | Phase::Opening, Some(code))
+                if self.version == ProtocolVersion::V5_0 =>
+            {
+                self.send_disconnect(code);
+            }
+            (Phase::AwaitsAuth(_), Some(code)) => self.send_refusal(code),
+            (_, _) => {}
+        }
+        self.closing = Some(reason);
+    }
+
+    /// Refuses the CONNECT. [MQTT-3.2.2-7]
+    pub(super) fn refuse(&mut self, code: ReasonCode) {
+        self.send_refusal(code);
+        if self.closing.is_none() {
+            self.closing = Some(CloseReason::Refused(code));
+        }
+    }
+
+    fn send_refusal(&mut self, reason: ReasonCode) {
+        let properties = ConnackProperties::default();
+        let connack = Connack { session_present: false, reason, properties };
+        let version = self.version;
+        self.own.append(|out| connack.encode(out, version));
+    }
+
+    fn send_disconnect(&mut self, reason: ReasonCode) {
+        let disconnect = Disconnect {
+            reason,
+            session_expiry_seconds: None,
+            reason_string: None,
+            user_properties: Vec::new(),
+            server_reference: None,
+        };
+        let version = self.version;
+        self.own.append(|out| disconnect.encode(out, version));
+    }
+
+    /// A CONNECT that can not be read is answered where its version says how. [MQTT-3.1.4-1]
+    pub(super) fn answer_malformed_connect(&mut self, input: &[u8], error: &DecodeError) {
+        if input.first() != Some(&0x10) {
+            return;
+        }
+        let code = error::decode_reason_code(error);
+        match protocol_level(input) {
+            Some(level) if level >= 5 => self.version = ProtocolVersion::V5_0,
+            Some(_) if code == ReasonCode::UnsupportedProtocolVersion => {
+                self.version = ProtocolVersion::V3_1_1;
+            }
+            Some(_) | None => return,
+        }
+        self.send_refusal(code);
+    }
+
+    /// DISCONNECT from the Client. [MQTT-3.14.4-3]
+    pub(super) fn handle_disconnect(&mut self, inbound: &mut Inbound, disconnect: &Disconnect<'_>) {
+        if let Some(seconds) = disconnect.session_expiry_seconds {
+            if inbound.expiry_seconds == 0 && seconds > 0 {
+                self.close(CloseReason::Violation(Violation::SessionExpiryRaised));
+                return;
+            }
+            inbound.expiry_seconds = seconds.min(self.broker.limits().max_session_expiry_seconds);
+        }
+        self.discards_will = disconnect.reason == ReasonCode::Success;
+        self.close(CloseReason::ClientDisconnected);
+    }
+
+    /// The Network Connection is gone, for whatever reason: the Session goes on without it, or ends.
+    /// To be called exactly once, at the end.
+    pub fn handle_closed(&mut self, now: Timestamp, effects: &mut Effects) {
+        self.phase = Phase::Closed;
+        self.pending.clear();
+        self.throttle = None;
+        let Some(session) = self.session.take() else { return };
+        let mut inbound = session.inbound();
+        if inbound.ended || inbound.epoch != self.epoch {
+            return;
+        }
+        self.broker.figures().connected.fetch_sub(1, Ordering::Relaxed);
+        inbound.disconnected = Some(now);
+        inbound.retained.extend(self.new_retained.drain(..));
+        if self.discards_will {
+            inbound.will = None;
+        }
+        self.release_session(&session, &mut inbound, now, effects);
+        drop(inbound);
+        self.broker.submit(effects);
+    }
+
+    fn release_session(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let is_over = inbound.expiry_seconds == 0;
+        if inbound.will.as_ref().is_some_and(|will| is_over || will.delay_seconds == 0)
+            && let Some(will) = inbound.will.take()
+        {
+            self.broker.publish_will(&will, now, effects);
+        }
+        if is_over {
+            self.broker.end_session(session, inbound, effects);
+            return;
+        }
+        session.outbound().close(self.epoch);
+        self.broker.persist_session(session, inbound, effects);
+        self.broker.schedule(session, inbound);
+    }
+}
+
+/// The protocol level of a CONNECT, as far as it can be told.
+fn protocol_level(input: &[u8]) -> Option<u8> {
+    let after_type = input.get(1..)?;
+    let length_bytes = after_type.iter().take(4).position(|byte| byte & 0x80 == 0)? + 1;
+    let body = after_type.get(length_bytes..)?;
+    let after_name =
+        body.strip_prefix(b"\x00\x04MQTT").or_else(|| body.strip_prefix(b"\x00\x06MQIsdp"))?;
+    after_name.first().copied()
+}

@@ -1,0 +1,295 @@
+//! From an authenticated CONNECT to an open Session: take-over, clean start or resumption, CONNACK.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::broker::connection::authenticate::{OwnedWill, PendingConnect};
+use crate::broker::connection::pending::{PendingPacket, Wait};
+use crate::broker::connection::publish::persistence;
+use crate::broker::connection::{ClientConnection, Phase};
+use crate::packet::connack::{Connack, ConnackProperties};
+use crate::packet::reason_code::ReasonCode;
+use crate::packet::{ProtocolVersion, QoS};
+use crate::session::Session;
+use crate::session::aliases::OutgoingAliases;
+use crate::session::effects::Effects;
+use crate::session::inbound::{Inbound, Will};
+use crate::session::link::LinkParameters;
+use crate::session::message::{Message, MessageHeader, MessageId, Timestamp};
+use crate::session::outbound::Outbound;
+use crate::session::queue::Queue;
+use crate::store::{Durability, StoreState};
+
+/// What CONNACK will say, and on what terms messages follow it.
+pub(super) struct Opening {
+    session_present: bool,
+    assigned_client_id: Option<Arc<str>>,
+    session_expiry_seconds: Option<u32>,
+    server_keep_alive_seconds: Option<u16>,
+    response_information: bool,
+    authentication_data: Option<Vec<u8>>,
+    link: LinkParameters,
+}
+
+impl Opening {
+    /// Whether stored state was found.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.session_present
+    }
+}
+
+impl ClientConnection {
+    /// Takes or makes the Session of an authenticated Client, and answers CONNACK when that is
+    /// safe.
+    pub(super) fn begin_session(
+        &mut self,
+        connect: &PendingConnect,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        if let Some(will) = &connect.will {
+            let client_id = &connect.client_id;
+            let authority = self.broker.authority();
+            if !self.peer.listener.internal
+                && !authority.may_publish(&self.principal, client_id, &will.topic)
+            {
+                self.refuse(ReasonCode::NotAuthorized);
+                return;
+            }
+        }
+        let expiry_seconds = connect.session_expiry_seconds.unwrap_or(u32::MAX);
+        if expiry_seconds > 0 && self.broker.store().state() != StoreState::Available {
+            // CONNACK would have to wait for the store: the Client is better told to come again.
+            self.refuse(ReasonCode::ServerUnavailable);
+            return;
+        }
+        self.phase = Phase::Opening;
+        let keep_alive = self.keep_alive(connect.keep_alive_seconds);
+        let limits = self.broker.limits();
+        let requested = connect.session_expiry_seconds.unwrap_or(u32::MAX);
+        let expiry_seconds = match self.peer.listener.internal {
+            true => requested,
+            false => requested.min(limits.max_session_expiry_seconds),
+        };
+        let session_present = self.attach(connect, expiry_seconds, now, effects);
+        let opening = Opening {
+            session_present,
+            assigned_client_id: connect.is_id_assigned.then(|| Arc::clone(&connect.client_id)),
+            session_expiry_seconds: (expiry_seconds != requested).then_some(expiry_seconds),
+            server_keep_alive_seconds: (keep_alive != connect.keep_alive_seconds)
+                .then_some(keep_alive),
+            response_information: connect.requests_response_information,
+            authentication_data: connect.authentication_data.clone(),
+            link: self.link(connect),
+        };
+        self.patience = Duration::from_millis(u64::from(keep_alive) * 1500);
+        let is_changed = !effects.changes.is_empty();
+        let wait = match is_changed && effects.durability > Durability::Memory {
+            true => Wait::ForCommit,
+            false => Wait::InTurn,
+        };
+        self.answer(PendingPacket::Connack(Box::new(opening)), wait, effects);
+        if let Some(session) = self.session.clone() {
+            self.submit(&session, effects);
+        }
+    }
+
+    /// Finds or makes the Session. Returns Session Present. [MQTT-3.1.2-4] [MQTT-3.1.2-5]
+    fn attach(
+        &mut self,
+        connect: &PendingConnect,
+        expiry_seconds: u32,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> bool {
+        let broker = Arc::clone(&self.broker);
+        loop {
+            let Some(session) = broker.registry().find(&connect.client_id) else {
+                let session = self.new_session(connect, expiry_seconds);
+                if !broker.registry().insert(&session) {
+                    // Another connection of this Client was faster: take over from it.
+                    continue;
+                }
+                let inbound = session.inbound();
+                if inbound.ended || inbound.epoch != self.epoch {
+                    continue;
+                }
+                if inbound.is_durable() {
+                    broker.persist_session(&session, &inbound, effects);
+                }
+                drop(inbound);
+                broker.count_connected();
+                self.session = Some(session);
+                return false;
+            };
+            let mut inbound = session.inbound();
+            if inbound.ended {
+                broker.registry().remove(&session);
+                continue;
+            }
+            let resumes = !connect.clean_start && inbound.is_durable();
+            let was_connected = inbound.disconnected.is_none();
+            if let Some(will) = inbound.will.take()
+                && (!resumes || (was_connected && will.delay_seconds == 0))
+            {
+                broker.publish_will(&will, now, effects);
+            }
+            if was_connected {
+                broker.figures().connected.fetch_sub(1, Ordering::Relaxed);
+            }
+            if resumes {
+                self.resume(&session, &mut inbound, connect, expiry_seconds, effects);
+                drop(inbound);
+                broker.count_connected();
+                self.session = Some(session);
+                return true;
+            }
+            let was_durable = inbound.is_durable();
+            // Not counted again when the old connection notices.
+            inbound.disconnected = Some(now);
+            broker.end_session(&session, &mut inbound, effects);
+            if was_durable {
+                // CONNACK says that the old Session is gone: that must be safe.
+                effects.durability = effects.durability.max(broker.session_durability());
+            }
+        }
+    }
+
+    fn new_session(&mut self, connect: &PendingConnect, expiry_seconds: u32) -> Arc<Session> {
+        let id = self.broker.next_session_id();
+        let mut inbound = Inbound::new(self.broker.first_message_id(id));
+        inbound.epoch = 1;
+        inbound.expiry_seconds = expiry_seconds;
+        inbound.user_name.clone_from(&self.principal.user_name);
+        inbound.will = make_will(connect.will.as_ref(), &mut inbound);
+        let persistence = persistence(expiry_seconds);
+        let mut outbound = Outbound::new(id, persistence, Queue::new(id));
+        let _nobody = outbound.take_over(1, persistence);
+        self.epoch = 1;
+        Arc::new(Session::new(Arc::clone(&connect.client_id), inbound, outbound))
+    }
+
+    fn resume(
+        &mut self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        connect: &PendingConnect,
+        expiry_seconds: u32,
+        effects: &mut Effects,
+    ) {
+        inbound.epoch += 1;
+        inbound.expiry_seconds = expiry_seconds;
+        inbound.disconnected = None;
+        inbound.user_name.clone_from(&self.principal.user_name);
+        inbound.will = make_will(connect.will.as_ref(), inbound);
+        self.epoch = inbound.epoch;
+        self.watches_others = true;
+        let waker = session.outbound().take_over(self.epoch, persistence(expiry_seconds));
+        effects.wakers.extend(waker);
+        self.broker.persist_session(session, inbound, effects);
+    }
+
+    /// CONNACK leaves; from now on messages may follow. [MQTT-3.2.0-1]
+    pub(super) fn open(&mut self, opening: Opening) {
+        let Some(session) = self.session.clone() else { return };
+        let limits = self.broker.limits();
+        let is_v5 = self.version == ProtocolVersion::V5_0;
+        let response_information =
+            limits.response_information.as_deref().filter(|_| opening.response_information);
+        let properties = ConnackProperties {
+            session_expiry_seconds: opening.session_expiry_seconds,
+            receive_maximum: Some(limits.receive_maximum),
+            maximum_qos: (limits.maximum_qos < QoS::ExactlyOnce).then_some(limits.maximum_qos),
+            retain_available: (!limits.retain_available).then_some(false),
+            maximum_packet_bytes: Some(self.max_packet_bytes),
+            assigned_client_id: opening.assigned_client_id.as_deref(),
+            topic_alias_maximum: (limits.topic_alias_maximum > 0)
+                .then_some(limits.topic_alias_maximum),
+            wildcard_subscription_available: (!limits.wildcard_available).then_some(false),
+            subscription_identifiers_available: (!limits.subscription_ids_available)
+                .then_some(false),
+            shared_subscription_available: (!limits.shared_available).then_some(false),
+            server_keep_alive_seconds: opening.server_keep_alive_seconds,
+            response_information,
+            authentication_method: self.method.as_deref(),
+            authentication_data: opening.authentication_data.as_deref(),
+            ..ConnackProperties::default()
+        };
+        let connack = Connack {
+            // 3.1 has no such flag.
+            session_present: opening.session_present && self.version > ProtocolVersion::V3_1,
+            reason: ReasonCode::Success,
+            properties: if is_v5 { properties } else { ConnackProperties::default() },
+        };
+        let version = self.version;
+        self.own.append(|out| connack.encode(out, version));
+        self.phase = Phase::Connected;
+        session.outbound().open(self.epoch, opening.link);
+    }
+
+    /// The Keep Alive in force. [MQTT-3.1.2-21]
+    fn keep_alive(&self, requested: u16) -> u16 {
+        if self.version != ProtocolVersion::V5_0 || self.peer.listener.internal {
+            return requested;
+        }
+        if let Some(fixed) = self.broker.limits().server_keep_alive_seconds {
+            return fixed;
+        }
+        let limits = [
+            self.broker.limits().max_keep_alive_seconds,
+            self.peer.listener.max_keep_alive_seconds.unwrap_or(0),
+        ];
+        let max = limits.into_iter().filter(|&limit| limit > 0).min();
+        match max {
+            Some(max) if requested == 0 || requested > max => max,
+            Some(_) | None => requested,
+        }
+    }
+
+    fn link(&self, connect: &PendingConnect) -> LinkParameters {
+        let limits = self.broker.limits();
+        let max_aliases = connect.topic_alias_maximum.min(limits.outgoing_alias_maximum);
+        LinkParameters {
+            version: self.version,
+            max_packet_bytes: connect.maximum_packet_bytes.unwrap_or(u32::MAX),
+            receive_maximum: connect.receive_maximum.min(limits.max_inflight),
+            aliases: (max_aliases > 0).then(|| OutgoingAliases::new(max_aliases)),
+            mount_point: self.peer.listener.mount_point.clone(),
+            outbox_bytes: limits.outbox_bytes,
+        }
+    }
+}
+
+/// A Will Message as a Session keeps it: it counts its expiry from zero until it is published.
+fn make_will(will: Option<&OwnedWill>, inbound: &mut Inbound) -> Option<Will> {
+    let will = will?;
+    let header = MessageHeader {
+        id: inbound.take_message_id(),
+        qos: will.qos,
+        retain: will.retain,
+        arrived: Timestamp(0),
+        expires: will.message_expiry.map(|seconds| Timestamp(u64::from(seconds) * 1000)),
+    };
+    let message = Message::new(header, &will.topic, &will.properties, &will.payload)?;
+    Some(Will { message: Arc::new(message), delay_seconds: will.delay_seconds })
+}
+
+impl crate::broker::Broker {
+    /// Publishes a Will Message. [MQTT-3.1.2-8]
+    pub(crate) fn publish_will(&self, will: &Will, now: Timestamp, effects: &mut Effects) {
+        let kept = &will.message;
+        let header = MessageHeader {
+            id: MessageId { publisher: kept.id.publisher, counter: kept.id.counter },
+            qos: kept.qos,
+            retain: kept.retain,
+            arrived: now,
+            expires: kept.expires.map(|interval| Timestamp(now.0.saturating_add(interval.0))),
+        };
+        let message = Message::new(header, kept.topic(), kept.properties(), kept.payload());
+        if let Some(message) = message {
+            effects.tally.wills_published += 1;
+            self.publish_message(&Arc::new(message), effects);
+        }
+    }
+}

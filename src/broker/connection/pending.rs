@@ -1,0 +1,143 @@
+//! Acknowledgements that wait for the store. They leave in the order in which their requests came.
+//! [MQTT-4.6.0-2] [MQTT-4.6.0-3]
+
+use crate::broker::connection::ClientConnection;
+use crate::broker::connection::connect::Opening;
+use crate::broker::retained::RetainedDelivery;
+use crate::packet::PacketId;
+use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
+use crate::packet::reason_code::ReasonCode;
+use crate::packet::subscribe::Suback;
+use crate::packet::unsubscribe::Unsuback;
+use crate::session::effects::Effects;
+use crate::store::Ticket;
+
+/// Not yet handed to the store.
+const UNSUBMITTED: Ticket = Ticket(u64::MAX);
+
+/// A packet that leaves when its ticket is durable.
+pub(super) struct Pending {
+    ticket: Ticket,
+    packet: PendingPacket,
+}
+
+/// What leaves.
+pub(super) enum PendingPacket {
+    /// An answer to PUBLISH, PUBREC or PUBREL.
+    Acknowledgement(AcknowledgementKind, PacketId, ReasonCode),
+    /// SUBACK, and the Retained Messages that follow it.
+    Suback(PacketId, Box<(Vec<ReasonCode>, Vec<RetainedDelivery>)>),
+    /// UNSUBACK.
+    Unsuback(PacketId, Box<[ReasonCode]>),
+    /// CONNACK, after which messages may follow.
+    Connack(Box<Opening>),
+}
+
+impl Pending {
+    pub(super) fn is_unsubmitted(&self) -> bool {
+        self.ticket == UNSUBMITTED
+    }
+
+    pub(super) fn set_ticket(&mut self, ticket: Ticket) {
+        self.ticket = ticket;
+    }
+}
+
+/// Whether an acknowledgement stands for a change that the next batch carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It does.
+    ForCommit,
+    /// It does not, but those before it come first.
+    InTurn,
+}
+
+impl ClientConnection {
+    /// Sends a packet now if nothing stands before it, else in its turn.
+    pub(super) fn answer(&mut self, packet: PendingPacket, wait: Wait, effects: &mut Effects) {
+        if wait == Wait::InTurn && self.pending.is_empty() {
+            self.send(packet, effects);
+            return;
+        }
+        if packet.is_puback() {
+            self.pending_pubacks = self.pending_pubacks.saturating_add(1);
+        }
+        // The ticket comes with the batch, also for those that only wait for their turn.
+        self.pending.push_back(Pending { ticket: UNSUBMITTED, packet });
+    }
+
+    pub(super) fn flush_pending(&mut self, effects: &mut Effects) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let durable = self.broker.store().durable();
+        while let Some(first) = self.pending.front()
+            && first.ticket <= durable
+        {
+            let Some(pending) = self.pending.pop_front() else { break };
+            if pending.packet.is_puback() {
+                self.pending_pubacks = self.pending_pubacks.saturating_sub(1);
+            }
+            self.send(pending.packet, effects);
+        }
+        if self.pending.is_empty() && self.pending.capacity() > 64 {
+            self.pending = std::collections::VecDeque::new();
+        }
+    }
+
+    fn send(&mut self, packet: PendingPacket, effects: &mut Effects) {
+        effects.tally.packets_sent += 1;
+        let version = self.version;
+        match packet {
+            PendingPacket::Acknowledgement(AcknowledgementKind::Pubrel, packet_id, reason) => {
+                self.send_pubrel(packet_id, reason);
+            }
+            PendingPacket::Acknowledgement(kind, packet_id, reason) => {
+                self.own
+                    .append(|out| encode_acknowledgement(out, kind, packet_id, reason, version));
+            }
+            PendingPacket::Suback(packet_id, answer) => {
+                let (reasons, retained) = *answer;
+                let suback =
+                    Suback { packet_id, reason_string: None, user_properties: Vec::new(), reasons };
+                self.own.append(|out| suback.encode(out, version));
+                self.new_retained.extend(retained);
+                self.watches_others = true;
+            }
+            PendingPacket::Unsuback(packet_id, reasons) => {
+                let unsuback = Unsuback {
+                    packet_id,
+                    reason_string: None,
+                    user_properties: Vec::new(),
+                    reasons: reasons.into_vec(),
+                };
+                self.own.append(|out| unsuback.encode(out, version));
+            }
+            PendingPacket::Connack(opening) => {
+                if opening.is_resumed() {
+                    effects.tally.connects_resumed += 1;
+                } else {
+                    effects.tally.connects_new += 1;
+                }
+                self.open(*opening);
+            }
+        }
+    }
+
+    /// PUBREL leaves only for a delivery that is still there, and marks it.
+    fn send_pubrel(&mut self, packet_id: PacketId, reason: ReasonCode) {
+        let Some(session) = &self.session else { return };
+        let is_known = reason.is_failure() || session.outbound().release(packet_id);
+        if is_known {
+            let version = self.version;
+            let kind = AcknowledgementKind::Pubrel;
+            self.own.append(|out| encode_acknowledgement(out, kind, packet_id, reason, version));
+        }
+    }
+}
+
+impl PendingPacket {
+    fn is_puback(&self) -> bool {
+        matches!(self, Self::Acknowledgement(AcknowledgementKind::Puback, ..))
+    }
+}

@@ -1,0 +1,281 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::broker::Broker;
+use crate::broker::connection::pending::{PendingPacket, Wait};
+use crate::broker::connection::{ClientConnection, CloseReason};
+use crate::broker::retained::RetainedDelivery;
+use crate::broker::route::Destination;
+use crate::packet::QoS;
+use crate::packet::reason_code::ReasonCode;
+use crate::packet::subscribe::{RetainHandling, Subscribe, SubscriptionOptions};
+use crate::packet::unsubscribe::Unsubscribe;
+use crate::session::Session;
+use crate::session::effects::Effects;
+use crate::session::inbound::{Inbound, SubscriptionState};
+use crate::session::outbound::Persistence;
+use crate::session::violation::Violation;
+use crate::store::{Change, Durability, QueueOwner, SessionRecord, StoreState, SubscriptionRecord};
+use crate::topic::filter::{ParsedFilter, TopicFilter};
+
+/// A granted Subscription.
+struct Granted {
+    qos: QoS,
+    retained: Option<RetainedDelivery>,
+}
+
+impl ClientConnection {
+    pub(super) fn handle_subscribe(
+        &mut self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        subscribe: &Subscribe<'_>,
+        effects: &mut Effects,
+    ) {
+        let has_violation = subscribe
+            .filters
+            .iter()
+            .any(|(filter, options)| options.no_local && filter.starts_with("$share/"));
+        if has_violation {
+            self.close(CloseReason::Violation(Violation::NoLocalOnShared));
+            return;
+        }
+        let changes_before = effects.changes.len();
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        let mut retained = Vec::new();
+        for (filter, options) in &subscribe.filters {
+            let mut options = *options;
+            options.no_local |= self.is_bridge;
+            options.retain_as_published |= self.is_bridge;
+            let state = SubscriptionState {
+                options,
+                subscription_id: subscribe.subscription_id.unwrap_or(0),
+            };
+            match self.subscribe(session, inbound, filter, state, effects) {
+                Ok(granted) => {
+                    reasons.push(granted_code(granted.qos));
+                    retained.extend(granted.retained);
+                }
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        let is_changed = effects.changes.len() > changes_before;
+        let wait = wait_for(is_changed, effects);
+        self.watches_others = true;
+        let answer = Box::new((reasons, retained));
+        self.answer(PendingPacket::Suback(subscribe.packet_id, answer), wait, effects);
+    }
+
+    fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        filter: &str,
+        mut state: SubscriptionState,
+        effects: &mut Effects,
+    ) -> Result<Granted, ReasonCode> {
+        let limits = self.broker.limits();
+        let parsed = self.parse(filter)?;
+        if inbound.is_durable() && self.broker.store().state() != StoreState::Available {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        if parsed.share.is_some() && !limits.shared_available {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if parsed.filter.has_wildcard() && !limits.wildcard_available {
+            return Err(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        if state.subscription_id != 0 && !limits.subscription_ids_available {
+            return Err(ReasonCode::SubscriptionIdentifiersNotSupported);
+        }
+        if parsed.filter.level_count() > limits.max_topic_levels
+            || parsed.full.len() > limits.max_topic_bytes
+        {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        let client_id = session.client_id();
+        if !self.peer.listener.internal
+            && !self.broker.authority().may_subscribe(
+                &self.principal,
+                client_id,
+                parsed.filter.as_str(),
+            )
+        {
+            effects.tally.subscribe_denied += 1;
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let is_new = !inbound.subscriptions.contains_key(&parsed.full);
+        if is_new && inbound.subscriptions.len() >= limits.max_subscriptions {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        state.options.qos = state.options.qos.min(limits.maximum_qos);
+        self.broker.add_subscription(session, inbound, &parsed, state, effects);
+        if inbound.is_durable() {
+            let record = SubscriptionRecord {
+                session: session.id(),
+                filter: Arc::clone(&parsed.full),
+                options: state.options,
+                subscription_id: NonZeroU32::new(state.subscription_id).map(NonZeroU32::get),
+            };
+            let change = Change::PutSubscription(Box::new(record));
+            effects.persist(change, self.broker.session_durability());
+        }
+        let retained = wants_retained(&parsed, state.options, is_new).then_some(RetainedDelivery {
+            filter: parsed.filter,
+            qos: state.options.qos,
+            subscription_id: state.subscription_id,
+            cursor: None,
+        });
+        Ok(Granted { qos: state.options.qos, retained })
+    }
+
+    /// A Topic Filter with the listener's mount point before it.
+    fn parse(&self, filter: &str) -> Result<ParsedFilter, ReasonCode> {
+        let invalid = |_| ReasonCode::TopicFilterInvalid;
+        let parsed = TopicFilter::parse(filter).map_err(invalid)?;
+        let Some(mount) = &self.peer.listener.mount_point else { return Ok(parsed) };
+        let mounted = match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
+            Some((share, rest)) => format!("$share/{share}/{mount}{rest}"),
+            None => format!("{mount}{filter}"),
+        };
+        TopicFilter::parse(&mounted).map_err(invalid)
+    }
+
+    pub(super) fn handle_unsubscribe(
+        &mut self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        unsubscribe: &Unsubscribe<'_>,
+        effects: &mut Effects,
+    ) {
+        let changes_before = effects.changes.len();
+        let reasons: Vec<_> = unsubscribe
+            .filters
+            .iter()
+            .map(|filter| self.unsubscribe(session, inbound, filter, effects))
+            .collect();
+        let is_changed = effects.changes.len() > changes_before;
+        let wait = wait_for(is_changed, effects);
+        let packet = PendingPacket::Unsuback(unsubscribe.packet_id, reasons.into_boxed_slice());
+        self.answer(packet, wait, effects);
+    }
+
+    fn unsubscribe(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        filter: &str,
+        effects: &mut Effects,
+    ) -> ReasonCode {
+        let parsed = match self.parse(filter) {
+            Ok(parsed) => parsed,
+            Err(reason) => return reason,
+        };
+        if inbound.subscriptions.remove(&parsed.full).is_none() {
+            return ReasonCode::NoSubscriptionExisted;
+        }
+        inbound.retained.retain(|delivery| delivery.filter.as_str() != parsed.filter.as_str());
+        self.broker.remove_from_tree(session, inbound, &parsed.full, effects);
+        if inbound.is_durable() {
+            let change = Change::DeleteSubscription { session: session.id(), filter: parsed.full };
+            effects.persist(change, self.broker.session_durability());
+        }
+        ReasonCode::Success
+    }
+}
+
+impl Broker {
+    /// Adds or replaces a Subscription in the tree and in its Session. [MQTT-3.8.4-3]
+    pub(crate) fn add_subscription(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        parsed: &ParsedFilter,
+        state: SubscriptionState,
+        effects: &mut Effects,
+    ) {
+        let replaced = inbound.subscriptions.insert(Arc::clone(&parsed.full), state);
+        if replaced.is_none() {
+            self.figures().subscriptions.fetch_add(1, Ordering::Relaxed);
+        }
+        let subscription_id = NonZeroU32::new(state.subscription_id);
+        if parsed.share.is_none() {
+            let destination = Destination::Session(Arc::clone(session));
+            self.tree.subscribe(&parsed.filter, destination, state.options, subscription_id);
+            return;
+        }
+        if replaced.is_none() {
+            self.figures().shared_subscriptions.fetch_add(1, Ordering::Relaxed);
+        }
+        self.join_group(session, inbound, parsed, state, effects);
+    }
+
+    fn join_group(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        parsed: &ParsedFilter,
+        state: SubscriptionState,
+        effects: &mut Effects,
+    ) {
+        let persistence = super::publish::persistence(inbound.expiry_seconds);
+        loop {
+            let group = self.group(&parsed.full, &parsed.filter, Persistence::Transient);
+            let joined = group.join(session, state.options, state.subscription_id, persistence);
+            let Some(became_durable) = joined else {
+                // The last member left between finding the group and joining it.
+                self.forget_group(&group);
+                continue;
+            };
+            if became_durable {
+                let record = SessionRecord {
+                    id: group.id(),
+                    owner: QueueOwner::Group { filter: Arc::clone(&parsed.full) },
+                    epoch: 0,
+                    expiry_seconds: u32::MAX,
+                    disconnected: None,
+                    sent_until: crate::session::message::Sequence(0),
+                    will: None,
+                    user_name: None,
+                };
+                let change = Change::PutSession(Box::new(record));
+                effects.persist(change, self.session_durability());
+            }
+            let destination = Destination::Group(Arc::clone(&group));
+            self.tree.subscribe(&parsed.filter, destination, SubscriptionOptions::default(), None);
+            if !inbound.groups.iter().any(|known| known.id() == group.id()) {
+                inbound.groups.push(group);
+            }
+            return;
+        }
+    }
+}
+
+/// Retained Messages are sent as Retain Handling says, and never for Shared Subscriptions.
+/// [MQTT-3.8.4-4] [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
+fn wants_retained(parsed: &ParsedFilter, options: SubscriptionOptions, is_new: bool) -> bool {
+    parsed.share.is_none()
+        && match options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::DoNotSend => false,
+        }
+}
+
+fn granted_code(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}
+
+fn wait_for(is_changed: bool, effects: &Effects) -> Wait {
+    match is_changed && effects.durability > Durability::Memory {
+        true => Wait::ForCommit,
+        false => Wait::InTurn,
+    }
+}

@@ -1,0 +1,72 @@
+//! A publisher waits for a moment while a recipient lags behind, so that a brief jam costs neither
+//! messages nor memory. A recipient that does not catch up in that time is stalled: nobody waits for
+//! it again until it has, and what it can not take goes the way of its queue and outbox limits.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use smallvec::SmallVec;
+
+use crate::broker::connection::ClientConnection;
+use crate::session::Session;
+use crate::session::effects::Effects;
+use crate::session::message::Timestamp;
+
+/// A wait under way.
+pub(super) struct Throttle {
+    recipients: SmallVec<[Arc<Session>; 1]>,
+    deadline: Timestamp,
+}
+
+impl Throttle {
+    pub(super) fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+}
+
+impl ClientConnection {
+    /// Starts to wait for the recipients that lag behind. One that is the publisher itself could
+    /// never catch up while it waits.
+    pub(super) fn throttle(&mut self, now: Timestamp, effects: &mut Effects) {
+        let mut recipients = std::mem::take(&mut effects.crowded);
+        let own = self.session.as_ref().map(|session| session.id());
+        recipients.retain(|recipient| Some(recipient.id()) != own);
+        if recipients.is_empty() {
+            return;
+        }
+        let limits = self.broker.limits();
+        let wait = match effects.backpressure {
+            true => limits.backpressure_wait,
+            false => limits.crowded_wait,
+        };
+        effects.backpressure = false;
+        self.throttle = Some(Box::new(Throttle { recipients, deadline: now.plus(wait) }));
+    }
+
+    /// Ends the wait if everybody caught up, or if it has lasted too long.
+    pub(super) fn end_throttle(&mut self, now: Timestamp) {
+        let Some(throttle) = &mut self.throttle else { return };
+        throttle.recipients.retain(|recipient| recipient.outbound().makes_wait());
+        if now >= throttle.deadline {
+            for recipient in throttle.recipients.drain(..) {
+                recipient.outbound().set_stalled();
+            }
+        }
+        if throttle.recipients.is_empty() {
+            self.throttle = None;
+        }
+    }
+
+    /// Lets `waker` be woken when the wait may be over; true if it is over already.
+    pub fn watch_throttle(&mut self, now: Timestamp, waker: &Waker) -> bool {
+        let Some(throttle) = &self.throttle else { return false };
+        for recipient in &throttle.recipients {
+            let mut outbound = recipient.outbound();
+            if outbound.makes_wait() {
+                outbound.wait_for_room(waker);
+            }
+        }
+        self.end_throttle(now);
+        self.throttle.is_none()
+    }
+}

@@ -1,0 +1,348 @@
+//! A Shared Subscription's group: its members in turn, and the messages that wait for any of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::packet::QoS;
+use crate::packet::subscribe::SubscriptionOptions;
+use crate::session::Session;
+use crate::session::effects::{DropReason, Effects};
+use crate::session::message::{SessionId, Timestamp};
+use crate::session::outbound::{Delivered, Persistence, Terms};
+use crate::session::publication::Publication;
+use crate::session::queue::{
+    Admission, Keep, PageRequest, Queue, QueueLimits, Queued, Spilled, dequeue,
+};
+use crate::store::{Change, Durability, QueueEntry, StoredEntry};
+use crate::topic::filter::TopicFilter;
+
+/// A group. A message goes to one member that is connected and has room; with none, it waits in the
+/// group's own queue and the next member to have room takes it. [MQTT-4.8.2]
+pub struct Group {
+    id: SessionId,
+    full: Arc<str>,
+    filter: TopicFilter,
+    state: Mutex<GroupState>,
+    has_backlog: AtomicBool,
+}
+
+struct GroupState {
+    members: Vec<Member>,
+    next: usize,
+    queue: Queue,
+    persistence: Persistence,
+    ended: bool,
+}
+
+struct Member {
+    session: Arc<Session>,
+    options: SubscriptionOptions,
+    subscription_id: u32,
+}
+
+/// How a group takes what is queued.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupTerms<'a> {
+    /// How safe a message must be before it counts as accepted.
+    pub durability: Durability,
+    /// Limits of queues.
+    pub limits: &'a QueueLimits,
+}
+
+impl Group {
+    /// A group without members.
+    #[must_use]
+    pub fn new(
+        full: Arc<str>,
+        filter: TopicFilter,
+        queue: Queue,
+        persistence: Persistence,
+    ) -> Self {
+        let id = queue.owner();
+        let has_backlog = AtomicBool::new(!queue.is_empty());
+        let members = Vec::new();
+        let state = GroupState { members, next: 0, queue, persistence, ended: false };
+        Self { id, full, filter, state: Mutex::new(state), has_backlog }
+    }
+
+    /// Its name for ever.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The Topic Filter in full, with `$share/…/`.
+    #[must_use]
+    pub fn full(&self) -> &Arc<str> {
+        &self.full
+    }
+
+    /// The Topic Filter alone.
+    #[must_use]
+    pub fn filter(&self) -> &TopicFilter {
+        &self.filter
+    }
+
+    /// Messages and bytes that wait for a member.
+    #[must_use]
+    pub fn queued(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.queue.message_count(), state.queue.message_bytes())
+    }
+
+    /// Adds or replaces a member. `None` if the group has ended; else whether it became durable by
+    /// this member.
+    pub fn join(
+        &self,
+        session: &Arc<Session>,
+        options: SubscriptionOptions,
+        subscription_id: u32,
+        persistence: Persistence,
+    ) -> Option<bool> {
+        let mut state = self.state.lock();
+        if state.ended {
+            return None;
+        }
+        let member = Member { session: Arc::clone(session), options, subscription_id };
+        match state.members.iter_mut().find(|known| known.session.id() == session.id()) {
+            Some(known) => *known = member,
+            None => state.members.push(member),
+        }
+        let becomes_durable =
+            persistence == Persistence::Durable && state.persistence == Persistence::Transient;
+        if becomes_durable {
+            state.persistence = Persistence::Durable;
+        }
+        Some(becomes_durable)
+    }
+
+    /// Removes a member; true if it was the last, and the group has ended with its queue.
+    pub fn leave(&self, session: &Session, effects: &mut Effects) -> bool {
+        let mut state = self.state.lock();
+        state.members.retain(|member| member.session.id() != session.id());
+        if !state.members.is_empty() || state.ended {
+            return false;
+        }
+        state.ended = true;
+        let lost = state.queue.message_count();
+        effects.tally.dropped[DropReason::SessionEnded as usize] += lost;
+        effects.changes.push(Change::DeleteSession(self.id));
+        true
+    }
+
+    /// Delivers to one member, or queues.
+    pub fn deliver(
+        &self,
+        publication: &mut Publication<'_>,
+        terms: &GroupTerms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let mut state = self.state.lock();
+        if state.ended {
+            return Delivered::Absent;
+        }
+        if state.queue.is_empty()
+            && let Some(delivered) = state.deliver_to_member(self.id, publication, terms, effects)
+        {
+            return delivered;
+        }
+        if publication.qos == QoS::AtMostOnce {
+            return Delivered::Absent;
+        }
+        let delivered = state.enqueue(self.id, publication, terms, effects);
+        self.has_backlog.store(true, Ordering::SeqCst);
+        // A member may have got room just before the queue had something for it.
+        for member in &state.members {
+            let mut outbound = member.session.outbound();
+            if outbound.has_room() {
+                effects.wakers.extend(outbound.signal());
+                break;
+            }
+        }
+        delivered
+    }
+
+    /// Delivers what `leaving` did not: to another member, or into the queue.
+    pub fn deliver_again(
+        &self,
+        leaving: &Session,
+        publication: &mut Publication<'_>,
+        terms: &GroupTerms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let mut state = self.state.lock();
+        state.members.retain(|member| member.session.id() != leaving.id());
+        if state.members.is_empty() {
+            effects.tally.drop_one(DropReason::SessionEnded);
+            return Delivered::Dropped;
+        }
+        drop(state);
+        self.deliver(publication, terms, effects)
+    }
+
+    /// Whether messages wait for a member.
+    #[inline]
+    #[must_use]
+    pub fn has_backlog(&self) -> bool {
+        self.has_backlog.load(Ordering::SeqCst)
+    }
+
+    /// Gives `session` what waits, as far as it has room.
+    pub fn drain_to(
+        &self,
+        session: &Arc<Session>,
+        terms: &GroupTerms<'_>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(member) = state.members.iter().find(|known| known.session.id() == session.id())
+        else {
+            return;
+        };
+        loop {
+            effects.pages.extend(state.queue.refill());
+            let mut outbound = session.outbound();
+            if !outbound.has_room() {
+                return;
+            }
+            let Some(Queued::Message(entry)) = state.queue.pop() else { break };
+            effects.changes.extend(dequeue(self.id, &entry));
+            if entry.message.is_expired(now) {
+                effects.tally.drop_one(DropReason::Expired);
+                continue;
+            }
+            let mut publication = Publication::from_message(&entry.message);
+            publication.qos = entry.qos;
+            let delivered =
+                outbound.deliver(&mut publication, &member.terms(&entry, self.id, terms), effects);
+            if delivered == Delivered::QueuedUntilCommit {
+                effects.listeners.push(Arc::clone(session) as Arc<_>);
+            }
+        }
+        self.has_backlog.store(!state.queue.is_empty(), Ordering::SeqCst);
+    }
+
+    /// Takes in a page of its queue.
+    pub fn handle_page(&self, request: PageRequest, page: Option<Vec<StoredEntry>>, full: bool) {
+        let mut state = self.state.lock();
+        match page {
+            Some(page) => state.queue.handle_page(request, page, full),
+            None => state.queue.handle_page_failure(),
+        }
+        self.has_backlog.store(!state.queue.is_empty(), Ordering::SeqCst);
+    }
+
+    /// Whether a member is connected.
+    #[must_use]
+    pub fn member_count(&self) -> usize {
+        self.state.lock().members.len()
+    }
+}
+
+impl GroupState {
+    fn deliver_to_member(
+        &mut self,
+        group: SessionId,
+        publication: &mut Publication<'_>,
+        terms: &GroupTerms<'_>,
+        effects: &mut Effects,
+    ) -> Option<Delivered> {
+        let count = self.members.len();
+        for offset in 0..count {
+            let index = (self.next + offset) % count;
+            let member = self.members.get(index)?;
+            let mut outbound = member.session.outbound();
+            if !outbound.has_room() {
+                continue;
+            }
+            self.next = index + 1;
+            let retain = publication.retain && member.options.retain_as_published;
+            let ids = [member.subscription_id];
+            let terms = Terms {
+                qos: member.options.qos,
+                retain,
+                subscription_ids: if member.subscription_id == 0 { &[] } else { &ids },
+                group: Some(group),
+                durability: terms.durability,
+                limits: terms.limits,
+            };
+            let delivered = outbound.deliver(publication, &terms, effects);
+            if delivered == Delivered::QueuedUntilCommit {
+                effects.listeners.push(Arc::clone(&member.session) as Arc<_>);
+            }
+            return Some(delivered);
+        }
+        None
+    }
+
+    fn enqueue(
+        &mut self,
+        group: SessionId,
+        publication: &mut Publication<'_>,
+        terms: &GroupTerms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        match self.queue.admit(publication.size_bytes(), terms.limits, effects) {
+            Admission::Admitted => {}
+            Admission::Dropped => return Delivered::Dropped,
+            Admission::Refused => return Delivered::Refused,
+        }
+        let (qos, retain) = (publication.qos, publication.retain);
+        let Some(message) = publication.message() else { return Delivered::Dropped };
+        let sequence = self.queue.take_place();
+        let entry = Arc::new(QueueEntry::new(sequence, Arc::clone(message), qos, retain, &[]));
+        let is_open = self.members.iter().any(|member| member.session.outbound().is_open());
+        let keep = if is_open { Keep::InMemory } else { Keep::InStore };
+        let spilled = self.queue.push(Arc::clone(&entry), keep);
+        let durability = match self.persistence {
+            Persistence::Durable => terms.durability,
+            Persistence::Transient if spilled == Spilled::No => return Delivered::Queued,
+            Persistence::Transient => Durability::Memory,
+        };
+        effects.persist(Change::Enqueue { session: group, entry }, durability);
+        Delivered::Queued
+    }
+}
+
+impl Member {
+    fn terms<'a>(
+        &'a self,
+        entry: &QueueEntry,
+        group: SessionId,
+        terms: &GroupTerms<'a>,
+    ) -> Terms<'a> {
+        let ids = std::slice::from_ref(&self.subscription_id);
+        Terms {
+            qos: self.options.qos,
+            retain: entry.retain && self.options.retain_as_published,
+            subscription_ids: if self.subscription_id == 0 { &[] } else { ids },
+            group: Some(group),
+            durability: terms.durability,
+            limits: terms.limits,
+        }
+    }
+}
+
+impl PartialEq for Group {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Group {}
+
+impl std::hash::Hash for Group {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("id", &self.id).field("full", &self.full).finish()
+    }
+}

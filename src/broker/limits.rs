@@ -1,0 +1,144 @@
+//! Everything in the core that has a bound, checked and ready to use.
+
+use std::time::Duration;
+
+use crate::packet::QoS;
+use crate::session::queue::{OverflowPolicy, QueueLimits};
+use crate::store::Durability;
+use crate::topic::filter::TopicFilter;
+use crate::topic::name::TopicName;
+
+/// Limits and choices of the broker.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Maximum Packet Size from Clients, in bytes. [MQTT-3.2.2-15]
+    pub max_packet_bytes: u32,
+    /// Receive Maximum of the broker. [MQTT-3.3.4-7]
+    pub receive_maximum: u16,
+    /// Most deliveries in flight towards one Client, if its Receive Maximum allows.
+    pub max_inflight: u16,
+    /// Longest Keep Alive in seconds; zero sets no bound. [MQTT-3.1.2-21]
+    pub max_keep_alive_seconds: u16,
+    /// Keep Alive for every Client of 5.0, whatever it asks for. [MQTT-3.2.2-21]
+    pub server_keep_alive_seconds: Option<u16>,
+    /// Topic Alias Maximum for aliases that Clients set.
+    pub topic_alias_maximum: u16,
+    /// Most aliases the broker assigns towards one Client.
+    pub outgoing_alias_maximum: u16,
+    /// Longest Session Expiry Interval in seconds.
+    pub max_session_expiry_seconds: u32,
+    /// Maximum QoS. [MQTT-3.2.2-9]
+    pub maximum_qos: QoS,
+    /// Whether Retained Messages are kept.
+    pub retain_available: bool,
+    /// Whether wildcards may be subscribed to.
+    pub wildcard_available: bool,
+    /// Whether Shared Subscriptions are available.
+    pub shared_available: bool,
+    /// Whether Subscription Identifiers are available.
+    pub subscription_ids_available: bool,
+    /// Most Subscriptions of one Session.
+    pub max_subscriptions: usize,
+    /// Most levels of a Topic Name or Topic Filter.
+    pub max_topic_levels: usize,
+    /// Most bytes of a Topic Name or Topic Filter.
+    pub max_topic_bytes: usize,
+    /// Most bytes of a Client Identifier.
+    pub max_client_id_bytes: usize,
+    /// Whether an empty Client Identifier is replaced by one of the broker's.
+    pub allow_empty_client_id: bool,
+    /// What the Client Identifiers of the broker's own making start with.
+    pub client_id_prefix: String,
+    /// Most Retained Messages.
+    pub max_retained: usize,
+    /// Most bytes of Retained Messages.
+    pub max_retained_bytes: usize,
+    /// Bytes of QoS 0 messages that may wait for one Client.
+    pub outbox_bytes: usize,
+    /// How long a CONNECT may take from the opening of the Network Connection.
+    pub connect_timeout: Duration,
+    /// Whether a Payload Format Indicator of 1 is checked. [MQTT-3.3.2-4]
+    pub check_payload_format: bool,
+    /// Longest time a publisher waits for a recipient that lags behind.
+    pub crowded_wait: Duration,
+    /// The same where the overflow policy is back-pressure.
+    pub backpressure_wait: Duration,
+    /// Bytes on their way to the store beyond which publishers are not read.
+    pub max_pending_bytes: usize,
+    /// Response Information for Clients that ask for it.
+    pub response_information: Option<String>,
+    /// How safe state is before it is acknowledged.
+    pub durability: Durability,
+    /// Exceptions from `durability`, by Topic Filter; the first that matches holds.
+    pub topic_durability: Vec<(TopicFilter, Durability)>,
+    /// Limits of each queue.
+    pub queue: QueueLimits,
+    /// Exceptions from `queue`, by Topic Filter; the first that matches holds.
+    pub topic_queue: Vec<(TopicFilter, QueueLimits)>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_packet_bytes: 16 * 1024 * 1024,
+            receive_maximum: 1024,
+            max_inflight: 1024,
+            max_keep_alive_seconds: 0,
+            server_keep_alive_seconds: None,
+            topic_alias_maximum: 64,
+            outgoing_alias_maximum: 32,
+            max_session_expiry_seconds: u32::MAX,
+            maximum_qos: QoS::ExactlyOnce,
+            retain_available: true,
+            wildcard_available: true,
+            shared_available: true,
+            subscription_ids_available: true,
+            max_subscriptions: 1_000_000,
+            max_topic_levels: 128,
+            max_topic_bytes: 65_535,
+            max_client_id_bytes: 65_535,
+            allow_empty_client_id: true,
+            client_id_prefix: "auto-".to_owned(),
+            max_retained: 10_000_000,
+            max_retained_bytes: usize::MAX,
+            outbox_bytes: 1024 * 1024,
+            connect_timeout: Duration::from_secs(10),
+            check_payload_format: false,
+            crowded_wait: Duration::from_millis(100),
+            backpressure_wait: Duration::from_secs(10),
+            max_pending_bytes: 64 * 1024 * 1024,
+            response_information: None,
+            durability: Durability::Fsync,
+            topic_durability: Vec::new(),
+            queue: QueueLimits {
+                max_messages: 10_000_000,
+                max_bytes: 4 * 1024 * 1024 * 1024,
+                policy: OverflowPolicy::Spill,
+            },
+            topic_queue: Vec::new(),
+        }
+    }
+}
+
+impl Limits {
+    /// How safe messages of this topic are before they are acknowledged.
+    #[must_use]
+    pub fn durability_of(&self, topic: &str) -> Durability {
+        find(&self.topic_durability, topic).copied().unwrap_or(self.durability)
+    }
+
+    /// Limits of queues for messages of this topic.
+    #[must_use]
+    pub fn queue_of(&self, topic: &str) -> QueueLimits {
+        find(&self.topic_queue, topic).copied().unwrap_or(self.queue)
+    }
+}
+
+fn find<'a, T>(exceptions: &'a [(TopicFilter, T)], topic: &str) -> Option<&'a T> {
+    if exceptions.is_empty() {
+        return None;
+    }
+    let name = TopicName::parse(topic).ok()?;
+    let found = exceptions.iter().find(|(filter, _)| filter.matches(&name));
+    found.map(|(_, value)| value)
+}

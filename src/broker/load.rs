@@ -1,0 +1,157 @@
+//! A broker from what its store holds: Sessions, their Subscriptions and groups, Retained Messages.
+//! Queues stay in the store.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use crate::auth::Authority;
+use crate::broker::group::Group;
+use crate::broker::limits::Limits;
+use crate::broker::registry::Registry;
+use crate::broker::route::Destination;
+use crate::broker::timers::Timers;
+use crate::broker::{Broker, COUNTER_BITS, Figures};
+use crate::session::Session;
+use crate::session::effects::Effects;
+use crate::session::inbound::{Inbound, SubscriptionState, Will};
+use crate::session::message::{Sequence, Timestamp};
+use crate::session::outbound::{Outbound, Persistence};
+use crate::session::queue::Queue;
+use crate::store::{Change, Durability, Loaded, LoadedSession, QueueOwner, Store};
+use crate::topic::filter::TopicFilter;
+use crate::topic::retained_tree::RetainedTree;
+use crate::topic::subscription_tree::SubscriptionTree;
+
+impl Broker {
+    /// A broker that goes on where the store's last user stopped. `seed` is a random number.
+    #[must_use]
+    pub fn new(
+        limits: Limits,
+        store: Arc<dyn Store>,
+        authority: Arc<dyn Authority>,
+        loaded: Loaded,
+        seed: u64,
+    ) -> Self {
+        let first = u64::from(loaded.incarnation) << COUNTER_BITS;
+        let broker = Self {
+            limits,
+            store,
+            authority,
+            registry: Registry::new(),
+            tree: SubscriptionTree::new(seed),
+            groups: Mutex::new(HashMap::new()),
+            retained: RetainedTree::new(seed.rotate_left(32)),
+            timers: Timers::default(),
+            // Zero is the broker itself.
+            next_session: AtomicU64::new(first + 1),
+            first_message: first,
+            internal_messages: AtomicU64::new(first),
+            is_draining: AtomicBool::new(false),
+            is_over_total: AtomicBool::new(false),
+            figures: Figures::default(),
+            loop_guard: OnceLock::new(),
+        };
+        for message in loaded.retained {
+            let _replaced = broker.retained.set(message);
+        }
+        let mut effects = Effects::new();
+        let (groups, clients): (Vec<_>, Vec<_>) = loaded
+            .sessions
+            .into_iter()
+            .partition(|found| matches!(found.record.owner, QueueOwner::Group { .. }));
+        for found in groups {
+            broker.load_group(found, &mut effects);
+        }
+        for found in clients {
+            broker.load_session(found, loaded.now, &mut effects);
+        }
+        broker.end_empty_groups(&mut effects);
+        broker.submit(&mut effects);
+        broker
+    }
+
+    fn load_group(&self, found: LoadedSession, effects: &mut Effects) {
+        let QueueOwner::Group { filter } = &found.record.owner else { return };
+        let Ok(parsed) = TopicFilter::parse(filter) else {
+            effects.persist(Change::DeleteSession(found.record.id), Durability::Memory);
+            return;
+        };
+        let queue = load_queue(&found);
+        let group =
+            Group::new(Arc::clone(filter), parsed.filter.clone(), queue, Persistence::Durable);
+        let group = Arc::new(group);
+        self.groups.lock().insert(Arc::clone(filter), Arc::clone(&group));
+        self.tree.subscribe(&parsed.filter, Destination::Group(group), Default::default(), None);
+    }
+
+    fn load_session(&self, found: LoadedSession, now: Timestamp, effects: &mut Effects) {
+        let QueueOwner::Client { client_id } = &found.record.owner else { return };
+        let record = &found.record;
+        if record.expiry_seconds == 0 {
+            // It would have ended with its Network Connection, which the restart ended.
+            effects.persist(Change::DeleteSession(record.id), Durability::Memory);
+        }
+        let mut inbound = Inbound::new(self.first_message_id(record.id));
+        inbound.epoch = record.epoch;
+        inbound.expiry_seconds = record.expiry_seconds;
+        inbound.user_name.clone_from(&record.user_name);
+        inbound.incoming = found.incoming.iter().copied().collect();
+        // Connected when the broker stopped: its Network Connection ended with the broker.
+        inbound.disconnected = Some(record.disconnected.unwrap_or(now));
+        inbound.will = record
+            .will
+            .as_ref()
+            .map(|(message, delay)| Will { message: Arc::clone(message), delay_seconds: *delay });
+        let mut outbound = Outbound::new(record.id, Persistence::Durable, load_queue(&found));
+        outbound.set_sent_until(match record.disconnected {
+            Some(_) => record.sent_until,
+            // What was sent before a crash is not recorded: at most a window from the start.
+            None => Sequence(found.queue_start.0 + u64::from(self.limits.max_inflight)),
+        });
+        let session = Arc::new(Session::new(Arc::clone(client_id), inbound, outbound));
+        if !self.registry.insert(&session) {
+            return;
+        }
+        let mut inbound = session.inbound();
+        for subscription in &found.subscriptions {
+            let state = SubscriptionState {
+                options: subscription.options,
+                subscription_id: subscription.subscription_id.unwrap_or(0),
+            };
+            let Ok(parsed) = TopicFilter::parse(&subscription.filter) else { continue };
+            self.add_subscription(&session, &mut inbound, &parsed, state, effects);
+        }
+        if record.disconnected.is_none() {
+            // Its expiry counts from here, also if the broker stops again before it returns.
+            self.persist_session(&session, &inbound, effects);
+        }
+        if inbound.will.as_ref().is_some_and(|will| will.delay_seconds == 0)
+            || record.expiry_seconds == 0
+        {
+            self.timers.add(now, &session);
+        }
+        self.schedule(&session, &inbound);
+    }
+
+    /// Groups whose members are all gone.
+    fn end_empty_groups(&self, effects: &mut Effects) {
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        for group in groups.iter().filter(|group| group.member_count() == 0) {
+            self.forget_group(group);
+            effects.persist(Change::DeleteSession(group.id()), Durability::Memory);
+        }
+    }
+}
+
+fn load_queue(found: &LoadedSession) -> Queue {
+    Queue::from_store(
+        found.record.id,
+        found.queue_start,
+        found.queue_end,
+        found.message_count,
+        found.message_bytes,
+    )
+}

@@ -1,0 +1,309 @@
+//! All Sessions of this node: who is connected, who subscribes to what, what is retained.
+//!
+//! The broker routes and decides nothing else. It does no IO: [`connection::ClientConnection`] takes
+//! bytes and time in and gives bytes and [`Effects`] out; the shell (`net::connection`) moves them.
+
+pub mod connection;
+pub mod group;
+pub mod limits;
+pub mod load;
+pub mod registry;
+pub mod retained;
+pub mod route;
+pub mod session_end;
+pub mod timers;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use crate::auth::Authority;
+use crate::broker::group::Group;
+use crate::broker::limits::Limits;
+use crate::broker::registry::Registry;
+use crate::broker::route::Destination;
+use crate::broker::timers::Timers;
+use crate::packet::QoS;
+use crate::session::effects::Effects;
+use crate::session::message::{Message, MessageHeader, MessageId, SessionId, Timestamp};
+use crate::session::outbound::Persistence;
+use crate::session::publication::Publication;
+use crate::session::queue::Queue;
+use crate::store::{Change, Durability, Store, Ticket};
+use crate::topic::filter::TopicFilter;
+use crate::topic::fingerprint::TopicHash;
+use crate::topic::retained_tree::RetainedTree;
+use crate::topic::subscription_tree::SubscriptionTree;
+
+/// Bits of a [`SessionId`] that count within one incarnation of the broker.
+const COUNTER_BITS: u32 = 40;
+
+/// The coordinator.
+pub struct Broker {
+    limits: Limits,
+    store: Arc<dyn Store>,
+    authority: Arc<dyn Authority>,
+    registry: Registry,
+    tree: SubscriptionTree<Destination>,
+    groups: Mutex<HashMap<Arc<str>, Arc<Group>>>,
+    retained: RetainedTree<Arc<Message>>,
+    timers: Timers,
+    next_session: AtomicU64,
+    first_message: u64,
+    internal_messages: AtomicU64,
+    is_draining: AtomicBool,
+    is_over_total: AtomicBool,
+    figures: Figures,
+    loop_guard: OnceLock<Arc<dyn LoopGuard>>,
+}
+
+/// Recognises messages of this broker that come back over the bridges of others.
+pub trait LoopGuard: Send + Sync {
+    /// Whether it is one. `properties` are wire-encoded.
+    fn is_echo(&self, topic: &str, properties: &[u8], payload: &[u8], sender: LoopSender) -> bool;
+}
+
+/// Who sent a message that may be an echo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoopSender {
+    /// The bridge of another broker, by the bit in its protocol level.
+    Bridge,
+    /// Anybody else, perhaps a bridge of 5.0, which cannot be told from other Clients.
+    Client,
+}
+
+/// What the core itself can say about its state, beyond the tallies of its connections.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Clients connected now.
+    pub connected: AtomicU64,
+    /// Most Clients ever connected at once.
+    pub connected_max: AtomicU64,
+    /// Sessions that ended because their expiry interval passed.
+    pub sessions_expired: AtomicU64,
+    /// Subscriptions.
+    pub subscriptions: AtomicU64,
+    /// Shared Subscriptions among them.
+    pub shared_subscriptions: AtomicU64,
+}
+
+impl Broker {
+    /// What is allowed.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What outlives the process.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Who may do what.
+    #[must_use]
+    pub fn authority(&self) -> &Arc<dyn Authority> {
+        &self.authority
+    }
+
+    /// All Sessions.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The Retained Messages.
+    #[must_use]
+    pub fn retained(&self) -> &RetainedTree<Arc<Message>> {
+        &self.retained
+    }
+
+    /// Its figures.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    /// A Session has got a Network Connection; whoever takes it away counts down.
+    pub(crate) fn count_connected(&self) {
+        let connected = self.figures.connected.fetch_add(1, Ordering::Relaxed) + 1;
+        self.figures.connected_max.fetch_max(connected, Ordering::Relaxed);
+    }
+
+    /// Sets who recognises echoes; once.
+    pub fn set_loop_guard(&self, guard: Arc<dyn LoopGuard>) {
+        // A second one would be a bug without consequences: the first stays.
+        let _second = self.loop_guard.set(guard);
+    }
+
+    /// Who recognises echoes.
+    #[must_use]
+    pub fn loop_guard(&self) -> Option<&dyn LoopGuard> {
+        self.loop_guard.get().map(AsRef::as_ref)
+    }
+
+    /// Messages and bytes that wait in groups of Shared Subscriptions.
+    #[must_use]
+    pub fn group_backlog(&self) -> (u64, u64) {
+        let groups: Vec<_> = self.groups.lock().values().cloned().collect();
+        let queued = groups.iter().map(|group| group.queued());
+        queued.fold((0, 0), |(messages, bytes), (more, more_bytes)| {
+            (messages + more, bytes + more_bytes)
+        })
+    }
+
+    /// From now on Clients are sent away.
+    pub fn begin_draining(&self) {
+        self.is_draining.store(true, Ordering::Release);
+    }
+
+    /// Whether Clients are sent away.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// Compares what all queues hold together with the limit for it. The shell calls it every few
+    /// seconds: the limit guards the disk, and need not hold to the byte.
+    pub fn check_total_queue_bytes(&self, max_bytes: u64) {
+        let (_, mut bytes) = self.group_backlog();
+        self.registry.for_each(|session| bytes += session.outbound().queue().message_bytes());
+        self.is_over_total.store(bytes > max_bytes, Ordering::Relaxed);
+    }
+
+    /// Whether all queues together hold more than they may: what would be queued is refused.
+    #[must_use]
+    pub fn is_over_total(&self) -> bool {
+        self.is_over_total.load(Ordering::Relaxed)
+    }
+
+    /// Publishes a message of the broker itself, such as a `$SYS` topic. Retained ones are kept in
+    /// memory only: they are made anew after a restart.
+    pub fn publish_internal(
+        &self,
+        topic: &str,
+        payload: &[u8],
+        retain: Retain,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let counter = self.internal_messages.fetch_add(1, Ordering::Relaxed);
+        let header = MessageHeader {
+            id: MessageId { publisher: SessionId(0), counter },
+            qos: QoS::AtMostOnce,
+            retain: retain == Retain::Yes,
+            arrived: now,
+            expires: None,
+        };
+        let mut publication = Publication::new(header, topic, &[], payload);
+        if retain == Retain::Yes && payload.is_empty() {
+            let _removed = self.retained.remove(topic);
+        } else if retain == Retain::Yes
+            && let Some(message) = publication.message()
+        {
+            let _replaced = self.retained.set(Arc::clone(message));
+        }
+        let plan = self.plan(topic, &TopicHash::of(topic), None);
+        self.route(&plan, &mut publication, effects);
+        self.submit(effects);
+    }
+
+    /// Publishes a Will Message (or any message that exists already).
+    pub fn publish_message(&self, message: &Arc<Message>, effects: &mut Effects) {
+        let mut publication = Publication::from_message(message);
+        if message.retain {
+            self.retain(&mut publication, effects);
+        }
+        let topic = message.topic();
+        let plan = self.plan(topic, &TopicHash::of(topic), Some(message.id.publisher));
+        self.route(&plan, &mut publication, effects);
+    }
+
+    /// Sets, replaces or clears a Retained Message. [MQTT-3.3.1-5] [MQTT-3.3.1-6] False if there
+    /// are too many.
+    pub fn retain(&self, publication: &mut Publication<'_>, effects: &mut Effects) -> bool {
+        let durability = self.limits.durability_of(publication.topic);
+        if publication.payload.is_empty() {
+            if self.retained.remove(publication.topic).is_some() {
+                let change = Change::DeleteRetained(Arc::from(publication.topic));
+                effects.persist(change, durability);
+            }
+            return true;
+        }
+        let is_full = self.retained.len() >= self.limits.max_retained
+            || self.retained.allocated_bytes() >= self.limits.max_retained_bytes;
+        if is_full && self.retained.get(publication.topic).is_none() {
+            return false;
+        }
+        if let Some(message) = publication.message() {
+            let message = Arc::clone(message);
+            let _replaced = self.retained.set(Arc::clone(&message));
+            effects.persist(Change::PutRetained(message), durability);
+        }
+        true
+    }
+
+    /// Hands collected changes to the store and wakes whom it concerns. The ticket is that of the
+    /// batch, if there was one.
+    pub fn submit(&self, effects: &mut Effects) -> Option<Ticket> {
+        let ticket = effects.take_batch().map(|batch| self.store.submit(batch));
+        effects.wake();
+        ticket
+    }
+
+    /// A name for a new Session or group.
+    #[must_use]
+    pub fn next_session_id(&self) -> SessionId {
+        SessionId(self.next_session.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The name of the first message of a new or reloaded Session.
+    #[must_use]
+    pub fn first_message_id(&self, publisher: SessionId) -> MessageId {
+        MessageId { publisher, counter: self.first_message }
+    }
+
+    /// The group of this Shared Subscription, created if need be.
+    pub(crate) fn group(
+        &self,
+        full: &Arc<str>,
+        filter: &TopicFilter,
+        persistence: Persistence,
+    ) -> Arc<Group> {
+        let mut groups = self.groups.lock();
+        if let Some(group) = groups.get(full) {
+            return Arc::clone(group);
+        }
+        let queue = Queue::new(self.next_session_id());
+        let group = Arc::new(Group::new(Arc::clone(full), filter.clone(), queue, persistence));
+        groups.insert(Arc::clone(full), Arc::clone(&group));
+        group
+    }
+
+    /// Forgets a group that has ended.
+    pub(crate) fn forget_group(&self, group: &Arc<Group>) {
+        let mut groups = self.groups.lock();
+        if groups.get(group.full()).is_some_and(|known| known.id() == group.id()) {
+            groups.remove(group.full());
+        }
+        drop(groups);
+        self.tree.unsubscribe(group.filter(), &Destination::Group(Arc::clone(group)));
+    }
+
+    /// How safe the state of durable Sessions is before it is acknowledged.
+    #[must_use]
+    pub fn session_durability(&self) -> Durability {
+        self.limits.durability
+    }
+}
+
+/// Whether a message of the broker itself is retained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retain {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+}

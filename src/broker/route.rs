@@ -1,0 +1,224 @@
+//! From a Topic Name to its recipients, and a message to each of them.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::broker::Broker;
+use crate::broker::group::{Group, GroupTerms};
+use crate::packet::QoS;
+use crate::session::Session;
+use crate::session::effects::Effects;
+use crate::session::message::SessionId;
+use crate::session::outbound::{Delivered, Terms};
+use crate::session::publication::Publication;
+use crate::session::queue::{OverflowPolicy, QueueLimits};
+use crate::store::Durability;
+use crate::topic::fingerprint::{Fingerprint, TopicHash};
+use crate::topic::subscription_tree::Match;
+
+/// Where a message can go: what the tree of Subscriptions holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// A Session.
+    Session(Arc<Session>),
+    /// A group of Shared Subscriptions.
+    Group(Arc<Group>),
+}
+
+/// A Session that receives a message once, whatever number of its Subscriptions match: with the
+/// highest QoS of them and all their Subscription Identifiers. [MQTT-3.3.4-2] [MQTT-3.3.4-3]
+struct Recipient {
+    session: Arc<Session>,
+    qos: QoS,
+    retain_as_published: bool,
+    subscription_ids: SmallVec<[u32; 2]>,
+}
+
+/// The recipients of one Topic Name from one publisher, and how its messages are treated. Valid
+/// while the tree's fingerprint for the topic stays what it was.
+pub struct Plan {
+    fingerprint: Fingerprint,
+    recipients: Vec<Recipient>,
+    groups: Vec<Arc<Group>>,
+    /// How safe its messages are before they are acknowledged.
+    pub durability: Durability,
+    limits: QueueLimits,
+    is_over_total: bool,
+}
+
+/// What routing a message came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routed {
+    /// To somebody.
+    Delivered,
+    /// Nobody wants it. [MQTT-3.4.2-1]
+    NoMatchingSubscribers,
+    /// A queue is full and its policy says that the publisher is to know.
+    Refused,
+}
+
+impl Broker {
+    /// The plan for a topic. `publisher` does not get what its No Local Subscriptions match.
+    /// [MQTT-3.8.3-3]
+    #[must_use]
+    pub fn plan(&self, topic: &str, hash: &TopicHash, publisher: Option<SessionId>) -> Plan {
+        // Taken before matching: what comes in between makes the plan stale, not wrong.
+        let fingerprint = self.tree.fingerprint(hash);
+        let mut matches = Vec::new();
+        self.tree.matches(topic, &mut matches);
+        let mut recipients: Vec<Recipient> = Vec::new();
+        let mut groups = Vec::new();
+        for found in matches {
+            match &found.destination {
+                Destination::Group(group) => groups.push(Arc::clone(group)),
+                Destination::Session(session) => {
+                    let is_own = Some(session.id()) == publisher;
+                    if !(is_own && found.options.no_local) {
+                        recipients.push(Recipient::new(Arc::clone(session), &found));
+                    }
+                }
+            }
+        }
+        recipients.sort_by_key(|recipient| recipient.session.id());
+        recipients.dedup_by(|later, first| first.absorb(later));
+        let durability = self.limits.durability_of(topic);
+        let mut limits = self.limits.queue_of(topic);
+        let is_over_total = self.is_over_total();
+        if is_over_total {
+            limits.max_bytes = 0;
+        }
+        Plan { fingerprint, recipients, groups, durability, limits, is_over_total }
+    }
+
+    /// Whether `plan` still holds.
+    #[inline]
+    #[must_use]
+    pub fn is_current(&self, plan: &Plan, hash: &TopicHash) -> bool {
+        self.tree.fingerprint(hash) == plan.fingerprint
+            && plan.is_over_total == self.is_over_total()
+    }
+
+    /// Gives a message to everybody in the plan.
+    pub fn route(
+        &self,
+        plan: &Plan,
+        publication: &mut Publication<'_>,
+        effects: &mut Effects,
+    ) -> Routed {
+        let mut routed = SmallVec::<[Routed; 1]>::new();
+        self.route_run(plan, std::slice::from_mut(publication), &mut routed, effects);
+        routed.first().copied().unwrap_or(Routed::NoMatchingSubscribers)
+    }
+
+    /// Gives several messages of the plan's topic to everybody in it, each recipient locked once.
+    /// `routed` gets an entry for each message.
+    pub fn route_run<R: smallvec::Array<Item = Routed>>(
+        &self,
+        plan: &Plan,
+        publications: &mut [Publication<'_>],
+        routed: &mut SmallVec<R>,
+        effects: &mut Effects,
+    ) {
+        routed.resize(publications.len(), Routed::NoMatchingSubscribers);
+        for recipient in &plan.recipients {
+            recipient.deliver(plan, publications, routed, effects);
+        }
+        for group in &plan.groups {
+            let terms = GroupTerms { durability: plan.durability, limits: &plan.limits };
+            for (publication, routed) in publications.iter_mut().zip(routed.iter_mut()) {
+                *routed = routed.and(group.deliver(publication, &terms, effects));
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Whether any recipient's copy has to go to the store.
+    #[must_use]
+    pub fn needs_store(&self) -> bool {
+        let is_durable = |recipient: &Recipient| {
+            recipient.session.outbound().persistence()
+                == crate::session::outbound::Persistence::Durable
+        };
+        !self.groups.is_empty() || self.recipients.iter().any(is_durable)
+    }
+
+    /// Whether a full queue holds its publishers back for longer than a moment.
+    #[must_use]
+    pub fn applies_backpressure(&self) -> bool {
+        self.limits.policy == OverflowPolicy::Backpressure
+    }
+}
+
+impl Recipient {
+    fn new(session: Arc<Session>, found: &Match<Destination>) -> Self {
+        let subscription_ids = found.subscription_id.iter().map(|id| id.get()).collect();
+        Self {
+            session,
+            qos: found.options.qos,
+            retain_as_published: found.options.retain_as_published,
+            subscription_ids,
+        }
+    }
+
+    /// Takes in another match of the same Session.
+    fn absorb(&mut self, other: &Self) -> bool {
+        if self.session.id() != other.session.id() {
+            return false;
+        }
+        self.qos = self.qos.max(other.qos);
+        self.retain_as_published |= other.retain_as_published;
+        self.subscription_ids.extend_from_slice(&other.subscription_ids);
+        true
+    }
+
+    #[inline]
+    fn deliver(
+        &self,
+        plan: &Plan,
+        publications: &mut [Publication<'_>],
+        routed: &mut [Routed],
+        effects: &mut Effects,
+    ) {
+        let mut must_tell = false;
+        let mut outbound = self.session.outbound();
+        for (publication, routed) in publications.iter_mut().zip(routed) {
+            let terms = Terms {
+                qos: self.qos,
+                retain: publication.retain && self.retain_as_published,
+                subscription_ids: &self.subscription_ids,
+                group: None,
+                durability: plan.durability,
+                limits: &plan.limits,
+            };
+            let delivered = outbound.deliver(publication, &terms, effects);
+            must_tell |= delivered == Delivered::QueuedUntilCommit;
+            *routed = routed.and(delivered);
+        }
+        let makes_wait = outbound.makes_wait();
+        drop(outbound);
+        if makes_wait {
+            effects.crowded.push(Arc::clone(&self.session));
+        }
+        if must_tell {
+            effects.listeners.push(Arc::clone(&self.session) as Arc<_>);
+        }
+    }
+}
+
+impl Routed {
+    fn and(self, delivered: Delivered) -> Self {
+        match delivered {
+            Delivered::Refused => Self::Refused,
+            Delivered::Sent
+            | Delivered::Queued
+            | Delivered::QueuedUntilCommit
+            | Delivered::Dropped
+            | Delivered::Absent => match self {
+                Self::Refused => Self::Refused,
+                Self::Delivered | Self::NoMatchingSubscribers => Self::Delivered,
+            },
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! How Sessions leave: their record, their end, and what becomes of what they held.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::broker::Broker;
+use crate::broker::group::{Group, GroupTerms};
+use crate::broker::route::Destination;
+use crate::packet::QoS;
+use crate::session::Session;
+use crate::session::effects::{DropReason, Effects};
+use crate::session::inbound::Inbound;
+use crate::session::outbound::Persistence;
+use crate::session::publication::Publication;
+use crate::store::{Change, Durability, QueueEntry, QueueOwner, SessionRecord};
+use crate::topic::filter::TopicFilter;
+
+impl Broker {
+    /// Ends a Session: its Subscriptions, queue and identifiers go, its Client may come again as a
+    /// stranger. What it held of Shared Subscriptions goes to other members. [MQTT-4.8.2-4]
+    pub(crate) fn end_session(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        effects: &mut Effects,
+    ) {
+        inbound.ended = true;
+        let subscriptions = std::mem::take(&mut inbound.subscriptions);
+        for full in subscriptions.keys() {
+            self.remove_from_tree(session, inbound, full, effects);
+        }
+        self.registry.remove(session);
+        let mut outbound = session.outbound();
+        let was_durable = outbound.persistence() == Persistence::Durable;
+        let has_spilled = outbound.has_spilled();
+        let (entries, waker) = outbound.end();
+        drop(outbound);
+        effects.wakers.extend(waker);
+        self.hand_on(session, inbound, entries, effects);
+        if was_durable || has_spilled {
+            effects.persist(Change::DeleteSession(session.id()), Durability::Memory);
+        }
+        inbound.incoming = Default::default();
+        inbound.retained.clear();
+        for group in std::mem::take(&mut inbound.groups) {
+            self.leave_group(&group, session, effects);
+        }
+    }
+
+    /// Removes one Subscription from the tree or its group. The caller has removed it from
+    /// `inbound.subscriptions`.
+    pub(crate) fn remove_from_tree(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        full: &Arc<str>,
+        effects: &mut Effects,
+    ) {
+        self.figures.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        let Ok(parsed) = TopicFilter::parse(full) else { return };
+        if parsed.share.is_none() {
+            let destination = Destination::Session(Arc::clone(session));
+            self.tree.unsubscribe(&parsed.filter, &destination);
+            return;
+        }
+        self.figures.shared_subscriptions.fetch_sub(1, Ordering::Relaxed);
+        if inbound.ended {
+            // Its groups are left last, after what it held was handed on.
+            return;
+        }
+        let position = inbound.groups.iter().position(|group| group.full() == full);
+        if let Some(position) = position {
+            let group = inbound.groups.swap_remove(position);
+            self.leave_group(&group, session, effects);
+        }
+    }
+
+    fn leave_group(&self, group: &Arc<Group>, session: &Session, effects: &mut Effects) {
+        if group.leave(session, effects) {
+            self.forget_group(group);
+        }
+    }
+
+    /// Gives messages of Shared Subscriptions at QoS 1 to other members; the rest ends with the
+    /// Session. [MQTT-4.8.2-5]
+    fn hand_on(
+        &self,
+        session: &Arc<Session>,
+        inbound: &Inbound,
+        entries: Vec<Arc<QueueEntry>>,
+        effects: &mut Effects,
+    ) {
+        for entry in entries {
+            let group = entry
+                .group
+                .filter(|_| entry.qos == QoS::AtLeastOnce)
+                .and_then(|id| inbound.groups.iter().find(|group| group.id() == id));
+            entry.acknowledge();
+            let Some(group) = group else {
+                effects.tally.drop_one(DropReason::SessionEnded);
+                continue;
+            };
+            let topic = entry.message.topic();
+            let limits = self.limits.queue_of(topic);
+            let terms =
+                GroupTerms { durability: self.limits.durability_of(topic), limits: &limits };
+            let mut publication = Publication::from_message(&entry.message);
+            let _delivered = group.deliver_again(session, &mut publication, &terms, effects);
+        }
+    }
+
+    /// Writes the record of a durable Session.
+    pub(crate) fn persist_session(
+        &self,
+        session: &Arc<Session>,
+        inbound: &Inbound,
+        effects: &mut Effects,
+    ) {
+        let sent_until = session.outbound().sent_until();
+        let will = inbound.will.as_ref();
+        let record = SessionRecord {
+            id: session.id(),
+            owner: QueueOwner::Client { client_id: Arc::clone(session.client_id()) },
+            epoch: inbound.epoch,
+            expiry_seconds: inbound.expiry_seconds,
+            disconnected: inbound.disconnected,
+            sent_until,
+            will: will.map(|will| (Arc::clone(&will.message), will.delay_seconds)),
+            user_name: inbound.user_name.clone(),
+        };
+        effects.persist(Change::PutSession(Box::new(record)), self.session_durability());
+    }
+}

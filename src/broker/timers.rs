@@ -1,0 +1,102 @@
+//! What happens to Sessions because time passes: Will Delay and Session Expiry. One table for the
+//! whole broker; a Session that was resumed in time is simply found connected when its turn comes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use crate::broker::Broker;
+use crate::session::Session;
+use crate::session::effects::Effects;
+use crate::session::inbound::Inbound;
+use crate::session::message::{SessionId, Timestamp};
+
+/// Sessions in order of when something is due.
+#[derive(Default)]
+pub struct Timers {
+    due: Mutex<BTreeMap<(Timestamp, SessionId), Arc<Session>>>,
+}
+
+/// Sessions looked at in one call, so that a million that end together do not stall the caller.
+const SESSIONS_PER_CALL: usize = 1000;
+
+impl Timers {
+    /// Looks at `session` at `at`, or as soon as possible after it.
+    pub fn add(&self, at: Timestamp, session: &Arc<Session>) {
+        self.due.lock().insert((at, session.id()), Arc::clone(session));
+    }
+
+    fn take_due(&self, now: Timestamp) -> Vec<Arc<Session>> {
+        let mut due = self.due.lock();
+        let mut taken = Vec::new();
+        while taken.len() < SESSIONS_PER_CALL
+            && let Some(first) = due.first_entry()
+            && first.key().0 <= now
+        {
+            taken.push(first.remove());
+        }
+        taken
+    }
+}
+
+impl Broker {
+    /// Publishes the wills and ends the Sessions whose time has come. The shell calls it about once
+    /// a second; true means that there is more to do at once.
+    pub fn handle_timers(&self, now: Timestamp, effects: &mut Effects) -> bool {
+        let due = self.timers.take_due(now);
+        let is_full = due.len() == SESSIONS_PER_CALL;
+        for session in due {
+            self.handle_due(&session, now, effects);
+            self.submit(effects);
+        }
+        is_full
+    }
+
+    fn handle_due(&self, session: &Arc<Session>, now: Timestamp, effects: &mut Effects) {
+        let mut inbound = session.inbound();
+        let Some(disconnected) = inbound.disconnected else { return };
+        if inbound.ended {
+            return;
+        }
+        let ends = session_end(&inbound, disconnected);
+        let is_over = ends.is_some_and(|ends| ends <= now);
+        let will_due = inbound.will.as_ref().is_some_and(|will| {
+            let delay = std::time::Duration::from_secs(u64::from(will.delay_seconds));
+            is_over || disconnected.plus(delay) <= now
+        });
+        if will_due && let Some(will) = inbound.will.take() {
+            self.publish_will(&will, now, effects);
+            if !is_over {
+                self.persist_session(session, &inbound, effects);
+            }
+        }
+        if is_over {
+            self.figures.sessions_expired.fetch_add(1, Ordering::Relaxed);
+            effects.tally.sessions_expired += 1;
+            self.end_session(session, &mut inbound, effects);
+            return;
+        }
+        self.schedule(session, &inbound);
+    }
+
+    /// Adds a disconnected Session to the table for the next thing that is due.
+    pub(crate) fn schedule(&self, session: &Arc<Session>, inbound: &Inbound) {
+        let Some(disconnected) = inbound.disconnected else { return };
+        let will = inbound.will.as_ref().map(|will| {
+            disconnected.plus(std::time::Duration::from_secs(u64::from(will.delay_seconds)))
+        });
+        let next = [will, session_end(inbound, disconnected)].into_iter().flatten().min();
+        if let Some(next) = next {
+            self.timers.add(next, session);
+        }
+    }
+}
+
+/// When the Session ends; never for an interval of 0xFFFFFFFF. [MQTT-3.1.2-23]
+fn session_end(inbound: &Inbound, disconnected: Timestamp) -> Option<Timestamp> {
+    let seconds = inbound.expiry_seconds;
+    let interval = std::time::Duration::from_secs(u64::from(seconds));
+    (seconds != u32::MAX).then(|| disconnected.plus(interval))
+}

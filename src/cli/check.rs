@@ -1,0 +1,204 @@
+//! `petrel check`: is the configuration right, and what does it amount to?
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use petrel::auth::users::UsersFile;
+use petrel::config::file::StoreKind;
+use petrel::config::settings::{ListenAddress, ListenerSettings, Settings, Transport};
+use petrel::net::tls::TlsAcceptor;
+use petrel::store::Durability;
+
+use crate::cli::configuration::{ConfigurationOptions, describe};
+use crate::cli::{complain, say};
+
+/// Checks the configuration.
+///
+/// Reads the file and the PETREL_… variables and says every mistake with its file, line, column, key and cure; then
+/// looks at the files that it names: certificates, keys, users. Nothing is changed, and no port is opened.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  petrel check                              the file that `petrel serve` would take
+  petrel check --config petrel.toml
+  PETREL_LIMITS__MAX_PACKET_SIZE=1MiB petrel check --print
+
+Exit codes: 0 right, 1 there are mistakes (on standard error), 2 wrong command line.")]
+pub(crate) struct CheckCommand {
+    #[command(flatten)]
+    configuration: ConfigurationOptions,
+    /// Print every value in force as TOML, defaults and environment included
+    #[arg(short, long)]
+    print: bool,
+}
+
+impl CheckCommand {
+    /// Runs the command.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let settings = self.configuration.load()?;
+        let file = self.configuration.file();
+        let problems = file_problems(&settings);
+        if self.print {
+            say(&in_force(&settings, file.as_deref())?)?;
+        }
+        for problem in &problems {
+            complain(problem);
+        }
+        if !problems.is_empty() {
+            return Ok(ExitCode::FAILURE);
+        }
+        if !self.print {
+            say(&format!("no mistakes in {}", describe(file.as_deref())))?;
+            say(&summary(&settings))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What is wrong with the files that the configuration names.
+fn file_problems(settings: &Settings) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(path) = &settings.users_file
+        && let Err(error) = UsersFile::open(path)
+    {
+        let cure = format!("`petrel passwd {} NAME` makes it", path.display());
+        problems.push(format!("auth.users_file: {error}\n    {cure}"));
+    }
+    for listener in &settings.listeners {
+        problems.extend(listener_problems(listener));
+    }
+    if settings.persistence.store == StoreKind::RocksDb
+        && let Err(problem) = usable_directory(&settings.data_dir)
+    {
+        problems.push(format!("data_dir: {problem}"));
+    }
+    problems
+}
+
+fn listener_problems(listener: &ListenerSettings) -> Vec<String> {
+    let name = &listener.rules.name;
+    let mut problems = Vec::new();
+    if let Some(tls) = &listener.tls
+        && let Err(error) = TlsAcceptor::load(tls.clone(), &listener.transport)
+    {
+        let cure = "`petrel certs` makes certificates for development";
+        problems.push(format!("listener {name}: {error}\n    {cure}"));
+    }
+    if let ListenAddress::Unix { path, .. } = &listener.address {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if parent.is_some_and(|parent| !parent.is_dir()) {
+            let path = path.display();
+            problems.push(format!("listener {name}: the directory of {path} does not exist"));
+        }
+    }
+    problems
+}
+
+/// Whether the store can live there: the directory, or the nearest one above it that exists, can be written.
+fn usable_directory(directory: &Path) -> Result<(), String> {
+    let mut existing = directory;
+    while !existing.exists() {
+        existing = match existing.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+    }
+    if !existing.is_dir() {
+        return Err(format!("{} is not a directory", existing.display()));
+    }
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    let result = rustix::fs::access(existing, access);
+    result.map_err(|error| format!("{} cannot be written: {error}", existing.display()))
+}
+
+/// Everything as TOML.
+fn in_force(settings: &Settings, file: Option<&Path>) -> anyhow::Result<String> {
+    let mut written = settings.file.clone();
+    if written.listener.is_empty() {
+        written.listener.push(petrel::config::file::Listener::default());
+    }
+    let head = [
+        format!("# In force, from {}", describe(file)),
+        format!("# Durability: {}", durability(settings)),
+    ];
+    Ok(format!("{}\n\n{}", head.join("\n"), toml::to_string(&written)?.trim_end()))
+}
+
+/// What an acknowledgement stands for, in words.
+pub(crate) fn durability(settings: &Settings) -> String {
+    let persistence = &settings.persistence;
+    let words = match (persistence.store, persistence.durability) {
+        (StoreKind::Memory, _) => "memory: the store is in memory, all is lost with the process",
+        (_, Durability::Memory) => "memory: acknowledged at once, lost with the process",
+        (_, Durability::Os) => "os: acknowledged messages survive kill -9, not a power cut",
+        (_, Durability::Fsync) => "fsync: acknowledged messages survive a power cut",
+    };
+    match persistence.topics.len() {
+        0 => words.to_owned(),
+        count => format!("{words} ({count} exceptions by Topic Filter)"),
+    }
+}
+
+/// What listens where, and how safe it is.
+fn summary(settings: &Settings) -> String {
+    let listeners = settings.listeners.iter();
+    let mut lines: Vec<String> = listeners
+        .map(|listener| format!("  {}", describe_listener(listener, &listener.address)))
+        .collect();
+    lines.push(format!("  durability: {}", durability(settings)));
+    lines.join("\n")
+}
+
+/// One listener in a line; `address` is where it really listens.
+pub(crate) fn describe_listener(listener: &ListenerSettings, address: &ListenAddress) -> String {
+    let (scheme, path) = match (&listener.transport, &listener.tls) {
+        (Transport::Mqtt, None) => ("mqtt", ""),
+        (Transport::Mqtt, Some(_)) => ("mqtts", ""),
+        (Transport::WebSocket { path, .. }, None) => ("ws", path.as_str()),
+        (Transport::WebSocket { path, .. }, Some(_)) => ("wss", path.as_str()),
+    };
+    let address = match address {
+        ListenAddress::Tcp(address) => format!("{scheme}://{address}{path}"),
+        ListenAddress::Unix { path, .. } => format!("{scheme} on unix:{}", path.display()),
+    };
+    let access = if listener.rules.allow_anonymous { "anonymous allowed" } else { "users only" };
+    format!("{}: {address} ({access})", listener.rules.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use petrel::config::source::Source;
+
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_a_configuration_that_means_the_same() {
+        let text = "[limits]\nreceive_maximum = 7\n[[listener]]\nname = \"a\"\n\
+                    [listener.tls]\ncertificate = \"a\"\nkey = \"b\"\n\
+                    [[overflow]]\nfilter = \"a/#\"\n[log.modules]\n\"petrel::net\" = \"debug\"\n";
+        let source = Source { text: text.to_owned(), ..Source::default() };
+        let settings = Settings::from_source(&source).unwrap();
+        let printed = in_force(&settings, None).unwrap();
+        assert!(printed.contains("# Durability: fsync"), "{printed}");
+        let again = Source { text: printed, ..Source::default() };
+        assert_eq!(Settings::from_source(&again).unwrap().file, settings.file);
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_yet_is_usable_if_it_can_be_made() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(usable_directory(&directory.path().join("a/b")), Ok(()));
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(usable_directory(&file.join("a")).is_err());
+    }
+
+    #[test]
+    fn a_missing_users_file_is_a_problem_with_a_cure() {
+        let text = "[auth]\nusers_file = \"/nonexistent/users.txt\"\n";
+        let source = Source { text: text.to_owned(), ..Source::default() };
+        let problems = file_problems(&Settings::from_source(&source).unwrap());
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("petrel passwd /nonexistent/users.txt NAME"), "{problems:?}");
+    }
+}

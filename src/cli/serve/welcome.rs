@@ -1,0 +1,96 @@
+//! What is said at the start: what listens where, how safe it is, and three commands to try.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use petrel::config::file::StoreKind;
+use petrel::config::settings::{ListenAddress, Settings, Transport};
+
+use crate::cli::check::{describe_listener, durability};
+use crate::cli::say;
+
+/// Prints it to standard output. `addresses` are where the listeners really listen.
+pub(crate) fn print(settings: &Settings, addresses: &[ListenAddress]) {
+    // The broker runs, also where nobody reads what it says.
+    if let Err(error) = say(&text(settings, addresses)) {
+        tracing::debug!(%error, "standard output is closed");
+    }
+}
+
+fn text(settings: &Settings, addresses: &[ListenAddress]) -> String {
+    let mut lines = vec![format!("Petrel {} is ready.", env!("CARGO_PKG_VERSION"))];
+    for (listener, address) in settings.listeners.iter().zip(addresses) {
+        lines.push(format!("  {}", describe_listener(listener, address)));
+    }
+    if let Some(address) = settings.http_listen {
+        lines.push(format!("  metrics and health: http://{address}/metrics, /live, /ready"));
+    }
+    if settings.persistence.store == StoreKind::RocksDb {
+        lines.push(format!("  data: {}", settings.data_dir.display()));
+    }
+    lines.push(format!("  durability: {}", durability(settings)));
+    lines.extend(commands(settings, addresses));
+    lines.join("\n")
+}
+
+/// Three commands for the first listener that takes them.
+fn commands(settings: &Settings, addresses: &[ListenAddress]) -> Vec<String> {
+    let tcp = settings.listeners.iter().zip(addresses).find_map(|(listener, address)| {
+        let plain = listener.tls.is_none()
+            && !listener.proxy_protocol
+            && listener.transport == Transport::Mqtt;
+        match address {
+            ListenAddress::Tcp(address) if plain => Some((reachable(*address), listener)),
+            _ => None,
+        }
+    });
+    let Some((address, listener)) = tcp else { return Vec::new() };
+    let user = if listener.rules.allow_anonymous { "" } else { " -u NAME -P PASSWORD" };
+    let to = format!("-h {} -p {}{user}", address.ip(), address.port());
+    vec![
+        "Try:".to_owned(),
+        format!("  petrel sub {to} -v -t 'hello/#'"),
+        format!("  petrel pub {to} -q 1 -t hello/world -m 'good morning'"),
+        format!("  mosquitto_sub {to} -v -t '$SYS/#'"),
+    ]
+}
+
+/// An address to connect to, where the listener's own stands for all.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use petrel::config::source::Source;
+
+    use super::*;
+
+    fn welcome(text_of_file: &str) -> String {
+        let source = Source { text: text_of_file.to_owned(), ..Source::default() };
+        let settings = Settings::from_source(&source).unwrap();
+        let addresses: Vec<_> =
+            settings.listeners.iter().map(|listener| listener.address.clone()).collect();
+        text(&settings, &addresses)
+    }
+
+    #[test]
+    fn the_commands_name_an_address_that_answers() {
+        let text = welcome("[[listener]]\nlisten = \"0.0.0.0:1884\"\nallow_anonymous = true\n");
+        assert!(text.contains("petrel sub -h 127.0.0.1 -p 1884 -v -t 'hello/#'"), "{text}");
+        let text = welcome("[auth]\nusers_file = \"u\"\n[[listener]]\nlisten = \"[::]:1883\"\n");
+        assert!(text.contains("-h ::1 -p 1883 -u NAME -P PASSWORD"), "{text}");
+    }
+
+    #[test]
+    fn no_commands_are_shown_where_they_would_not_work() {
+        let text =
+            welcome("[[listener]]\ntransport = \"websocket\"\nlisten = \"127.0.0.1:8083\"\n");
+        assert!(text.contains("ws://127.0.0.1:8083/mqtt"), "{text}");
+        assert!(!text.contains("Try:"), "{text}");
+    }
+}

@@ -1,0 +1,111 @@
+//! What can go wrong in a client, in words, with an exit code for each kind.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a client command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The options contradict each other, or ask for what cannot be done.
+    #[error("{0}")]
+    Usage(String),
+    /// A file cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Standard input cannot be read.
+    #[error("standard input: {0}")]
+    Input(#[source] io::Error),
+    /// Standard output cannot be written.
+    #[error("standard output: {0}")]
+    Output(#[source] io::Error),
+    /// A payload that fits in no packet.
+    #[error("the payload has {bytes} bytes; a packet carries at most 268435455")]
+    PayloadTooLong {
+        /// Its length, or how much of it was read.
+        bytes: u64,
+    },
+    /// The runtime or its signals cannot be set up.
+    #[error("the client cannot be started: {0}")]
+    Runtime(#[source] io::Error),
+    /// There is no connection to the broker.
+    #[error("no connection to {address}: {reason}")]
+    Connect {
+        /// Where the broker should be.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// TLS could not be set up, or its handshake failed.
+    #[error("no TLS connection to {address}: {reason}")]
+    Tls {
+        /// Where the broker should be.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// A certificate or key cannot be used.
+    #[error("TLS: {0}")]
+    TlsSetUp(String),
+    /// The broker's CONNACK says no.
+    #[error("{address} refused the connection: {reason}")]
+    Refused {
+        /// The broker.
+        address: String,
+        /// Its reason.
+        reason: String,
+    },
+    /// The connection broke.
+    #[error("the connection to {address} is lost: {reason}")]
+    Lost {
+        /// The broker.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// The broker rejected a message, a subscription, or said DISCONNECT.
+    #[error("{0}")]
+    Rejected(String),
+    /// The time of `-W` is over.
+    #[error("nothing more after {} s, as -W says", .0.as_secs_f64())]
+    TimedOut(Duration),
+    /// A signal came before all was done.
+    #[error("interrupted before everything was acknowledged")]
+    Interrupted,
+    /// The request of `petrel request` was not taken by anybody.
+    #[error("no response within {} s", .0.as_secs_f64())]
+    NoResponse(Duration),
+}
+
+impl ClientError {
+    /// The exit code of the process; `--help` lists them.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::File { .. }
+            | Self::Input(_)
+            | Self::Output(_)
+            | Self::PayloadTooLong { .. }
+            | Self::Runtime(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Connect { .. } | Self::Lost { .. } => 3,
+            Self::Tls { .. } | Self::TlsSetUp(_) => 4,
+            Self::Refused { .. } => 5,
+            Self::Rejected(_) => 6,
+            // As a shell reports SIGINT.
+            Self::Interrupted => 130,
+            // As the mosquitto tools.
+            Self::TimedOut(_) | Self::NoResponse(_) => 27,
+        }
+    }
+
+    /// Whether trying the same again later may help.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Lost { .. })
+    }
+}

@@ -1,0 +1,220 @@
+//! Checks of `[[listener]]`: its address, its TLS files, and that no door to the network stands open by accident.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::auth::ListenerRules;
+use crate::config::check::{Checker, MAX_PACKET};
+use crate::config::file::{
+    File, Listener, ListenerTransport, Tls, TlsClientCertificate, TlsMinVersion, UserNameFrom,
+};
+use crate::config::settings::{
+    CertificateName, ClientCertificate, ListenAddress, ListenerSettings, TlsSettings, TlsVersion,
+    Transport,
+};
+use crate::config::value::Switch;
+
+/// Checks all listeners. Without any, there is one for MQTT on loopback.
+pub fn listeners(checker: &mut Checker<'_>, file: &File) -> Vec<ListenerSettings> {
+    let default = [Listener::default()];
+    let written = if file.listener.is_empty() { &default[..] } else { &file.listener };
+    let mut names = BTreeMap::new();
+    let mut addresses: Vec<ListenAddress> = Vec::new();
+    let mut listeners = Vec::new();
+    for (index, listener) in written.iter().enumerate() {
+        let checked = one_listener(checker, file, index, listener);
+        if let Some(other) = names.insert(checked.rules.name.clone(), index) {
+            let problem =
+                format!("\"{}\" is also the name of listener {other}", checked.rules.name);
+            checker.report(
+                &format!("listener[{index}].name"),
+                problem,
+                "give it a name of its own",
+            );
+        }
+        if addresses.contains(&checked.address) && !is_any_port(&checked.address) {
+            let key = format!("listener[{index}].listen");
+            let problem = format!("another listener has \"{}\" already", listener.listen);
+            checker.report(&key, problem, "give it another port");
+        }
+        addresses.push(checked.address.clone());
+        listeners.push(checked);
+    }
+    listeners
+}
+
+fn is_any_port(address: &ListenAddress) -> bool {
+    matches!(address, ListenAddress::Tcp(address) if address.port() == 0)
+}
+
+fn one_listener(
+    checker: &mut Checker<'_>,
+    file: &File,
+    index: usize,
+    written: &Listener,
+) -> ListenerSettings {
+    let key = |name: &str| format!("listener[{index}].{name}");
+    let address = listen_address(checker, &key("listen"), written);
+    let tls = written.tls.as_ref().map(|tls| tls_settings(checker, index, tls));
+    let has_users = !file.auth.users_file.is_empty();
+    let certificate_required =
+        tls.as_ref().is_some_and(|tls| tls.client_certificate == ClientCertificate::Required);
+    let certificate_as_user_name = uses_certificate_name(written.tls.as_ref());
+    let exposed = matches!(address, ListenAddress::Tcp(address) if !is_loopback(address.ip()));
+    let allow_anonymous = match written.allow_anonymous {
+        Switch::On => true,
+        Switch::Off => false,
+        Switch::Auto => !has_users && !certificate_required && !exposed,
+    };
+    if !allow_anonymous && !has_users && !certificate_as_user_name {
+        report_closed(checker, &key("allow_anonymous"), written, exposed);
+    }
+    let rules = ListenerRules {
+        name: if written.name.is_empty() { written.listen.clone() } else { written.name.clone() },
+        allow_anonymous,
+        certificate_as_user_name,
+        mount_point: mount_point(checker, &key("mount_point"), &written.mount_point),
+        max_packet_bytes: (written.max_packet_size.0 > 0).then(|| {
+            checker.size(&key("max_packet_size"), written.max_packet_size, 128, MAX_PACKET)
+        }),
+        max_keep_alive_seconds: checker.keep_alive(&key("max_keep_alive"), written.max_keep_alive),
+        internal: false,
+    };
+    ListenerSettings {
+        rules: Arc::new(rules),
+        address,
+        transport: transport(checker, index, written),
+        tls,
+        proxy_protocol: written.proxy_protocol,
+        max_connections: match written.max_connections {
+            0 => usize::MAX,
+            count => usize::try_from(count).unwrap_or(usize::MAX),
+        },
+    }
+}
+
+/// Nobody could connect, or everybody: both are refused at start.
+fn report_closed(checker: &mut Checker<'_>, key: &str, written: &Listener, exposed: bool) {
+    let listen = &written.listen;
+    let problem = if exposed {
+        format!(
+            "\"{listen}\" can be reached from the network, and nothing asks Clients who they are"
+        )
+    } else {
+        "anonymous Clients are refused, and there are no users".to_owned()
+    };
+    let cure = "add users (`petrel passwd users.txt NAME`, then users_file = \"users.txt\" under [auth]), \
+                or demand client certificates (client_certificate = \"required\" and client_ca under \
+                [listener.tls]), or write allow_anonymous = true for this listener";
+    let end = if exposed { " to let everyone in" } else { "" };
+    checker.report(key, problem, format!("{cure}{end}"));
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+fn listen_address(checker: &mut Checker<'_>, key: &str, written: &Listener) -> ListenAddress {
+    if let Some(path) = written.listen.strip_prefix("unix:") {
+        // What the system can hold in an address of a Unix socket.
+        if path.is_empty() || path.len() > 107 {
+            checker.report(
+                key,
+                "the path must have 1 to 107 bytes",
+                "write \"unix:/run/petrel.sock\"",
+            );
+        }
+        return ListenAddress::Unix { path: PathBuf::from(path), mode: written.unix_mode.0 };
+    }
+    let fallback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    ListenAddress::Tcp(tcp_address(checker, key, &written.listen).unwrap_or(fallback))
+}
+
+/// Reads `address:port`; `localhost` stands for 127.0.0.1.
+pub fn tcp_address(checker: &mut Checker<'_>, key: &str, text: &str) -> Option<SocketAddr> {
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    if let Ok(address) = numeric.parse() {
+        return Some(address);
+    }
+    let port = text.rsplit(':').next().unwrap_or(text);
+    let port = port.parse::<u16>().unwrap_or(1883);
+    let cure = format!(
+        "write address and port: \"127.0.0.1:{port}\" for this machine only, \"0.0.0.0:{port}\" or \
+         \"[::]:{port}\" (with IPv4 too) for the network"
+    );
+    checker.report(key, format!("\"{text}\" is not an address"), cure);
+    None
+}
+
+fn transport(checker: &mut Checker<'_>, index: usize, written: &Listener) -> Transport {
+    match written.transport {
+        ListenerTransport::Mqtt => Transport::Mqtt,
+        ListenerTransport::WebSocket => {
+            if !written.path.starts_with('/') {
+                let key = format!("listener[{index}].path");
+                checker.report(&key, "a path begins with /", "write \"/mqtt\"");
+            }
+            Transport::WebSocket { path: written.path.clone(), origins: written.origins.clone() }
+        }
+    }
+}
+
+fn mount_point(checker: &mut Checker<'_>, key: &str, text: &str) -> Option<Arc<str>> {
+    if text.contains(['+', '#', '\0']) || text.starts_with('$') || text.len() > 1024 {
+        let cure = "write the beginning of a Topic Name without wildcards, such as \"site-1/\"";
+        checker.report(key, format!("\"{text}\" cannot stand before a topic"), cure);
+    }
+    (!text.is_empty()).then(|| Arc::from(text))
+}
+
+fn uses_certificate_name(tls: Option<&Tls>) -> bool {
+    tls.is_some_and(|tls| {
+        tls.client_certificate != TlsClientCertificate::None
+            && tls.user_name_from != UserNameFrom::None
+    })
+}
+
+fn tls_settings(checker: &mut Checker<'_>, index: usize, written: &Tls) -> TlsSettings {
+    let key = |name: &str| format!("listener[{index}].tls.{name}");
+    for (name, value) in [("certificate", &written.certificate), ("key", &written.key)] {
+        if value.is_empty() {
+            let cure = "give the path of a PEM file; `petrel certs` makes one for development";
+            checker.report(&key(name), "TLS needs it", cure);
+        }
+    }
+    let client_certificate = match written.client_certificate {
+        TlsClientCertificate::None => ClientCertificate::None,
+        TlsClientCertificate::Optional => ClientCertificate::Optional,
+        TlsClientCertificate::Required => ClientCertificate::Required,
+    };
+    let asks = client_certificate != ClientCertificate::None;
+    if asks && written.client_ca.is_empty() {
+        let cure = "give the path of the authority's certificate, PEM";
+        checker.report(&key("client_ca"), "client certificates are checked against it", cure);
+    }
+    if !asks && !written.client_ca.is_empty() {
+        let cure =
+            "write client_certificate = \"optional\" or \"required\", or leave client_ca out";
+        checker.report(&key("client_ca"), "no client certificate is asked for", cure);
+    }
+    TlsSettings {
+        certificate: PathBuf::from(&written.certificate),
+        key: PathBuf::from(&written.key),
+        client_authority: (!written.client_ca.is_empty())
+            .then(|| PathBuf::from(&written.client_ca)),
+        client_certificate,
+        certificate_name: match written.user_name_from {
+            UserNameFrom::San => CertificateName::SubjectAlternativeName,
+            UserNameFrom::Cn | UserNameFrom::None => CertificateName::CommonName,
+        },
+        min_version: match written.min_version {
+            TlsMinVersion::V1_2 => TlsVersion::V1_2,
+            TlsMinVersion::V1_3 => TlsVersion::V1_3,
+        },
+    }
+}

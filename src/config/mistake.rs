@@ -1,0 +1,115 @@
+//! A mistake in the configuration: where it stands, what is wrong, and the way out.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a mistake stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In the file.
+    Line {
+        /// The file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+    },
+    /// In an environment variable.
+    Variable(String),
+    /// In the file as a whole: something is absent.
+    File(PathBuf),
+    /// In the built-in defaults, used where there is no file.
+    Default,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line { file, line, column } => {
+                write!(out, "{}:{line}:{column}", file.display())
+            }
+            Self::Variable(name) => write!(out, "environment variable {name}"),
+            Self::File(file) => write!(out, "{}", file.display()),
+            Self::Default => out.write_str("built-in defaults"),
+        }
+    }
+}
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where it stands.
+    pub place: Place,
+    /// The key it is about, in full, such as `listener[0].tls.key`; empty for errors of syntax.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// The way out, where one is known.
+    pub cure: Option<String>,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: ", self.place)?;
+        if !self.key.is_empty() {
+            write!(out, "{}: ", self.key)?;
+        }
+        out.write_str(&self.problem)?;
+        match &self.cure {
+            Some(cure) => write!(out, "\n    {cure}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration file {file} cannot be read: {error}", file = file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// It was read, and these mistakes were found.
+    #[error("{}", list(.0))]
+    Mistakes(Vec<Mistake>),
+}
+
+fn list(mistakes: &[Mistake]) -> String {
+    let count = match mistakes.len() {
+        1 => "1 mistake".to_owned(),
+        count => format!("{count} mistakes"),
+    };
+    let mut lines = vec![format!("the configuration has {count}:")];
+    lines.extend(mistakes.iter().map(ToString::to_string));
+    lines.join("\n  ").replace("\n    ", "\n      ")
+}
+
+/// The candidate that was most likely meant by `word`, if one is near.
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = (word.chars().count() / 3).max(2);
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_suggested_and_a_far_one_is_not() {
+        let names = ["durability", "store", "block_cache"];
+        assert_eq!(nearest("durabilty", names), Some("durability"));
+        assert_eq!(nearest("blockcache", names), Some("block_cache"));
+        assert_eq!(nearest("password", names), None);
+    }
+}

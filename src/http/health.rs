@@ -1,0 +1,98 @@
+//! Whether the broker should get Clients, and if not, why.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::store::{Store, StoreState};
+
+/// How far the broker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// The store is being opened.
+    Starting = 0,
+    /// Clients are served.
+    Serving = 1,
+    /// Clients are told to go.
+    Draining = 2,
+}
+
+/// What `/ready` answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Clients are served, and what they send becomes durable.
+    Ready,
+    /// Not yet.
+    Starting,
+    /// No more.
+    Draining,
+    /// The disk is full.
+    StoreFull,
+    /// A write or a sync failed.
+    StoreFailed,
+}
+
+impl Readiness {
+    /// Whether a load balancer should send Clients.
+    #[must_use]
+    pub const fn is_ready(self) -> bool {
+        matches!(self, Self::Ready)
+    }
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Ready => "ready",
+            Self::Starting => "starting: the store is being opened",
+            Self::Draining => "draining: the broker is about to stop",
+            Self::StoreFull => {
+                "store full: QoS 1 and QoS 2 messages are not acknowledged until there is space"
+            }
+            Self::StoreFailed => {
+                "store failed: QoS 1 and QoS 2 messages are not acknowledged; the log says why"
+            }
+        })
+    }
+}
+
+/// Shared by the parts that know: who starts and stops the broker sets the phase, the store is asked.
+#[derive(Default)]
+pub struct Health {
+    phase: AtomicU8,
+    store: OnceLock<Arc<dyn Store>>,
+}
+
+impl Health {
+    /// Starting, without a store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The store is open. Only the first one counts.
+    pub fn watch_store(&self, store: Arc<dyn Store>) {
+        let _first_one_stays = self.store.set(store);
+    }
+
+    /// Goes on to this phase; phases only advance.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The answer at this moment.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let phase = self.phase.load(Ordering::Relaxed);
+        if phase == Phase::Draining as u8 {
+            return Readiness::Draining;
+        }
+        match self.store.get().map(|store| store.state()) {
+            Some(StoreState::Full) => Readiness::StoreFull,
+            Some(StoreState::Failed) => Readiness::StoreFailed,
+            Some(StoreState::Available) if phase == Phase::Serving as u8 => Readiness::Ready,
+            Some(StoreState::Available) | None => Readiness::Starting,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The HTTP listener for operators: `/metrics`, `/live`, `/ready`.
+//!
+//! It is meant for the machine itself. It has no authentication, so it refuses every address but loopback unless the
+//! configuration says that it may be reached from elsewhere. Requests, their time and the number of connections are
+//! bounded: a monitoring system that misbehaves must not be felt by the Clients of the broker.
+
+pub mod bounded;
+pub mod health;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::http::bounded::BoundedListener;
+use crate::http::health::Health;
+use crate::metrics::{Metrics, exposition};
+use crate::net::shutdown::Shutdown;
+
+/// Responses that are on their way when the broker stops have this long.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Who may reach the listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Exposure {
+    /// This machine only.
+    #[default]
+    Loopback,
+    /// Everybody who can reach the address: figures and health are no secret there.
+    Remote,
+}
+
+/// Why the listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// It would be reachable from other machines.
+    #[error(
+        "http: {0} can be reached from other machines, and there is no authentication; listen on \
+         127.0.0.1 or [::1], and let a reverse proxy with authentication stand in front"
+    )]
+    Exposed(SocketAddr),
+    /// Something listens there already.
+    #[error(
+        "http: {0} is in use; stop what listens there (`ss -lntp` shows it) or choose another \
+         address"
+    )]
+    InUse(SocketAddr),
+    /// Anything else the system says.
+    #[error("http: cannot listen on {address}: {source}")]
+    System {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// The listener, bound.
+pub struct HttpListener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// What the pages show.
+#[derive(Clone)]
+struct Pages {
+    metrics: Metrics,
+    health: Arc<Health>,
+}
+
+impl HttpListener {
+    /// Binds.
+    pub async fn bind(address: SocketAddr, exposure: Exposure) -> Result<Self, HttpError> {
+        if exposure == Exposure::Loopback && !address.ip().to_canonical().is_loopback() {
+            return Err(HttpError::Exposed(address));
+        }
+        let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => HttpError::InUse(address),
+            _ => HttpError::System { address, source },
+        })?;
+        let address =
+            listener.local_addr().map_err(|source| HttpError::System { address, source })?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it really listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the very end: while the broker drains, `/ready` must say so.
+    pub async fn run(self, metrics: Metrics, health: Arc<Health>, shutdown: Shutdown) {
+        info!(address = %self.address, "http listening");
+        let router = router(Pages { metrics, health });
+        let mut stop = shutdown.clone();
+        let server = axum::serve(BoundedListener::new(self.listener), router)
+            .with_graceful_shutdown(async move { stop.stopped().await });
+        let mut stop = shutdown;
+        let too_late = async move {
+            stop.stopped().await;
+            sleep(GRACE).await;
+        };
+        tokio::select! {
+            served = server => if let Err(error) = served {
+                warn!(%error, "http listener ended");
+            },
+            () = too_late => {}
+        }
+    }
+}
+
+fn router(pages: Pages) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .with_state(pages)
+}
+
+const TEXT: (HeaderName, &str) = (header::CONTENT_TYPE, "text/plain; charset=utf-8");
+const NOT_CACHED: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
+
+async fn index() -> impl IntoResponse {
+    let text = concat!(
+        "petrel ",
+        env!("CARGO_PKG_VERSION"),
+        "\n\n/metrics  figures for Prometheus\n/live     200 while the process runs\n\
+         /ready    200 while Clients are served, else 503 and why not\n"
+    );
+    ([TEXT, NOT_CACHED], text)
+}
+
+/// Reading the figures takes locks and looks into `/proc`: not on a thread that serves Clients.
+async fn metrics(State(pages): State<Pages>) -> Response {
+    match tokio::task::spawn_blocking(move || pages.metrics.exposition()).await {
+        Ok(text) => {
+            let kind = (header::CONTENT_TYPE, exposition::CONTENT_TYPE);
+            ([kind, NOT_CACHED], text).into_response()
+        }
+        Err(bug) => {
+            warn!(error = %bug, "metrics could not be collected");
+            (StatusCode::INTERNAL_SERVER_ERROR, [TEXT], "metrics could not be collected\n")
+                .into_response()
+        }
+    }
+}
+
+async fn live() -> impl IntoResponse {
+    ([TEXT, NOT_CACHED], "alive\n")
+}
+
+async fn ready(State(pages): State<Pages>) -> impl IntoResponse {
+    let readiness = pages.health.readiness();
+    let status =
+        if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [TEXT, NOT_CACHED], format!("{readiness}\n"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! What the broker knows about itself: counters, gauges, `/metrics` and the `$SYS` topics.
+//!
+//! [`Counters`] are raised where things happen. Figures that rise and fall belong to the part that owns them: it
+//! registers a [`Source`] and is asked when somebody reads, so nothing is kept twice. The HTTP listener writes
+//! [`Metrics::exposition`], and the broker publishes what [`sys::SysTopics`] makes of a [`Sample`].
+
+pub mod counter;
+pub mod exposition;
+pub mod histogram;
+pub mod process;
+pub mod sys;
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::metrics::counter::{Counter, Counters, DropReason};
+use crate::metrics::exposition::{Exposition, Kind};
+use crate::metrics::histogram::HistogramSample;
+use crate::metrics::process::ProcessSample;
+use crate::store::{Durability, StoreState};
+
+/// A part of the broker that has figures to show.
+pub trait Source: Send + Sync {
+    /// Adds its share to the figures that the whole broker has. Several sources may add to one figure.
+    fn fill(&self, gauges: &mut Gauges);
+
+    /// Writes families of its own, such as one value per bridge. The names of families must be its own, too.
+    #[expect(unused_variables, reason = "most sources have nothing of their own")]
+    fn write(&self, exposition: &mut Exposition) {}
+}
+
+/// Figures that rise and fall.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Gauges {
+    /// Network Connections that listeners hold, also those without a CONNECT yet.
+    pub connections: u64,
+    /// Clients that are connected.
+    pub clients_connected: u64,
+    /// Sessions without Network Connection.
+    pub clients_disconnected: u64,
+    /// Most Clients that were connected at one time.
+    pub clients_maximum: u64,
+    /// Subscriptions, Shared Subscriptions included.
+    pub subscriptions: u64,
+    /// Shared Subscriptions.
+    pub shared_subscriptions: u64,
+    /// Retained Messages.
+    pub retained_messages: u64,
+    /// Bytes of Retained Messages.
+    pub retained_bytes: u64,
+    /// Messages in the queues of all Sessions and groups, in memory and in the store.
+    pub queued_messages: u64,
+    /// Bytes of these messages.
+    pub queued_bytes: u64,
+    /// Messages sent to Clients and not yet acknowledged by them.
+    pub inflight_messages: u64,
+    /// The store; `None` until it is open.
+    pub store: Option<StoreGauges>,
+}
+
+/// Figures of the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoreGauges {
+    /// Whether batches become durable.
+    pub state: StoreState,
+    /// The mode in force for messages without a rule of their own.
+    pub durability: Durability,
+    /// Batches made durable.
+    pub commits: u64,
+    /// Write-and-sync rounds that made them so: one round commits many batches.
+    pub syncs: u64,
+    /// Bytes of batches that wait for their round.
+    pub pending_bytes: u64,
+    /// Bytes of its files; `None` where they are not known.
+    pub disk_bytes: Option<u64>,
+    /// Duration of these rounds.
+    pub sync_seconds: HistogramSample,
+}
+
+/// All figures at one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Sample {
+    /// What rises and falls.
+    pub gauges: Gauges,
+    /// What the operating system knows.
+    pub process: ProcessSample,
+    /// Control Packets received and sent.
+    pub packets: Directions,
+    /// PUBLISH packets received and sent.
+    pub publishes: Directions,
+    /// Payload bytes of PUBLISH packets received and sent.
+    pub publish_bytes: Directions,
+    /// Bytes of MQTT packets received and sent.
+    pub bytes: Directions,
+    /// Messages dropped, for all reasons.
+    pub dropped: u64,
+    /// Sessions expired.
+    pub sessions_expired: u64,
+    /// Network Connections accepted.
+    pub sockets: u64,
+    /// CONNECT packets answered with success.
+    pub connects: u64,
+}
+
+/// A figure for each direction, seen from the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Directions {
+    /// From Clients.
+    pub received: u64,
+    /// To Clients.
+    pub sent: u64,
+}
+
+/// Counters and sources of one broker; clones are the same.
+#[derive(Clone, Default)]
+pub struct Metrics {
+    counters: Counters,
+    sources: Arc<RwLock<Vec<Arc<dyn Source>>>>,
+}
+
+impl Metrics {
+    /// Nothing counted, no sources.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where to count.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Asks this part, too, from now on.
+    pub fn register(&self, source: Arc<dyn Source>) {
+        self.sources.write().push(source);
+    }
+
+    /// Reads everything.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        let directions = |received, sent| Directions {
+            received: self.counters.read(received),
+            sent: self.counters.read(sent),
+        };
+        Sample {
+            gauges: self.gauges(),
+            process: ProcessSample::read(),
+            packets: directions(Counter::PacketsReceived, Counter::PacketsSent),
+            publishes: directions(Counter::PublishReceived, Counter::PublishSent),
+            publish_bytes: directions(Counter::PublishBytesReceived, Counter::PublishBytesSent),
+            bytes: directions(Counter::BytesReceived, Counter::BytesSent),
+            dropped: self.counters.read_all_dropped(),
+            sessions_expired: self.counters.read(Counter::SessionsExpired),
+            sockets: self.counters.read(Counter::ConnectionsAccepted),
+            connects: self.counters.read(Counter::ConnectsNew)
+                + self.counters.read(Counter::ConnectsResumed),
+        }
+    }
+
+    /// The text for Prometheus.
+    #[must_use]
+    pub fn exposition(&self) -> String {
+        let mut exposition = Exposition::default();
+        let build = "Version of the broker, always 1.";
+        exposition.family("petrel_build_info", Kind::Gauge, build);
+        exposition.value("petrel_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        write_counters(&self.counters, &mut exposition);
+        let gauges = self.gauges();
+        write_gauges(&gauges, &mut exposition);
+        if let Some(store) = &gauges.store {
+            write_store(store, &mut exposition);
+        }
+        ProcessSample::read().write(&mut exposition);
+        for source in self.sources() {
+            source.write(&mut exposition);
+        }
+        exposition.into_text()
+    }
+
+    fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges::default();
+        for source in self.sources() {
+            source.fill(&mut gauges);
+        }
+        gauges
+    }
+
+    /// A copy, so that no lock is held while sources take their own.
+    fn sources(&self) -> Vec<Arc<dyn Source>> {
+        self.sources.read().clone()
+    }
+}
+
+fn write_counters(counters: &Counters, exposition: &mut Exposition) {
+    let mut previous = "";
+    for counter in Counter::ALL {
+        let description = counter.description();
+        if description.family != previous {
+            exposition.family(description.family, Kind::Counter, description.help);
+            previous = description.family;
+        }
+        let value = counters.read(*counter);
+        exposition.value(description.family, description.label.as_slice(), value);
+    }
+    let name = "petrel_messages_dropped_total";
+    exposition.family(name, Kind::Counter, "Messages that did not reach a recipient, by reason.");
+    for reason in DropReason::ALL {
+        let value = counters.read_dropped(*reason);
+        exposition.value(name, &[("reason", reason.name())], value);
+    }
+}
+
+fn write_gauges(gauges: &Gauges, exposition: &mut Exposition) {
+    let rows = [
+        ("petrel_connections", "Network Connections held by listeners.", gauges.connections),
+        ("petrel_clients_connected", "Clients that are connected.", gauges.clients_connected),
+        (
+            "petrel_clients_disconnected",
+            "Sessions without Network Connection.",
+            gauges.clients_disconnected,
+        ),
+        ("petrel_clients_connected_peak", "Most Clients at one time.", gauges.clients_maximum),
+        ("petrel_subscriptions", "Subscriptions, shared ones included.", gauges.subscriptions),
+        ("petrel_shared_subscriptions", "Shared Subscriptions.", gauges.shared_subscriptions),
+        ("petrel_retained_messages", "Retained Messages.", gauges.retained_messages),
+        ("petrel_retained_bytes", "Bytes of Retained Messages.", gauges.retained_bytes),
+        (
+            "petrel_queued_messages",
+            "Messages queued for Sessions, in memory and in the store.",
+            gauges.queued_messages,
+        ),
+        ("petrel_queued_bytes", "Bytes of queued messages.", gauges.queued_bytes),
+        (
+            "petrel_inflight_messages",
+            "Messages sent and not yet acknowledged.",
+            gauges.inflight_messages,
+        ),
+    ];
+    for (name, help, value) in rows {
+        exposition.single(name, Kind::Gauge, help, value);
+    }
+}
+
+fn write_store(store: &StoreGauges, exposition: &mut Exposition) {
+    let name = "petrel_store_state";
+    exposition.family(name, Kind::Gauge, "State of the store: 1 for the one it is in.");
+    for state in [StoreState::Available, StoreState::Full, StoreState::Failed] {
+        let value = u8::from(store.state == state);
+        exposition.value(name, &[("state", store_state_name(state))], value);
+    }
+    let name = "petrel_store_durability";
+    exposition.family(name, Kind::Gauge, "Durability mode: 1 for the one in force.");
+    for mode in [Durability::Memory, Durability::Os, Durability::Fsync] {
+        let value = u8::from(store.durability == mode);
+        exposition.value(name, &[("mode", durability_name(mode))], value);
+    }
+    let commits = "Batches of changes made durable.";
+    exposition.single("petrel_store_commits_total", Kind::Counter, commits, store.commits);
+    let syncs = "Rounds of write and sync; one makes many batches durable.";
+    exposition.single("petrel_store_syncs_total", Kind::Counter, syncs, store.syncs);
+    let pending = "Bytes of changes that wait to become durable.";
+    exposition.single("petrel_store_pending_bytes", Kind::Gauge, pending, store.pending_bytes);
+    if let Some(bytes) = store.disk_bytes {
+        let help = "Bytes of the store's files.";
+        exposition.single("petrel_store_disk_bytes", Kind::Gauge, help, bytes);
+    }
+    let help = "Duration of a round of write and sync.";
+    exposition.histogram("petrel_store_sync_seconds", help, &store.sync_seconds);
+}
+
+/// The state's name in metrics and health texts.
+#[must_use]
+pub const fn store_state_name(state: StoreState) -> &'static str {
+    match state {
+        StoreState::Available => "available",
+        StoreState::Full => "full",
+        StoreState::Failed => "failed",
+    }
+}
+
+/// The mode's name, as in the configuration.
+#[must_use]
+pub const fn durability_name(mode: Durability) -> &'static str {
+    match mode {
+        Durability::Memory => "memory",
+        Durability::Os => "os",
+        Durability::Fsync => "fsync",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,438 @@
+//! Taking Network Connections in.
+//!
+//! One task per listener accepts and does nothing else: every Network Connection is a task of its own from the first
+//! byte on, so a slow handshake holds nobody up. The loop survives whatever `accept` answers; out of file descriptors
+//! it uses a spare one to turn Clients away rather than to let them wait for an answer that does not come.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, error, info, warn};
+
+use crate::auth::Peer;
+use crate::config::settings::{ListenAddress, ListenerSettings, Transport};
+use crate::metrics::counter::{Counter, Counters};
+use crate::metrics::exposition::{Exposition, Kind};
+use crate::metrics::{Gauges, Metrics, Source};
+use crate::net::establish::{Establishment, serve_established};
+use crate::net::listener::{BoundListener, ListenAddressText, ListenError, ListeningSocket};
+use crate::net::shutdown::{Shutdown, Stage};
+use crate::net::tls::{TlsAcceptor, TlsError};
+
+/// Serves MQTT on byte streams.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// Serves one Network Connection until it ends. Observes the shutdown itself; at [`Stage::Stop`] the future is
+    /// dropped wherever it stands. The size of the future is what an idle connection costs.
+    fn handle<S>(self, stream: S, peer: Peer) -> impl Future<Output = ()> + Send + 'static
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+}
+
+/// Limits that all listeners share.
+#[derive(Debug, Clone, Copy)]
+pub struct AcceptLimits {
+    /// Network Connections at a time; more are closed at once.
+    pub max_connections: usize,
+    /// For PROXY header, TLS and WebSocket handshake together.
+    pub connect_timeout: Duration,
+}
+
+/// All listeners of the broker, bound.
+pub struct Listeners {
+    bound: Vec<(BoundListener, Arc<Room>)>,
+    limits: AcceptLimits,
+    room: Arc<Room>,
+    counters: Counters,
+}
+
+impl Listeners {
+    /// Binds all of them; the first that fails releases the others again. Must be called in a Tokio runtime.
+    pub fn bind(
+        settings: &[ListenerSettings],
+        limits: AcceptLimits,
+        metrics: &Metrics,
+    ) -> Result<Self, ListenError> {
+        let mut bound = Vec::new();
+        for one in settings {
+            let room = Arc::new(Room::new(one.max_connections));
+            bound.push((BoundListener::bind(one)?, room));
+        }
+        let room = Arc::new(Room::new(limits.max_connections));
+        let names = bound
+            .iter()
+            .map(|(listener, room)| (listener.settings.rules.name.clone(), Arc::clone(room)));
+        metrics.register(Arc::new(Rooms { all: Arc::clone(&room), each: names.collect() }));
+        Ok(Self { bound, limits, room, counters: metrics.counters().clone() })
+    }
+
+    /// What listens where, in the order of the settings.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<ListenAddress> {
+        self.bound.iter().map(|(listener, _)| listener.address.clone()).collect()
+    }
+
+    /// Name and address of each, and what it speaks, for people.
+    #[must_use]
+    pub fn descriptions(&self) -> Vec<String> {
+        self.bound.iter().map(|(listener, _)| describe(listener)).collect()
+    }
+
+    /// What reloads certificates while the listeners run.
+    #[must_use]
+    pub fn certificates(&self) -> Certificates {
+        let with_tls = self.bound.iter().filter_map(|(listener, _)| {
+            let tls = listener.tls.clone()?;
+            Some((listener.settings.rules.name.clone(), tls))
+        });
+        Certificates { acceptors: with_tls.collect() }
+    }
+
+    /// Accepts until draining begins, then closes the listening sockets and waits for the Network Connections: until
+    /// the last has ended, or [`Stage::Stop`] ends them.
+    pub async fn run<H: Handler>(self, handler: H, shutdown: Shutdown) {
+        let mut loops = JoinSet::new();
+        for (listener, room) in self.bound {
+            info!(
+                listener = listener.settings.rules.name,
+                address = %ListenAddressText(listener.address.clone()),
+                "listening"
+            );
+            let establishment = Establishment {
+                tls: listener.tls,
+                transport: listener.settings.transport,
+                proxy_protocol: listener.settings.proxy_protocol,
+                timeout: self.limits.connect_timeout,
+                counters: self.counters.clone(),
+            };
+            let intake = Intake {
+                peer: Peer {
+                    address: None,
+                    listener: Arc::clone(&listener.settings.rules),
+                    certificate_name: None,
+                },
+                establishment: Arc::new(establishment),
+                rooms: [room, Arc::clone(&self.room)],
+                counters: self.counters.clone(),
+                handler: handler.clone(),
+                connections: JoinSet::new(),
+                full: Throttle::default(),
+                failed: Throttle::default(),
+                spare: File::open("/dev/null").ok(),
+            };
+            loops.spawn(intake.run(listener.socket, shutdown.clone()));
+        }
+        while let Some(ended) = loops.join_next().await {
+            if let Err(bug) = ended {
+                error!(error = %bug, "an accept loop ended in a bug");
+            }
+        }
+    }
+}
+
+fn describe(listener: &BoundListener) -> String {
+    let settings = &listener.settings;
+    let tls = if listener.tls.is_some() { " over TLS" } else { "" };
+    let (transport, path) = match &settings.transport {
+        Transport::Mqtt => ("MQTT", ""),
+        Transport::WebSocket { path, .. } => ("MQTT in WebSocket", path.as_str()),
+    };
+    let proxy = if settings.proxy_protocol { ", PROXY protocol" } else { "" };
+    let address = ListenAddressText(listener.address.clone());
+    format!("{}: {transport}{tls} on {address}{path}{proxy}", settings.rules.name)
+}
+
+/// Reloads the certificates of running listeners.
+#[derive(Clone)]
+pub struct Certificates {
+    acceptors: Vec<(String, TlsAcceptor)>,
+}
+
+impl Certificates {
+    /// Reads every file again. A listener whose files are bad keeps what it has. Connections are not disturbed. Blocks
+    /// for the disk. Returns the listeners that failed.
+    #[must_use]
+    pub fn reload(&self) -> Vec<(String, TlsError)> {
+        let failed = self.acceptors.iter().filter_map(|(name, acceptor)| {
+            acceptor.reload().err().map(|error| (name.clone(), error))
+        });
+        failed.collect()
+    }
+}
+
+/// Counts Network Connections against a limit.
+#[derive(Debug)]
+struct Room {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Room {
+    fn new(max: usize) -> Self {
+        Self { used: AtomicUsize::new(0), max }
+    }
+
+    fn enter(self: &Arc<Self>) -> Option<Place> {
+        // Relaxed: the number guards nothing but itself.
+        if self.used.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.used.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Place { room: Arc::clone(self) })
+    }
+
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed) as u64
+    }
+}
+
+/// A place in a [`Room`], given back on drop.
+struct Place {
+    room: Arc<Room>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.room.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Rooms {
+    all: Arc<Room>,
+    each: Vec<(String, Arc<Room>)>,
+}
+
+impl Source for Rooms {
+    fn fill(&self, gauges: &mut Gauges) {
+        gauges.connections += self.all.used();
+    }
+
+    fn write(&self, exposition: &mut Exposition) {
+        let name = "petrel_listener_connections";
+        exposition.family(name, Kind::Gauge, "Network Connections of each listener.");
+        for (listener, room) in &self.each {
+            exposition.value(name, &[("listener", listener)], room.used());
+        }
+    }
+}
+
+/// A socket that was accepted.
+pub(crate) enum Accepted {
+    /// TCP.
+    Tcp(TcpStream, SocketAddr),
+    /// Unix.
+    Unix(UnixStream),
+}
+
+impl ListeningSocket {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.accept().await.map(|(stream, address)| Accepted::Tcp(stream, address))
+            }
+            Self::Unix(listener, _file) => {
+                listener.accept().await.map(|(stream, _unnamed)| Accepted::Unix(stream))
+            }
+        }
+    }
+}
+
+/// The accept loop of one listener, and the connections it took in.
+struct Intake<H> {
+    /// What a connection knows before anything was read from it.
+    peer: Peer,
+    establishment: Arc<Establishment>,
+    /// Of the listener and of the broker.
+    rooms: [Arc<Room>; 2],
+    counters: Counters,
+    handler: H,
+    connections: JoinSet<()>,
+    full: Throttle,
+    failed: Throttle,
+    /// A descriptor to give up when there is no other.
+    spare: Option<File>,
+}
+
+impl<H: Handler> Intake<H> {
+    async fn run(mut self, socket: ListeningSocket, mut shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.draining() => break,
+                Some(ended) = self.connections.join_next() => self.handle_end(ended),
+                accepted = socket.accept() => match accepted {
+                    Ok(accepted) => self.admit(accepted),
+                    Err(error) => self.handle_error(&error, &socket).await,
+                },
+            }
+        }
+        // New Clients are refused from now on, so that they turn to another broker.
+        drop(socket);
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.connections.join_next() => match ended {
+                    Some(ended) => self.handle_end(ended),
+                    None => return,
+                },
+                () = shutdown.reached(Stage::Stop) => break,
+            }
+        }
+        let count = self.connections.len();
+        warn!(listener = self.peer.listener.name, count, "connections dropped at the end");
+        self.connections.shutdown().await;
+    }
+
+    fn admit(&mut self, accepted: Accepted) {
+        let [listener, broker] = &self.rooms;
+        let (place, counter, limit) = match (listener.enter(), broker.enter()) {
+            (Some(first), Some(second)) => {
+                self.counters.add(Counter::ConnectionsAccepted, 1);
+                return self.spawn(accepted, [first, second]);
+            }
+            (None, second) => (second, Counter::TurnedAwayListenerFull, listener.max),
+            (first, None) => (first, Counter::TurnedAwayBrokerFull, broker.max),
+        };
+        drop(place);
+        drop(accepted);
+        self.counters.add(counter, 1);
+        if let Some(count) = self.full.permit() {
+            let reason = counter.description().label.map_or("", |(_, value)| value);
+            let listener = &self.peer.listener.name;
+            warn!(listener, limit, reason, count, "too many connections, turned away");
+        }
+    }
+
+    fn spawn(&mut self, accepted: Accepted, places: [Place; 2]) {
+        let mut peer = self.peer.clone();
+        match accepted {
+            Accepted::Tcp(stream, address) => {
+                // IPv4 Clients of a dual-stack socket have mapped addresses.
+                peer.address = Some(SocketAddr::new(address.ip().to_canonical(), address.port()));
+                self.spawn_on(stream, peer, places);
+            }
+            Accepted::Unix(stream) => self.spawn_on(stream, peer, places),
+        }
+    }
+
+    /// Each shape of connection is a future of its own type, so an idle plain one does not pay for the size of the
+    /// others; and `map` adds no second room for the arguments, as an `async` block around the handler's future would.
+    fn spawn_on<S>(&mut self, stream: S, peer: Peer, places: [Place; 2])
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let leave = move |()| drop(places);
+        let handler = self.handler.clone();
+        if self.establishment.is_direct() {
+            self.connections.spawn(handler.handle(stream, peer).map(leave));
+        } else {
+            let establishment = Arc::clone(&self.establishment);
+            let served = serve_established(establishment, handler, stream, peer);
+            self.connections.spawn(Box::pin(served).map(leave));
+        }
+    }
+
+    fn handle_end(&self, ended: Result<(), tokio::task::JoinError>) {
+        if let Err(bug) = ended
+            && bug.is_panic()
+        {
+            self.counters.add(Counter::TaskPanics, 1);
+            error!(listener = self.peer.listener.name, error = %bug, "a connection ended in a bug");
+        }
+    }
+
+    async fn handle_error(&mut self, error: &io::Error, socket: &ListeningSocket) {
+        self.counters.add(Counter::AcceptErrors, 1);
+        let listener = &self.peer.listener.name;
+        let severity = severity(error);
+        if severity == Severity::OneClient {
+            debug!(listener, %error, "a client left before it was accepted");
+            return;
+        }
+        if let Some(count) = self.failed.permit() {
+            warn!(listener, %error, count, "connections cannot be accepted");
+        }
+        if severity == Severity::NoDescriptor {
+            self.turn_away(socket);
+        }
+        sleep(PAUSE).await;
+    }
+
+    /// Closes the spare descriptor, accepts with it, closes what was accepted, and so on; then takes a spare again.
+    fn turn_away(&mut self, socket: &ListeningSocket) {
+        if self.spare.take().is_some() {
+            for _ in 0..MAX_TURNED_AWAY {
+                let Some(Ok(accepted)) = socket.accept().now_or_never() else { break };
+                drop(accepted);
+                self.counters.add(Counter::TurnedAwayNoDescriptor, 1);
+            }
+        }
+        self.spare = File::open("/dev/null").ok();
+    }
+}
+
+/// After an error that will not pass by itself, the loop waits this long.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Turned away at one go, before the loop looks at the shutdown again.
+const MAX_TURNED_AWAY: usize = 256;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Severity {
+    /// One Client went away, or its network did: accept the next.
+    OneClient,
+    /// No file descriptor is left for it.
+    NoDescriptor,
+    /// Something that will last for a moment.
+    Lasting,
+}
+
+/// `accept` also reports errors that the network had for the connection accepted: see its manual page.
+fn severity(error: &io::Error) -> Severity {
+    use rustix::io::Errno;
+    let Some(code) = error.raw_os_error() else { return Severity::Lasting };
+    match Errno::from_raw_os_error(code) {
+        Errno::CONNABORTED
+        | Errno::INTR
+        | Errno::PERM
+        | Errno::PROTO
+        | Errno::NOPROTOOPT
+        | Errno::NETDOWN
+        | Errno::NETUNREACH
+        | Errno::HOSTDOWN
+        | Errno::HOSTUNREACH
+        | Errno::NONET => Severity::OneClient,
+        Errno::MFILE | Errno::NFILE => Severity::NoDescriptor,
+        _ => Severity::Lasting,
+    }
+}
+
+/// Lets a message through every ten seconds, and counts what it held back.
+#[derive(Debug, Default)]
+struct Throttle {
+    last: Option<Instant>,
+    held_back: u64,
+}
+
+impl Throttle {
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    /// How many events the message stands for, if it may be written now.
+    fn permit(&mut self) -> Option<u64> {
+        self.held_back += 1;
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now.duration_since(last) < Self::INTERVAL) {
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.held_back))
+    }
+}

@@ -1,0 +1,447 @@
+//! The loop of one Network Connection: moves bytes between a stream and the core, carries out what
+//! the core may not wait for, and keeps its time.
+//!
+//! The future is written by hand rather than as `async` code, because a connection at rest should
+//! cost little memory and a busy one should do much per wake-up: it reads, handles a whole buffer,
+//! and writes what came of it, in one poll. Buffers for reading and for effects belong to the
+//! thread, not to the connection.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep};
+use tracing::debug;
+
+use crate::auth::Peer;
+use crate::broker::Broker;
+use crate::broker::connection::{Authenticated, ClientConnection, CloseReason, Exchanged, Request};
+use crate::metrics::counter::{Counter, Counters};
+use crate::net::accept::Handler;
+use crate::net::lingering::close_gracefully;
+use crate::net::shutdown::Shutdown;
+use crate::net::tally::{self, Stage};
+use crate::packet::reason_code::ReasonCode;
+use crate::session::effects::Effects;
+use crate::session::message::Timestamp;
+use crate::session::outbox::Outbox;
+use crate::session::queue::PageRequest;
+use crate::store::StoredEntry;
+use crate::store::clock::BrokerClock;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Reads handled in one poll before others get their turn.
+const READS_PER_POLL: usize = 8;
+/// Slices of one vectored write.
+const SLICES: usize = 32;
+/// Messages of one page of a queue.
+const PAGE_MESSAGES: usize = 1024;
+/// Bytes of one page of a queue.
+const PAGE_BYTES: usize = 256 * 1024;
+/// Pause before a page that could not be read is asked for again.
+const PAGE_RETRY: Duration = Duration::from_secs(1);
+/// How long, and over how many bytes, a Client may take to notice that it was sent away.
+const LINGER_TIME: Duration = Duration::from_secs(3);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        input: vec![0; READ_BYTES].into_boxed_slice(),
+        effects: Effects::new(),
+    });
+}
+
+/// What every poll needs and no connection keeps.
+struct Scratch {
+    input: Box<[u8]>,
+    effects: Effects,
+}
+
+/// Serves MQTT connections for one broker.
+#[derive(Clone)]
+pub struct MqttHandler {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    broker: Arc<Broker>,
+    clock: BrokerClock,
+    counters: Counters,
+    shutdown: Shutdown,
+}
+
+impl MqttHandler {
+    /// A handler whose connections belong to `broker`.
+    #[must_use]
+    pub fn new(
+        broker: Arc<Broker>,
+        clock: BrokerClock,
+        counters: Counters,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self { shared: Arc::new(Shared { broker, clock, counters, shutdown }) }
+    }
+}
+
+impl Handler for MqttHandler {
+    // Not an `async fn`: its future would keep room for the arguments beside the driver.
+    fn handle<S>(self, stream: S, peer: Peer) -> impl Future<Output = ()> + Send + 'static
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut driver = Driver::new(stream, self.shared, peer);
+        async move {
+            let ending = (&mut driver).await;
+            driver.finish(&ending);
+            if matches!(ending, Ending::Closing) {
+                let stream = &mut driver.stream;
+                // Behind a pointer: every connection would have room for this farewell.
+                Box::pin(close_gracefully(stream, LINGER_TIME, LINGER_BYTES)).await;
+            }
+        }
+    }
+}
+
+/// How the loop ended.
+enum Ending {
+    /// We close, and the Client is to see the last packet.
+    Closing,
+    /// The Client closed its side.
+    Closed,
+    /// The stream failed.
+    Failed(io::Error),
+}
+
+/// The state of the loop.
+struct Driver<S> {
+    stream: S,
+    connection: ClientConnection,
+    shared: Arc<Shared>,
+    peer_address: Option<std::net::SocketAddr>,
+    /// Bytes received and not handled yet; without memory when there are none.
+    unhandled: Vec<u8>,
+    needs_more: bool,
+    writing: Outbox,
+    written: usize,
+    needs_flush: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+    timer_at: Timestamp,
+    job: Option<JoinHandle<JobResult>>,
+    /// Watched until the Client is connected; afterwards its Session is told.
+    draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// What a job brings back.
+enum JobResult {
+    Authenticated(Authenticated),
+    Exchanged(Exchanged),
+    Page(PageRequest, Option<Vec<StoredEntry>>, bool),
+}
+
+impl<S> Drop for Driver<S> {
+    /// A connection that is dropped in the middle (the broker stops, or a bug) still lets its
+    /// Session go.
+    fn drop(&mut self) {
+        let now = self.shared.clock.now();
+        let mut effects = Effects::new();
+        self.connection.handle_closed(now, &mut effects);
+        tally::count(&self.shared.counters, &mut effects.tally);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    fn new(stream: S, shared: Arc<Shared>, peer: Peer) -> Self {
+        let now = shared.clock.now();
+        let peer_address = peer.address;
+        let mut shutdown = shared.shutdown.clone();
+        let connection = ClientConnection::new(Arc::clone(&shared.broker), peer, now);
+        Self {
+            stream,
+            connection,
+            shared,
+            peer_address,
+            unhandled: Vec::new(),
+            needs_more: true,
+            writing: Outbox::default(),
+            written: 0,
+            needs_flush: false,
+            timer: None,
+            timer_at: Timestamp(0),
+            job: None,
+            draining: Some(Box::pin(async move { shutdown.draining().await })),
+        }
+    }
+
+    fn poll_once(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<Ending> {
+        let now = self.shared.clock.now();
+        if self.draining.as_mut().is_some_and(|draining| draining.as_mut().poll(cx).is_ready()) {
+            self.draining = None;
+            self.connection.close(CloseReason::ShuttingDown);
+        }
+        for _ in 0..READS_PER_POLL {
+            self.connection.handle_wake(now, &mut scratch.effects);
+            self.poll_timer(now, cx);
+            if self.poll_jobs(now, &mut scratch.effects, cx) {
+                continue;
+            }
+            let is_written = match self.poll_write(cx) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Ending::Failed(error)),
+                Poll::Pending => false,
+            };
+            if self.connection.closing().is_some() {
+                // Nothing more is read; the rest is written, for as long as that takes at most.
+                return match is_written || self.is_overdue(now) {
+                    true => Poll::Ready(Ending::Closing),
+                    false => Poll::Pending,
+                };
+            }
+            if self.connection.watch_throttle(now, cx.waker()) {
+                continue;
+            }
+            match ready!(self.poll_input(now, scratch, cx)) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(Ending::Closed),
+                Err(error) => return Poll::Ready(Ending::Failed(error)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads and handles one buffer. `false` is the end of the stream.
+    fn poll_input(
+        &mut self,
+        now: Timestamp,
+        scratch: &mut Scratch,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        if !self.connection.is_reading() {
+            return Poll::Pending;
+        }
+        if !self.unhandled.is_empty() && !self.needs_more {
+            self.handle_unhandled(now, &mut scratch.effects);
+            return Poll::Ready(Ok(true));
+        }
+        let mut buffer = ReadBuf::new(&mut scratch.input);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        let input = buffer.filled();
+        if input.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        if self.unhandled.is_empty() {
+            let consumed = self.connection.handle_bytes(input, now, &mut scratch.effects);
+            let rest = input.get(consumed..).unwrap_or_default();
+            if !rest.is_empty() {
+                self.unhandled.extend_from_slice(rest);
+                self.needs_more = self.connection.is_reading();
+            }
+            return Poll::Ready(Ok(true));
+        }
+        self.unhandled.extend_from_slice(input);
+        self.handle_unhandled(now, &mut scratch.effects);
+        Poll::Ready(Ok(true))
+    }
+
+    fn handle_unhandled(&mut self, now: Timestamp, effects: &mut Effects) {
+        let consumed = self.connection.handle_bytes(&self.unhandled, now, effects);
+        self.unhandled.drain(..consumed);
+        // Stopped although it may read: the packet at the front is not complete.
+        self.needs_more = self.connection.is_reading();
+        if self.unhandled.is_empty() {
+            self.unhandled = Vec::new();
+        }
+    }
+
+    /// Writes all there is. `Pending` if the stream takes no more; then it wakes the task.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while self.written < self.writing.bytes() {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let filled = self.writing.slices(self.written, &mut slices);
+                let slices = slices.get(..filled).unwrap_or_default();
+                let stream = Pin::new(&mut self.stream);
+                let count = match slices {
+                    [single] => ready!(stream.poll_write(cx, single))?,
+                    many => ready!(stream.poll_write_vectored(cx, many))?,
+                };
+                if count == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.written += count;
+                self.needs_flush = true;
+                self.shared.counters.add(Counter::BytesSent, count as u64);
+            }
+            self.written = 0;
+            self.writing.discard();
+            let has_output = self.connection.take_output(&mut self.writing, cx.waker());
+            if !self.writing.is_empty() {
+                continue;
+            }
+            if self.needs_flush {
+                ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+                self.needs_flush = false;
+            }
+            if has_output {
+                // Signalled without bytes: the loop has to look again.
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Ready(Ok(()));
+        }
+    }
+
+    /// Arms the timer for the next deadline, and acts on one that has passed. A deadline that moves
+    /// away is looked at only when the timer fires: packets do not touch it.
+    fn poll_timer(&mut self, now: Timestamp, cx: &mut Context<'_>) {
+        if self.connection.is_connected() {
+            self.draining = None;
+        }
+        let Some(next) = self.connection.next_timeout() else { return };
+        if next <= now {
+            self.connection.handle_timeout(now);
+        }
+        let Some(next) = self.connection.next_timeout() else { return };
+        let must_arm = self.timer.is_none() || next < self.timer_at || self.timer_at <= now;
+        if must_arm {
+            let wait = next.since(now).max(Duration::from_millis(1));
+            let at = Instant::now() + wait;
+            self.timer_at = now.plus(wait);
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(at),
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
+            }
+        }
+        if let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn is_overdue(&self, now: Timestamp) -> bool {
+        self.connection.next_timeout().is_some_and(|at| at.plus(LINGER_TIME) <= now)
+    }
+
+    /// Starts what may block, one thing at a time.
+    fn start_job(&mut self) {
+        if self.job.is_some() {
+            return;
+        }
+        let Some(request) = self.connection.poll_request() else { return };
+        let shared = Arc::clone(&self.shared);
+        self.job = Some(match request {
+            Request::Authenticate(credentials) => tokio::task::spawn_blocking(move || {
+                let authority = shared.broker.authority();
+                JobResult::Authenticated(authority.authenticate(&credentials))
+            }),
+            Request::Exchange(mut exchange, data) => tokio::task::spawn_blocking(move || {
+                let step = exchange.step(&data);
+                JobResult::Exchanged((exchange, step))
+            }),
+            Request::Page(request) => tokio::spawn(read_page(shared, request)),
+        });
+    }
+
+    /// Starts the next job if none runs, and takes in the result of one that is done; then there is
+    /// more to look at. A job that was started must be polled, or nobody would be woken by its end.
+    fn poll_jobs(&mut self, now: Timestamp, effects: &mut Effects, cx: &mut Context<'_>) -> bool {
+        self.start_job();
+        let Some(job) = &mut self.job else { return false };
+        let Poll::Ready(result) = Pin::new(job).poll(cx) else { return false };
+        self.job = None;
+        match result {
+            Ok(JobResult::Authenticated(result)) => {
+                self.connection.handle_authenticated(result, now, effects);
+            }
+            Ok(JobResult::Exchanged(exchanged)) => {
+                self.connection.handle_exchange(exchanged, now, effects);
+            }
+            Ok(JobResult::Page(request, page, full)) => {
+                self.connection.handle_page(request, page, full, now, effects);
+            }
+            Err(_panicked) => {
+                let refused = Err(ReasonCode::ServerUnavailable);
+                self.connection.handle_authenticated(refused, now, effects);
+            }
+        }
+        effects.wake();
+        true
+    }
+
+    fn finish(&mut self, ending: &Ending) {
+        let now = self.shared.clock.now();
+        let mut effects = Effects::new();
+        let client_id = self.connection.session().map(|session| Arc::clone(session.client_id()));
+        let stage = match client_id {
+            Some(_) => Stage::Connected,
+            None => Stage::Connecting,
+        };
+        let client_id = client_id.as_deref().unwrap_or_default();
+        let address = self.peer_address;
+        let cause = match (ending, self.connection.closing()) {
+            (_, Some(reason)) => {
+                debug!(client_id, ?address, %reason, "network connection closed");
+                tally::counter_of_close(reason, stage)
+            }
+            (Ending::Failed(error), None) => {
+                debug!(client_id, ?address, %error, "network connection failed");
+                tally::counter_of_loss(stage)
+            }
+            (Ending::Closing | Ending::Closed, None) => {
+                debug!(client_id, ?address, "network connection ended without DISCONNECT");
+                tally::counter_of_loss(stage)
+            }
+        };
+        self.shared.counters.add(cause, 1);
+        self.connection.handle_closed(now, &mut effects);
+        tally::count(&self.shared.counters, &mut effects.tally);
+        self.unhandled = Vec::new();
+        self.timer = None;
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = Ending;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let result = self.poll_once(scratch, cx);
+            tally::count(&self.shared.counters, &mut scratch.effects.tally);
+            result
+        })
+    }
+}
+
+async fn read_page(shared: Arc<Shared>, request: PageRequest) -> JobResult {
+    let store = Arc::clone(shared.broker.store());
+    let PageRequest { session, from, to } = request;
+    let read = move || store.read_queue(session, from, to, PAGE_MESSAGES, PAGE_BYTES);
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(page)) => {
+            let is_full = is_full(&page);
+            JobResult::Page(request, Some(page), is_full)
+        }
+        Ok(Err(error)) => {
+            tracing::error!(session = session.0, %error, "a queue cannot be read; trying again");
+            tokio::time::sleep(PAGE_RETRY).await;
+            JobResult::Page(request, None, false)
+        }
+        Err(_stopped) => JobResult::Page(request, None, false),
+    }
+}
+
+/// Whether a page ended at its limit rather than at the end of the queue.
+fn is_full(page: &[StoredEntry]) -> bool {
+    let bytes = page.iter().map(|entry| match entry {
+        StoredEntry::Message(entry) => entry.message.size_bytes(),
+        StoredEntry::Released(_) => 0,
+    });
+    page.len() >= PAGE_MESSAGES || bytes.sum::<usize>() >= PAGE_BYTES
+}

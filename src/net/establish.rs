@@ -1,0 +1,132 @@
+//! From an accepted socket to a stream of MQTT bytes: PROXY header, TLS, WebSocket, each where the listener says so.
+//!
+//! One deadline covers all of it, so a Client cannot add up the time limits of each. What fails here has not spoken
+//! MQTT yet: it is counted, logged at debug level and closed.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+use tracing::debug;
+
+use crate::auth::Peer;
+use crate::config::settings::Transport;
+use crate::metrics::counter::{Counter, Counters};
+use crate::net::accept::Handler;
+use crate::net::proxy_protocol::{self, HeaderError};
+use crate::net::tls::TlsAcceptor;
+use crate::net::websocket::{self, HandshakeError, WebSocketStream};
+
+/// What lies between the socket and MQTT on one listener.
+pub(crate) struct Establishment {
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) transport: Transport,
+    pub(crate) proxy_protocol: bool,
+    pub(crate) timeout: Duration,
+    pub(crate) counters: Counters,
+}
+
+/// Any stream, for the kinds of connection that are too rare to be compiled for each kind of socket.
+pub trait AnyStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> AnyStream for S {}
+
+/// A stream of MQTT bytes. What is large stands behind a pointer: the task of a connection moves it once.
+enum Established<S> {
+    Plain(S),
+    Tls(Box<TlsStream<S>>),
+    WebSocket(WebSocketStream<Box<dyn AnyStream>>),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum EstablishError {
+    #[error("PROXY protocol: {0}")]
+    ProxyHeader(#[from] HeaderError),
+    #[error("TLS handshake: {0}")]
+    Tls(io::Error),
+    #[error("WebSocket handshake: {0}")]
+    WebSocket(#[from] HandshakeError),
+    #[error("not established in time")]
+    Timeout,
+}
+
+impl EstablishError {
+    const fn counter(&self) -> Counter {
+        match self {
+            Self::ProxyHeader(_) => Counter::TurnedAwayProxyHeader,
+            Self::Tls(_) => Counter::TurnedAwayTls,
+            Self::WebSocket(_) => Counter::TurnedAwayWebSocket,
+            Self::Timeout => Counter::TurnedAwayTimeout,
+        }
+    }
+}
+
+impl Establishment {
+    /// Nothing lies between: the socket is the stream.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.tls.is_none() && self.transport == Transport::Mqtt && !self.proxy_protocol
+    }
+
+    async fn establish<S>(
+        &self,
+        mut socket: S,
+        peer: &mut Peer,
+    ) -> Result<Established<S>, EstablishError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if self.proxy_protocol
+            && let Some(address) = proxy_protocol::read_header(&mut socket).await?
+        {
+            peer.address = Some(address);
+        }
+        let Some(tls) = &self.tls else {
+            return match &self.transport {
+                Transport::Mqtt => Ok(Established::Plain(socket)),
+                Transport::WebSocket { path, origins } => {
+                    let boxed: Box<dyn AnyStream> = Box::new(socket);
+                    Ok(Established::WebSocket(websocket::accept(boxed, path, origins).await?))
+                }
+            };
+        };
+        let stream = tls.accept(socket).await.map_err(EstablishError::Tls)?;
+        peer.certificate_name = tls.client_name(&stream);
+        match &self.transport {
+            Transport::Mqtt => Ok(Established::Tls(Box::new(stream))),
+            Transport::WebSocket { path, origins } => {
+                let boxed: Box<dyn AnyStream> = Box::new(stream);
+                Ok(Established::WebSocket(websocket::accept(boxed, path, origins).await?))
+            }
+        }
+    }
+}
+
+/// Establishes and serves one Network Connection. The handshakes stand behind a pointer, so that their memory is given
+/// back when they are over.
+pub(crate) async fn serve_established<H, S>(
+    establishment: Arc<Establishment>,
+    handler: H,
+    socket: S,
+    mut peer: Peer,
+) where
+    H: Handler,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let established = {
+        let work = Box::pin(establishment.establish(socket, &mut peer));
+        timeout(establishment.timeout, work).await.unwrap_or(Err(EstablishError::Timeout))
+    };
+    match established {
+        Ok(Established::Plain(stream)) => Box::pin(handler.handle(stream, peer)).await,
+        Ok(Established::Tls(stream)) => Box::pin(handler.handle(stream, peer)).await,
+        Ok(Established::WebSocket(stream)) => Box::pin(handler.handle(stream, peer)).await,
+        Err(error) => {
+            establishment.counters.add(error.counter(), 1);
+            let listener = &peer.listener.name;
+            debug!(listener, address = ?peer.address, %error, "connection not established");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The shell: everything between a socket and the core.
+//!
+//! [`listener`] binds, [`accept`] takes Network Connections in, [`establish`] speaks what lies between the socket and
+//! MQTT (PROXY protocol, TLS, WebSocket) and hands the byte stream to the [`accept::Handler`]. [`shutdown`] goes down
+//! through all of it as a value.
+
+pub mod accept;
+pub mod connection;
+pub mod establish;
+pub mod lingering;
+pub mod listener;
+pub mod proxy_protocol;
+pub mod shutdown;
+pub(crate) mod tally;
+pub mod tls;
+pub mod websocket;

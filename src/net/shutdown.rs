@@ -1,0 +1,119 @@
+//! Shutdown as a value: made by whoever starts the broker, handed down to every part, so that a test owns its own.
+
+use tokio::sync::watch;
+
+/// How far the broker is on its way out. Stages only advance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Stage {
+    /// Serving.
+    #[default]
+    Running,
+    /// Listeners are closed, Clients are told to go, what is in hand is finished.
+    Draining,
+    /// The time for that is over: whatever still runs is dropped.
+    Stop,
+}
+
+/// Advances the stage. Dropping it stops everything, so that a forgotten trigger cannot leave tasks behind.
+#[derive(Debug)]
+pub struct ShutdownTrigger {
+    stage: watch::Sender<Stage>,
+}
+
+/// Observes the stage; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    stage: watch::Receiver<Stage>,
+}
+
+impl Shutdown {
+    /// A shutdown in stage [`Stage::Running`], and what advances it.
+    #[must_use]
+    pub fn new() -> (ShutdownTrigger, Self) {
+        let (sender, receiver) = watch::channel(Stage::Running);
+        (ShutdownTrigger { stage: sender }, Self { stage: receiver })
+    }
+
+    /// Where we are now.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        if self.stage.has_changed().is_err() {
+            return Stage::Stop;
+        }
+        *self.stage.borrow()
+    }
+
+    /// Waits until this stage, or a later one, is reached; at once if it was. Cancellation safe.
+    pub async fn reached(&mut self, stage: Stage) {
+        // An error says that the trigger is gone, which means Stop.
+        let _stage_or_gone = self.stage.wait_for(|current| *current >= stage).await;
+    }
+
+    /// Waits until draining begins.
+    pub async fn draining(&mut self) {
+        self.reached(Stage::Draining).await;
+    }
+
+    /// Waits for the end.
+    pub async fn stopped(&mut self) {
+        self.reached(Stage::Stop).await;
+    }
+}
+
+impl ShutdownTrigger {
+    /// Goes on to this stage; going back is not possible and is ignored.
+    pub fn advance(&self, stage: Stage) {
+        self.stage.send_if_modified(|current| {
+            let advances = stage > *current;
+            if advances {
+                *current = stage;
+            }
+            advances
+        });
+    }
+
+    /// Another observer.
+    #[must_use]
+    pub fn observe(&self) -> Shutdown {
+        Shutdown { stage: self.stage.subscribe() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stages_only_advance() {
+        let (trigger, mut shutdown) = Shutdown::new();
+        assert_eq!(shutdown.stage(), Stage::Running);
+        trigger.advance(Stage::Stop);
+        trigger.advance(Stage::Draining);
+        assert_eq!(shutdown.stage(), Stage::Stop);
+        shutdown.draining().await;
+        shutdown.stopped().await;
+        assert_eq!(trigger.observe().stage(), Stage::Stop);
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_at_the_stage_and_not_before() {
+        let (trigger, shutdown) = Shutdown::new();
+        let mut observer = shutdown.clone();
+        let waiting = tokio::spawn(async move {
+            observer.draining().await;
+            observer.stage()
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        trigger.advance(Stage::Draining);
+        assert_eq!(waiting.await.unwrap(), Stage::Draining);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_trigger_stops_everything() {
+        let (trigger, mut shutdown) = Shutdown::new();
+        drop(trigger);
+        shutdown.stopped().await;
+        assert_eq!(shutdown.stage(), Stage::Stop);
+    }
+}

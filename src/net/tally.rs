@@ -1,0 +1,114 @@
+//! From what the core counts to the broker's counters.
+
+use crate::broker::connection::CloseReason;
+use crate::metrics::counter::{Counter, Counters, DropReason as DropCounter};
+use crate::packet::reason_code::ReasonCode;
+use crate::session::effects::{DropReason, Tally};
+
+/// How far a Network Connection had come when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It had no Session yet.
+    Connecting,
+    /// It had.
+    Connected,
+}
+
+/// Adds what was counted to the shared counters, and starts again from zero.
+pub(crate) fn count(counters: &Counters, tally: &mut Tally) {
+    if *tally == Tally::default() {
+        return;
+    }
+    let counters = counters.local();
+    let pairs = [
+        (Counter::PacketsReceived, tally.packets_received),
+        (Counter::BytesReceived, tally.bytes_received),
+        (Counter::PublishReceived, tally.publish_received),
+        (Counter::PublishBytesReceived, tally.publish_bytes_received),
+        (Counter::PacketsSent, tally.packets_sent + tally.publish_sent),
+        (Counter::PublishSent, tally.publish_sent),
+        (Counter::PublishBytesSent, tally.publish_bytes_sent),
+        (Counter::PublishDenied, tally.publish_refused),
+        (Counter::SubscribeDenied, tally.subscribe_denied),
+        (Counter::ConnectsNew, tally.connects_new),
+        (Counter::ConnectsResumed, tally.connects_resumed),
+        (Counter::SessionsExpired, tally.sessions_expired),
+        (Counter::WillsPublished, tally.wills_published),
+    ];
+    for (counter, count) in pairs {
+        if count > 0 {
+            counters.add(counter, count);
+        }
+    }
+    for (reason, &count) in DropReason::ALL.iter().zip(&tally.dropped) {
+        if count > 0 {
+            counters.add_dropped(drop_counter(*reason), count);
+        }
+    }
+    *tally = Tally::default();
+}
+
+/// The counter of a reason to drop.
+fn drop_counter(reason: DropReason) -> DropCounter {
+    match reason {
+        DropReason::OutboxFull => DropCounter::OutboxFull,
+        DropReason::QueueFull => DropCounter::QueueFull,
+        DropReason::Oldest => DropCounter::QueueFullOldest,
+        DropReason::BridgeLoop => DropCounter::BridgeLoop,
+        DropReason::Expired => DropCounter::Expired,
+        DropReason::PacketTooLarge => DropCounter::PacketTooLarge,
+        DropReason::StoreUnavailable => DropCounter::StoreUnavailable,
+        DropReason::SessionEnded => DropCounter::SessionEnded,
+        DropReason::Refused => DropCounter::RejectedByClient,
+    }
+}
+
+/// The counter of an end that the Client, the network or nobody announced.
+pub(crate) fn counter_of_loss(stage: Stage) -> Counter {
+    match stage {
+        Stage::Connecting => Counter::ConnectsAbandoned,
+        Stage::Connected => Counter::DisconnectsByNetwork,
+    }
+}
+
+/// The counter of a reason to close.
+pub(crate) fn counter_of_close(reason: &CloseReason, stage: Stage) -> Counter {
+    match (reason, stage) {
+        (CloseReason::Malformed(_) | CloseReason::Violation(_), Stage::Connecting) => {
+            Counter::ConnectsRefusedProtocol
+        }
+        (CloseReason::Malformed(_) | CloseReason::Violation(_), Stage::Connected) => {
+            Counter::DisconnectsProtocol
+        }
+        (CloseReason::ClientDisconnected, _) => Counter::DisconnectsByClient,
+        (CloseReason::TakenOver, _) => Counter::DisconnectsTakeOver,
+        (CloseReason::KeepAliveTimeout, _) => Counter::DisconnectsKeepAlive,
+        (CloseReason::ConnectTimeout, _) => Counter::ConnectsRefusedTimeout,
+        (CloseReason::Refused(reason), _) => counter_of_refusal(*reason),
+        (CloseReason::AuthenticationFailed(_), Stage::Connecting) => {
+            Counter::ConnectsRefusedAuthentication
+        }
+        (CloseReason::ShuttingDown | CloseReason::Unavailable, Stage::Connecting) => {
+            Counter::ConnectsRefusedUnavailable
+        }
+        (CloseReason::ShuttingDown, Stage::Connected) => Counter::DisconnectsShutdown,
+        (CloseReason::AuthenticationFailed(_) | CloseReason::Unavailable, Stage::Connected) => {
+            Counter::DisconnectsOther
+        }
+        (CloseReason::Administrative, _) => Counter::DisconnectsAdministrative,
+    }
+}
+
+fn counter_of_refusal(reason: ReasonCode) -> Counter {
+    match reason {
+        ReasonCode::ServerUnavailable
+        | ReasonCode::ServerBusy
+        | ReasonCode::QuotaExceeded
+        | ReasonCode::ConnectionRateExceeded => Counter::ConnectsRefusedUnavailable,
+        ReasonCode::BadUserNameOrPassword
+        | ReasonCode::NotAuthorized
+        | ReasonCode::Banned
+        | ReasonCode::BadAuthenticationMethod => Counter::ConnectsRefusedAuthentication,
+        _ => Counter::ConnectsRefusedProtocol,
+    }
+}

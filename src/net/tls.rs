@@ -1,0 +1,253 @@
+//! TLS of a listener: certificates from files to a `rustls` configuration, and the handshake.
+//!
+//! The configuration in force is swapped as a whole by [`TlsAcceptor::reload`]; connections that exist keep the one
+//! they began with. A new configuration brings new session tickets, so that no old session outlives a change of the
+//! client authority: resumption does not check a certificate again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::config::settings::{
+    CertificateName, ClientCertificate, TlsSettings, TlsVersion, Transport,
+};
+
+/// Sessions of TLS 1.2 Clients that may be resumed without tickets; about 1 KiB each when used.
+const SESSION_CACHE_SIZE: usize = 4096;
+
+/// What is wrong with the files of a listener.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {what} {path}: {source}")]
+    Read {
+        /// What it was to hold.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file has no such thing in it.
+    #[error("no {what} in {path}: a PEM file with `-----BEGIN` lines is expected")]
+    Empty {
+        /// What it was to hold.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A file is not well-formed.
+    #[error("malformed {what} in {path}: {reason}")]
+    Malformed {
+        /// What it was to hold.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the parser says.
+        reason: String,
+    },
+    /// The private key is for another certificate.
+    #[error("the key in {key} does not belong to the certificate in {certificate}")]
+    KeyMismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// Client certificates are asked for, but there is nothing to check them with.
+    #[error(
+        "client certificates are asked for, but no client authority is given: name the file with \
+         the certificates of the authorities that sign them"
+    )]
+    NoClientAuthority,
+    /// The certificate or key is of a kind that cannot be used.
+    #[error("the certificate in {certificate} cannot be used: {source}")]
+    Unusable {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// What the library says.
+        source: rustls::Error,
+    },
+}
+
+/// Accepts TLS connections with the configuration in force; clones share it.
+#[derive(Clone)]
+pub struct TlsAcceptor {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: TlsSettings,
+    protocol: &'static [u8],
+    current: RwLock<Arc<Configurations>>,
+}
+
+/// The same configuration twice: `rustls` refuses a Client that offers protocols (ALPN) of which we know none, but a
+/// broker knows better than that what is spoken here.
+struct Configurations {
+    with_protocol: Arc<ServerConfig>,
+    without_protocol: Arc<ServerConfig>,
+}
+
+impl std::fmt::Debug for TlsAcceptor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("TlsAcceptor").field("settings", &self.shared.settings).finish()
+    }
+}
+
+impl TlsAcceptor {
+    /// Reads the files.
+    pub fn load(settings: TlsSettings, transport: &Transport) -> Result<Self, TlsError> {
+        let protocol: &[u8] = match transport {
+            Transport::Mqtt => b"mqtt",
+            Transport::WebSocket { .. } => b"http/1.1",
+        };
+        let current = RwLock::new(Arc::new(configure(&settings, protocol)?));
+        Ok(Self { shared: Arc::new(Shared { settings, protocol, current }) })
+    }
+
+    /// Reads the files again. If they are bad, everything stays as it is.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let fresh = configure(&self.shared.settings, self.shared.protocol)?;
+        *self.shared.current.write() = Arc::new(fresh);
+        Ok(())
+    }
+
+    /// The handshake. The caller bounds its time.
+    pub async fn accept<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+        let start = acceptor.await?;
+        let current = Arc::clone(&self.shared.current.read());
+        let offers = start
+            .client_hello()
+            .alpn()
+            .is_some_and(|mut offered| offered.any(|protocol| protocol == self.shared.protocol));
+        let chosen = if offers { &current.with_protocol } else { &current.without_protocol };
+        start.into_stream(Arc::clone(chosen)).await
+    }
+
+    /// The name in the Client's certificate, where it presented one. It was verified in the handshake.
+    pub fn client_name<S>(&self, stream: &TlsStream<S>) -> Option<Arc<str>> {
+        let (_, connection) = stream.get_ref();
+        let certificate = connection.peer_certificates()?.first()?;
+        name_of(certificate, self.shared.settings.certificate_name)
+    }
+}
+
+fn configure(settings: &TlsSettings, protocol: &[u8]) -> Result<Configurations, TlsError> {
+    let chain = read_certificates("certificate", &settings.certificate)?;
+    let key = read_key(&settings.key)?;
+    let versions: &[&SupportedProtocolVersion] = match settings.min_version {
+        TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::V1_3 => &[&rustls::version::TLS13],
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let unusable = |source: rustls::Error| match source {
+        rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch {
+            certificate: settings.certificate.clone(),
+            key: settings.key.clone(),
+        },
+        source => TlsError::Unusable { certificate: settings.certificate.clone(), source },
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(unusable)?;
+    let builder = match client_verifier(settings, &provider)? {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
+    config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE_SIZE);
+    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(unusable)?;
+    // A Client opens one connection: one ticket does, and saves a write of each handshake.
+    config.send_tls13_tickets = 1;
+    let without_protocol = Arc::new(config.clone());
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(Configurations { with_protocol: Arc::new(config), without_protocol })
+}
+
+fn client_verifier(
+    settings: &TlsSettings,
+    provider: &Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    if settings.client_certificate == ClientCertificate::None {
+        return Ok(None);
+    }
+    let path = settings.client_authority.as_ref().ok_or(TlsError::NoClientAuthority)?;
+    let what = "client authority";
+    let malformed = |reason: String| TlsError::Malformed { what, path: path.clone(), reason };
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(what, path)? {
+        roots.add(certificate).map_err(|error| malformed(error.to_string()))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let builder = match settings.client_certificate {
+        ClientCertificate::Optional => builder.allow_unauthenticated(),
+        ClientCertificate::Required | ClientCertificate::None => builder,
+    };
+    let verifier =
+        builder.build().map_err(|error: VerifierBuilderError| malformed(error.to_string()))?;
+    Ok(Some(verifier))
+}
+
+fn read_certificates(
+    what: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let explain = |error| explain_pem(what, path, error);
+    let found: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(explain)?;
+    if found.is_empty() {
+        return Err(TlsError::Empty { what, path: path.to_owned() });
+    }
+    Ok(found)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| explain_pem("private key", path, error))
+}
+
+fn explain_pem(what: &'static str, path: &Path, error: pem::Error) -> TlsError {
+    let path = path.to_owned();
+    match error {
+        pem::Error::Io(source) => TlsError::Read { what, path, source },
+        pem::Error::NoItemsFound => TlsError::Empty { what, path },
+        other => TlsError::Malformed { what, path, reason: other.to_string() },
+    }
+}
+
+fn name_of(certificate: &CertificateDer<'_>, kind: CertificateName) -> Option<Arc<str>> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    match kind {
+        CertificateName::CommonName => {
+            let name = parsed.subject().iter_common_name().next()?;
+            name.as_str().ok().map(Arc::from)
+        }
+        CertificateName::SubjectAlternativeName => {
+            let names = parsed.subject_alternative_name().ok()??;
+            names.value.general_names.iter().find_map(|name| match name {
+                GeneralName::DNSName(text)
+                | GeneralName::RFC822Name(text)
+                | GeneralName::URI(text) => Some(Arc::from(*text)),
+                _ => None,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! MQTT inside WebSocket: the HTTP handshake of both sides. The frames are in [`stream`].
+//!
+//! The handshake is parsed and answered with `tungstenite`. Its frame layer is not used: that one keeps a read buffer
+//! for each connection and collects whole messages, while MQTT wants a stream of bytes and does not care where frames
+//! begin. [MQTT-6.0.0-2]
+
+pub mod frame;
+pub mod stream;
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tungstenite::handshake::client::{self, Response, generate_request};
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::handshake::machine::TryParse;
+use tungstenite::handshake::server::{self, Request};
+use tungstenite::http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use crate::net::websocket::frame::Role;
+pub use crate::net::websocket::stream::WebSocketStream;
+
+/// The longest request or response head that is read.
+const MAX_HEAD_BYTES: usize = 8 * 1024;
+
+/// The sub-protocols that we speak, the better one first. [MQTT-6.0.0-4] MQTT 3.1 was spoken under a name of its own.
+const PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
+/// Why there is no WebSocket.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The connection ended or broke.
+    #[error("the connection ended within the handshake: {0}")]
+    Io(#[from] io::Error),
+    /// Not HTTP, or not well-formed.
+    #[error("malformed handshake: {0}")]
+    Malformed(tungstenite::Error),
+    /// The head is too long.
+    #[error("a handshake of more than {MAX_HEAD_BYTES} bytes")]
+    TooLong,
+    /// We refused the Client with this status.
+    #[error("refused: {0} ({1})")]
+    Refused(StatusCode, &'static str),
+    /// The server refused us, or answered something else.
+    #[error("the server answered {0} instead of changing to WebSocket")]
+    Status(StatusCode),
+    /// The answer has not what the protocol demands.
+    #[error("the server's answer is not acceptable: {0}")]
+    Answer(&'static str),
+}
+
+/// The server's side of the handshake. A refused Client is told why by its HTTP status.
+pub async fn accept<S>(
+    mut stream: S,
+    path: &str,
+    origins: &[String],
+) -> Result<WebSocketStream<S>, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let accepted = match read_head::<Request, S>(&mut stream).await {
+        // Before our answer a Client has nothing to say in WebSocket.
+        Ok((request, tail)) if tail.is_empty() => answer(&request, path, origins),
+        Ok(_) => Err(HandshakeError::Refused(StatusCode::BAD_REQUEST, "data before the answer")),
+        Err(error) => Err(error),
+    };
+    match accepted {
+        Ok(head) => {
+            stream.write_all(&head).await?;
+            stream.flush().await?;
+            Ok(WebSocketStream::new(stream, Role::Server, Vec::new()))
+        }
+        Err(error) => {
+            let (status, reason) = match &error {
+                HandshakeError::Refused(status, reason) => (*status, *reason),
+                HandshakeError::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed request"),
+                HandshakeError::TooLong => {
+                    (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request too long")
+                }
+                _ => return Err(error),
+            };
+            stream.write_all(refusal(status, reason).as_bytes()).await?;
+            stream.shutdown().await?;
+            Err(error)
+        }
+    }
+}
+
+/// The client's side of the handshake. `host` is what the server is called in the `Host` header.
+pub async fn connect<S>(
+    mut stream: S,
+    host: &str,
+    path: &str,
+) -> Result<WebSocketStream<S>, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let malformed = |error: tungstenite::http::Error| HandshakeError::Malformed(error.into());
+    let request = Request::builder()
+        .uri(path)
+        .header(header::HOST, host)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        .header(header::SEC_WEBSOCKET_KEY, client::generate_key())
+        // [MQTT-6.0.0-3]
+        .header(header::SEC_WEBSOCKET_PROTOCOL, PROTOCOLS[0])
+        .body(())
+        .map_err(malformed)?;
+    let (head, key) = generate_request(request).map_err(HandshakeError::Malformed)?;
+    stream.write_all(&head).await?;
+    stream.flush().await?;
+    let (response, early) = read_head::<Response, S>(&mut stream).await?;
+    check(&response, &derive_accept_key(key.as_bytes()))?;
+    Ok(WebSocketStream::new(stream, Role::Client, early))
+}
+
+/// Reads until the head is complete; what was read beyond it comes along.
+async fn read_head<H, S>(stream: &mut S) -> Result<(H, Vec<u8>), HandshakeError>
+where
+    H: TryParse,
+    S: AsyncRead + Unpin,
+{
+    let mut head = Vec::with_capacity(1024);
+    loop {
+        let room = MAX_HEAD_BYTES.saturating_sub(head.len());
+        if room == 0 {
+            return Err(HandshakeError::TooLong);
+        }
+        if (&mut *stream).take(room as u64).read_buf(&mut head).await? == 0 {
+            return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        if let Some((length, parsed)) = H::try_parse(&head).map_err(HandshakeError::Malformed)? {
+            return Ok((parsed, head.split_off(length.min(head.len()))));
+        }
+    }
+}
+
+/// The head of the answer to an acceptable request.
+fn answer(request: &Request, path: &str, origins: &[String]) -> Result<Vec<u8>, HandshakeError> {
+    let refuse = |status, reason| Err(HandshakeError::Refused(status, reason));
+    if request.uri().path() != path {
+        return refuse(StatusCode::NOT_FOUND, "there is no MQTT at this path");
+    }
+    let Ok(mut response) = server::create_response(request) else {
+        return refuse(StatusCode::UPGRADE_REQUIRED, "MQTT in WebSocket is spoken here");
+    };
+    if !origin_allowed(request.headers(), origins) {
+        return refuse(StatusCode::FORBIDDEN, "this origin is not allowed");
+    }
+    // [MQTT-6.0.0-3] [MQTT311-6.0.0-3]
+    let Some(protocol) = choose_protocol(request.headers()) else {
+        return refuse(StatusCode::BAD_REQUEST, "the sub-protocol mqtt is required");
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    let mut head = Vec::with_capacity(256);
+    server::write_response(&mut head, &response).map_err(HandshakeError::Malformed)?;
+    Ok(head)
+}
+
+/// Only browsers send an Origin, and they cannot but send it: the list keeps foreign web pages from using a visitor's
+/// access to the broker. Programs without it are no danger that the list could avert.
+fn origin_allowed(headers: &HeaderMap, origins: &[String]) -> bool {
+    if origins.is_empty() {
+        return true;
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let is_origin = |allowed: &String| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes());
+    origins.iter().any(is_origin)
+}
+
+fn choose_protocol(headers: &HeaderMap) -> Option<&'static str> {
+    PROTOCOLS.into_iter().find(|known| {
+        let mut offers = headers
+            .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|list| list.split(','));
+        offers.any(|offer| offer.trim() == *known)
+    })
+}
+
+fn refusal(status: StatusCode, reason: &str) -> String {
+    let upgrade = if status == StatusCode::UPGRADE_REQUIRED {
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    } else {
+        ""
+    };
+    let length = reason.len() + 1;
+    format!(
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         {upgrade}Content-Length: {length}\r\n\r\n{reason}\n"
+    )
+}
+
+fn check(response: &Response, accept_key: &str) -> Result<(), HandshakeError> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(HandshakeError::Status(response.status()));
+    }
+    let headers = response.headers();
+    let is = |name, expected: &str| {
+        let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        value.is_some_and(|value| value.eq_ignore_ascii_case(expected))
+    };
+    if !is(header::UPGRADE, "websocket") || !is(header::CONNECTION, "Upgrade") {
+        return Err(HandshakeError::Answer("no upgrade to WebSocket"));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_ACCEPT);
+    if key.is_none_or(|key| key.as_bytes() != accept_key.as_bytes()) {
+        return Err(HandshakeError::Answer("the key does not fit"));
+    }
+    // Some servers leave the sub-protocol out; one that chooses another does not speak MQTT here. [MQTT-6.0.0-4]
+    match headers.get(header::SEC_WEBSOCKET_PROTOCOL) {
+        Some(chosen) if chosen.as_bytes() != PROTOCOLS[0].as_bytes() => {
+            Err(HandshakeError::Answer("another sub-protocol than mqtt"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

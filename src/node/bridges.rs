@@ -1,0 +1,236 @@
+//! The bridges of this node: how they reach the broker, and how they show in `/metrics` and `$SYS`.
+
+use std::collections::HashMap;
+use std::future::ready;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::random;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::bridge::local::{Connecting, LocalBroker};
+use crate::bridge::loop_guard::{EchoGuard, trail_contains};
+use crate::bridge::manager::BridgeManager;
+use crate::bridge::properties::hop_trail;
+use crate::bridge::settings::{BridgeSettings, QueueLimits, QueueOverflow};
+use crate::bridge::status::{BridgeStatus, QueueStats};
+use crate::bridge::worker::BridgeContext;
+use crate::broker::{LoopGuard, LoopSender, Retain};
+use crate::metrics::Source;
+use crate::metrics::exposition::{Exposition, Kind};
+use crate::node::NodeHandle;
+use crate::session::effects::Effects;
+use crate::session::outbound::SessionQueue;
+use crate::session::queue::{Oldest, OverflowPolicy};
+use crate::store::StoredEntry;
+
+impl LocalBroker for NodeHandle {
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(ready(Ok(Box::new(self.connect_internal("bridge")) as _)))
+    }
+
+    fn queue_stats(&self, client_id: &str) -> Option<QueueStats> {
+        let session = self.broker().registry().find(client_id)?;
+        let (mut stats, oldest) = {
+            let outbound = session.outbound();
+            let stats = QueueStats {
+                messages: outbound.queue().message_count() + u64::from(outbound.inflight_count()),
+                bytes: outbound.queue().message_bytes(),
+                oldest: None,
+                drops: outbound.dropped_count(),
+            };
+            (stats, outbound.oldest())
+        };
+        let arrived = match oldest {
+            Oldest::None => None,
+            Oldest::Arrived(arrived) => Some(arrived),
+            // One entry. Only commands and figures ask, a few times a minute.
+            Oldest::Stored(from, to) => {
+                let page = self.broker().store().read_queue(session.id(), from, to, 1, 1);
+                page.ok().and_then(|page| match page.first() {
+                    Some(StoredEntry::Message(entry)) => Some(entry.message.arrived),
+                    _ => None,
+                })
+            }
+        };
+        stats.oldest = arrived.map(|arrived| self.clock().now().since(arrived));
+        Some(stats)
+    }
+
+    fn set_queue_limits(&self, client_id: &str, limits: QueueLimits) {
+        if let Some(session) = self.broker().registry().find(client_id) {
+            session.outbound().set_own_queue(limits.into());
+        }
+    }
+
+    fn subscriptions(&self, client_id: &str) -> Option<Vec<String>> {
+        let session = self.broker().registry().find(client_id)?;
+        let inbound = session.inbound();
+        Some(inbound.subscriptions.keys().map(|filter| filter.to_string()).collect())
+    }
+
+    fn publish_retained(&self, topic: &str, payload: &[u8]) {
+        let mut effects = Effects::new();
+        let now = self.clock().now();
+        self.broker().publish_internal(topic, payload, Retain::Yes, now, &mut effects);
+    }
+}
+
+impl From<QueueLimits> for SessionQueue {
+    fn from(limits: QueueLimits) -> Self {
+        let policy = limits.overflow.map(|overflow| match overflow {
+            QueueOverflow::Spill => OverflowPolicy::Spill,
+            QueueOverflow::Backpressure => OverflowPolicy::Backpressure,
+            QueueOverflow::Reject => OverflowPolicy::Reject,
+            QueueOverflow::DropOldest => OverflowPolicy::DropOldest,
+            QueueOverflow::DropNewest => OverflowPolicy::DropNewest,
+        });
+        Self {
+            max_messages: limits.max_messages,
+            max_bytes: limits.max_bytes,
+            policy,
+            stores_qos0: limits.store_qos0,
+        }
+    }
+}
+
+/// Starts the bridges of a configuration. `data_dir` is where they keep their small memories, and where the name of
+/// this broker in hop trails lies.
+///
+/// # Errors
+/// The name cannot be kept.
+pub fn start_bridges(
+    handle: &NodeHandle,
+    data_dir: Option<&Path>,
+    bridges: Vec<BridgeSettings>,
+) -> io::Result<Arc<BridgeManager>> {
+    let directory = data_dir.map(|data_dir| data_dir.join("bridges"));
+    let broker_id: Arc<str> = broker_id(directory.as_deref())?.into();
+    let echoes = Arc::new(EchoGuard::default());
+    let guard = NodeLoopGuard { broker_id: Arc::clone(&broker_id), echoes: Arc::clone(&echoes) };
+    handle.broker().set_loop_guard(Arc::new(guard));
+    let context = BridgeContext { broker: Arc::new(handle.clone()), broker_id, directory, echoes };
+    let manager = BridgeManager::start(context, bridges);
+    handle.metrics().register(Arc::new(BridgeFigures(Arc::clone(&manager))));
+    Ok(manager)
+}
+
+/// Messages of this broker that come back by the bridges of others: by their trail, or by what bridges of ours sent out
+/// over 3.x links a moment ago.
+struct NodeLoopGuard {
+    broker_id: Arc<str>,
+    echoes: Arc<EchoGuard>,
+}
+
+impl LoopGuard for NodeLoopGuard {
+    fn is_echo(&self, topic: &str, properties: &[u8], payload: &[u8], sender: LoopSender) -> bool {
+        hop_trail(properties).is_some_and(|trail| trail_contains(trail, &self.broker_id))
+            || sender == LoopSender::Bridge && self.echoes.is_echo(topic, payload, Instant::now())
+    }
+}
+
+/// The name of this broker in hop trails: drawn once and kept, since messages outlive the process.
+fn broker_id(directory: Option<&Path>) -> io::Result<String> {
+    let fresh = || format!("{:012x}", random::<u64>() & 0xFFFF_FFFF_FFFF);
+    let Some(directory) = directory else { return Ok(fresh()) };
+    let path: PathBuf = directory.join("broker-id");
+    match std::fs::read_to_string(&path) {
+        Ok(id) if is_broker_id(id.trim()) => return Ok(id.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let id = fresh();
+    std::fs::create_dir_all(directory)?;
+    std::fs::write(&path, &id)?;
+    Ok(id)
+}
+
+fn is_broker_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Publishes the state of the bridges below `$SYS/broker/bridge/`, retained, whenever it has changed.
+pub async fn publish_bridges(handle: NodeHandle, manager: Arc<BridgeManager>, period: Duration) {
+    let mut known: HashMap<String, String> = HashMap::new();
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let topics = manager.sys_topics();
+        known.retain(|topic, _| topics.iter().any(|(present, _)| present == topic));
+        for (topic, value) in topics {
+            if known.get(&topic) != Some(&value) {
+                handle.publish_retained(&topic, value.as_bytes());
+                known.insert(topic, value);
+            }
+        }
+    }
+}
+
+/// The bridges in `/metrics`.
+struct BridgeFigures(Arc<BridgeManager>);
+
+type Figure = (&'static str, Kind, &'static str, fn(&BridgeStatus) -> u64);
+
+const FIGURES: [Figure; 13] = [
+    ("petrel_bridge_connected", Kind::Gauge, "Whether messages cross.", |s| s.connected.into()),
+    (
+        "petrel_bridge_state_since_seconds",
+        Kind::Gauge,
+        "When the state was entered, Unix time.",
+        |s| s.since_unix_seconds.unwrap_or_default(),
+    ),
+    ("petrel_bridge_attempts_total", Kind::Counter, "Attempts to connect.", |s| s.attempts),
+    ("petrel_bridge_connects_total", Kind::Counter, "Attempts that succeeded.", |s| s.connects),
+    ("petrel_bridge_queue_messages", Kind::Gauge, "Messages waiting for the remote broker.", |s| {
+        s.queue_messages
+    }),
+    ("petrel_bridge_queue_bytes", Kind::Gauge, "Bytes of them.", |s| s.queue_bytes),
+    ("petrel_bridge_queue_oldest_seconds", Kind::Gauge, "Age of the oldest of them.", |s| {
+        s.oldest_seconds
+    }),
+    ("petrel_bridge_queue_dropped_total", Kind::Counter, "Messages dropped by the queue.", |s| {
+        s.queue_drops
+    }),
+    ("petrel_bridge_messages_sent_total", Kind::Counter, "Messages to the remote broker.", |s| {
+        s.messages_out
+    }),
+    ("petrel_bridge_bytes_sent_total", Kind::Counter, "Bytes of them.", |s| s.bytes_out),
+    (
+        "petrel_bridge_messages_received_total",
+        Kind::Counter,
+        "Messages from the remote broker.",
+        |s| s.messages_in,
+    ),
+    ("petrel_bridge_bytes_received_total", Kind::Counter, "Bytes of them.", |s| s.bytes_in),
+    ("petrel_bridge_last_error_seconds", Kind::Gauge, "When the last error was, Unix time.", |s| {
+        s.last_error_unix_seconds.unwrap_or_default()
+    }),
+];
+
+impl Source for BridgeFigures {
+    fn fill(&self, _gauges: &mut crate::metrics::Gauges) {}
+
+    fn write(&self, exposition: &mut Exposition) {
+        let all = self.0.status();
+        if all.is_empty() {
+            return;
+        }
+        for (name, kind, help, read) in FIGURES {
+            exposition.family(name, kind, help);
+            for status in &all {
+                exposition.value(name, &[("bridge", &status.name)], read(status));
+            }
+        }
+        let name = "petrel_bridge_dropped_total";
+        exposition.family(name, Kind::Counter, "Messages that did not cross, by reason.");
+        for status in &all {
+            for (reason, count) in &status.drops {
+                exposition.value(name, &[("bridge", &status.name), ("reason", reason)], count);
+            }
+        }
+    }
+}

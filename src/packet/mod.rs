@@ -1,0 +1,213 @@
+//! Bytes to [`Packet`] and back: the wire format of MQTT 3.1, 3.1.1 and 5.0.
+//!
+//! One model serves all versions (5.0 is the superset); the version is an argument of decode and
+//! encode. Decoding borrows from the input and is strict: what the specification calls malformed is
+//! refused. Nothing here knows of connections or sessions, performs IO, or panics on any input.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+pub mod acknowledgement;
+pub mod auth;
+pub mod connack;
+pub mod connect;
+pub mod decode;
+pub mod disconnect;
+pub mod error;
+pub mod fixed_header;
+pub mod plain_publish;
+pub mod property;
+pub mod publish;
+pub mod reader;
+pub mod reason_code;
+pub mod subscribe;
+pub mod unsubscribe;
+pub mod writer;
+
+use std::{fmt, num::NonZeroU16};
+
+use acknowledgement::{Puback, Pubcomp, Pubrec, Pubrel};
+use auth::Auth;
+use connack::Connack;
+use connect::Connect;
+use disconnect::Disconnect;
+use fixed_header::PacketType;
+use publish::Publish;
+use subscribe::{Suback, Subscribe};
+use unsubscribe::{Unsuback, Unsubscribe};
+
+/// The protocol version of a Network Connection, ordered from oldest to newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProtocolVersion {
+    /// MQTT 3.1: protocol name `MQIsdp`, level 3.
+    V3_1,
+    /// MQTT 3.1.1: protocol name `MQTT`, level 4.
+    V3_1_1,
+    /// MQTT 5.0: protocol name `MQTT`, level 5.
+    V5_0,
+}
+
+impl fmt::Display for ProtocolVersion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::V3_1 => "3.1",
+            Self::V3_1_1 => "3.1.1",
+            Self::V5_0 => "5.0",
+        })
+    }
+}
+
+/// Quality of Service. [MQTT-4.3]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum QoS {
+    /// QoS 0.
+    #[default]
+    AtMostOnce = 0,
+    /// QoS 1.
+    AtLeastOnce = 1,
+    /// QoS 2.
+    ExactlyOnce = 2,
+}
+
+/// 3 and above is no QoS. [MQTT-3.3.1-4]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a QoS")]
+pub struct QoSOutOfRange(pub u8);
+
+impl TryFrom<u8> for QoS {
+    type Error = QoSOutOfRange;
+
+    #[inline]
+    fn try_from(value: u8) -> Result<Self, QoSOutOfRange> {
+        match value {
+            0 => Ok(Self::AtMostOnce),
+            1 => Ok(Self::AtLeastOnce),
+            2 => Ok(Self::ExactlyOnce),
+            other => Err(QoSOutOfRange(other)),
+        }
+    }
+}
+
+/// A Packet Identifier: never zero. [MQTT-2.2.1-3]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PacketId(pub NonZeroU16);
+
+/// Zero is no Packet Identifier. [MQTT-2.2.1-3]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("zero is not a packet identifier")]
+pub struct PacketIdZero;
+
+impl PacketId {
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl TryFrom<u16> for PacketId {
+    type Error = PacketIdZero;
+
+    #[inline]
+    fn try_from(value: u16) -> Result<Self, PacketIdZero> {
+        NonZeroU16::new(value).map(Self).ok_or(PacketIdZero)
+    }
+}
+
+/// One Control Packet, borrowing from the bytes it was decoded from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Packet<'a> {
+    /// Connection request, Client to Server.
+    Connect(Box<Connect<'a>>),
+    /// Connection acknowledgement, Server to Client.
+    Connack(Box<Connack<'a>>),
+    /// An Application Message, both directions.
+    Publish(Publish<'a>),
+    /// QoS 1 acknowledgement.
+    Puback(Puback<'a>),
+    /// QoS 2, part 1.
+    Pubrec(Pubrec<'a>),
+    /// QoS 2, part 2.
+    Pubrel(Pubrel<'a>),
+    /// QoS 2, part 3.
+    Pubcomp(Pubcomp<'a>),
+    /// Subscribe request.
+    Subscribe(Subscribe<'a>),
+    /// Subscribe acknowledgement.
+    Suback(Suback<'a>),
+    /// Unsubscribe request.
+    Unsubscribe(Unsubscribe<'a>),
+    /// Unsubscribe acknowledgement.
+    Unsuback(Unsuback<'a>),
+    /// Keep Alive request.
+    Pingreq,
+    /// Keep Alive response.
+    Pingresp,
+    /// The sender is about to close the Network Connection.
+    Disconnect(Disconnect<'a>),
+    /// Enhanced authentication exchange, 5.0 only.
+    Auth(Auth<'a>),
+}
+
+impl Packet<'_> {
+    /// Appends the packet with its fixed header. Parts that `version` does not have are left out.
+    ///
+    /// Whether it fits into the receiver's Maximum Packet Size shows in how much `out` grew; where
+    /// it does not, truncate `out`, clear Reason String and User Properties, and encode again.
+    /// [MQTT-3.1.2-24] [MQTT-3.2.2-19]
+    pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+        match self {
+            Self::Connect(connect) => connect.encode(out, version),
+            Self::Connack(connack) => connack.encode(out, version),
+            Self::Publish(publish) => publish.encode(out, version),
+            Self::Puback(puback) => puback.encode(out, version),
+            Self::Pubrec(pubrec) => pubrec.encode(out, version),
+            Self::Pubrel(pubrel) => pubrel.encode(out, version),
+            Self::Pubcomp(pubcomp) => pubcomp.encode(out, version),
+            Self::Subscribe(subscribe) => subscribe.encode(out, version),
+            Self::Suback(suback) => suback.encode(out, version),
+            Self::Unsubscribe(unsubscribe) => unsubscribe.encode(out, version),
+            Self::Unsuback(unsuback) => unsuback.encode(out, version),
+            Self::Pingreq => encode_pingreq(out),
+            Self::Pingresp => encode_pingresp(out),
+            Self::Disconnect(disconnect) => disconnect.encode(out, version),
+            Self::Auth(auth) => auth.encode(out, version),
+        }
+    }
+
+    /// The type on the wire.
+    #[must_use]
+    pub fn packet_type(&self) -> PacketType {
+        match self {
+            Self::Connect(_) => PacketType::Connect,
+            Self::Connack(_) => PacketType::Connack,
+            Self::Publish(_) => PacketType::Publish,
+            Self::Puback(_) => PacketType::Puback,
+            Self::Pubrec(_) => PacketType::Pubrec,
+            Self::Pubrel(_) => PacketType::Pubrel,
+            Self::Pubcomp(_) => PacketType::Pubcomp,
+            Self::Subscribe(_) => PacketType::Subscribe,
+            Self::Suback(_) => PacketType::Suback,
+            Self::Unsubscribe(_) => PacketType::Unsubscribe,
+            Self::Unsuback(_) => PacketType::Unsuback,
+            Self::Pingreq => PacketType::Pingreq,
+            Self::Pingresp => PacketType::Pingresp,
+            Self::Disconnect(_) => PacketType::Disconnect,
+            Self::Auth(_) => PacketType::Auth,
+        }
+    }
+}
+
+/// Appends PINGREQ. [MQTT-3.12]
+pub fn encode_pingreq(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[PacketType::Pingreq.first_byte(), 0]);
+}
+
+/// Appends PINGRESP. [MQTT-3.13]
+pub fn encode_pingresp(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[PacketType::Pingresp.first_byte(), 0]);
+}
+
+#[cfg(test)]
+mod tests;

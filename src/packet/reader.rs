@@ -1,0 +1,175 @@
+//! A cursor over the bytes of one packet that cannot leave them, and the data types of MQTT.
+//! [MQTT-1.5]
+
+use crate::packet::{PacketId, error::DecodeError};
+
+/// The largest value of a Variable Byte Integer. [MQTT-1.5.5]
+pub const MAX_VARIABLE_BYTE_INTEGER: u32 = 268_435_455;
+
+/// Reads fields from the front of a slice.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at the front of `bytes`.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// How many bytes are left.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Takes all that is left.
+    pub fn take_rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// Takes `count` bytes.
+    #[inline]
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// One byte.
+    #[inline]
+    pub fn u8(&mut self) -> Result<u8, DecodeError> {
+        let (first, rest) = self.rest.split_first().ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(*first)
+    }
+
+    /// Two Byte Integer.
+    #[inline]
+    pub fn u16(&mut self) -> Result<u16, DecodeError> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(u16::from_be_bytes(*bytes))
+    }
+
+    /// Four Byte Integer.
+    #[inline]
+    pub fn u32(&mut self) -> Result<u32, DecodeError> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(u32::from_be_bytes(*bytes))
+    }
+
+    /// Variable Byte Integer in its shortest form. [MQTT-1.5.5-1]
+    #[inline]
+    pub fn variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
+        match variable_byte_integer(self.rest)? {
+            VariableByteInteger::Whole { is_minimal: false, .. } => {
+                Err(DecodeError::IntegerNotMinimal)
+            }
+            VariableByteInteger::Whole { value, length, .. } => {
+                self.take(length)?;
+                Ok(value)
+            }
+            VariableByteInteger::Incomplete => Err(DecodeError::Truncated),
+        }
+    }
+
+    /// Binary Data with its length in front. [MQTT-1.5.6]
+    #[inline]
+    pub fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
+        let length = self.u16()?;
+        self.take(usize::from(length))
+    }
+
+    /// UTF-8 Encoded String without U+0000. [MQTT-1.5.4]
+    #[inline]
+    pub fn string(&mut self) -> Result<&'a str, DecodeError> {
+        let text = self.unchecked_string()?;
+        if memchr::memchr(0, text.as_bytes()).is_some() {
+            return Err(DecodeError::StringContainsNul);
+        }
+        Ok(text)
+    }
+
+    /// A string that names a topic: without wildcards, for which `error` is returned. It may be
+    /// empty.
+    #[inline]
+    pub fn topic_name(&mut self, error: DecodeError) -> Result<&'a str, DecodeError> {
+        let text = self.unchecked_string()?;
+        if memchr::memchr3(b'+', b'#', 0, text.as_bytes()).is_some() {
+            return Err(if text.contains('\0') { DecodeError::StringContainsNul } else { error });
+        }
+        Ok(text)
+    }
+
+    /// User Property or any other pair of strings. [MQTT-1.5.7]
+    pub fn string_pair(&mut self) -> Result<(&'a str, &'a str), DecodeError> {
+        Ok((self.string()?, self.string()?))
+    }
+
+    /// Packet Identifier, never zero. [MQTT-2.2.1-3]
+    #[inline]
+    pub fn packet_id(&mut self) -> Result<PacketId, DecodeError> {
+        PacketId::try_from(self.u16()?).map_err(|_| DecodeError::PacketIdZero)
+    }
+
+    /// Nothing may be left.
+    #[inline]
+    pub fn finish(self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
+    }
+
+    /// U+0000 is still to be looked for.
+    #[inline]
+    fn unchecked_string(&mut self) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.binary()?).map_err(|_| DecodeError::StringNotUtf8)
+    }
+}
+
+/// What stands at the front of some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VariableByteInteger {
+    /// A whole integer.
+    Whole {
+        /// Its value.
+        value: u32,
+        /// How many bytes it took.
+        length: usize,
+        /// Whether no shorter encoding has this value. Only 5.0 demands it. [MQTT-1.5.5-1]
+        is_minimal: bool,
+    },
+    /// More bytes are needed.
+    Incomplete,
+}
+
+/// Reads the Variable Byte Integer at the front of `bytes`. [MQTT-1.5.5]
+#[inline]
+pub fn variable_byte_integer(bytes: &[u8]) -> Result<VariableByteInteger, DecodeError> {
+    // Nearly always there is one byte.
+    if let Some(first @ 0..=0x7F) = bytes.first() {
+        let value = u32::from(*first);
+        return Ok(VariableByteInteger::Whole { value, length: 1, is_minimal: true });
+    }
+    let mut value = 0;
+    for (byte, (shift, length)) in bytes.iter().zip([(0, 1), (7, 2), (14, 3), (21, 4)]) {
+        value |= u32::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            let is_minimal = *byte != 0 || length == 1;
+            return Ok(VariableByteInteger::Whole { value, length, is_minimal });
+        }
+    }
+    if bytes.len() < 4 {
+        Ok(VariableByteInteger::Incomplete)
+    } else {
+        Err(DecodeError::IntegerTooLong)
+    }
+}

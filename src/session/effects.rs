@@ -1,0 +1,157 @@
+//! What handling some input brings about: changes for the store, Clients to wake, figures to count.
+//! Collected by the caller and carried out once, after a whole read buffer was handled.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use smallvec::SmallVec;
+
+use crate::session::Session;
+use crate::session::queue::PageRequest;
+use crate::store::{Batch, Change, CommitListener, Durability};
+
+/// Effects not yet carried out.
+#[derive(Default)]
+pub struct Effects {
+    /// Changes for one atomic batch.
+    pub changes: Vec<Change>,
+    /// The strongest durability that any of them wants.
+    pub durability: Durability,
+    /// Who wants to know when the batch is durable.
+    pub listeners: SmallVec<[Arc<dyn CommitListener>; 1]>,
+    /// Tasks of Clients that have something to write now.
+    pub wakers: Vec<Waker>,
+    /// Submit even without changes: somebody waits for what others submitted before.
+    pub barrier: bool,
+    /// One of them stands behind the overflow policy "backpressure".
+    pub backpressure: bool,
+    /// Recipients that lag behind: their publisher is slowed for a moment.
+    pub crowded: SmallVec<[Arc<Session>; 1]>,
+    /// Pages wanted from the store.
+    pub pages: SmallVec<[PageRequest; 1]>,
+    /// Figures.
+    pub tally: Tally,
+}
+
+impl Effects {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { durability: Durability::Memory, ..Self::default() }
+    }
+
+    /// Adds a change that wants to be as safe as `durability`.
+    #[inline]
+    pub fn persist(&mut self, change: Change, durability: Durability) {
+        self.changes.push(change);
+        self.durability = self.durability.max(durability);
+    }
+
+    /// The changes as a batch, if there are any.
+    #[must_use]
+    pub fn take_batch(&mut self) -> Option<Batch> {
+        if self.changes.is_empty() && !std::mem::take(&mut self.barrier) {
+            self.listeners.clear();
+            return None;
+        }
+        let batch = Batch {
+            changes: std::mem::take(&mut self.changes),
+            durability: std::mem::replace(&mut self.durability, Durability::Memory),
+            listeners: std::mem::take(&mut self.listeners),
+        };
+        Some(batch)
+    }
+
+    /// Wakes everyone who has something to write.
+    pub fn wake(&mut self) {
+        for waker in self.wakers.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// Why a message did not reach a recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum DropReason {
+    /// QoS 0 to a reader slower than its outbox is large.
+    OutboxFull = 0,
+    /// The queue is at its limit.
+    QueueFull = 1,
+    /// The oldest gave way to a new one.
+    Oldest = 2,
+    /// The Message Expiry Interval passed.
+    Expired = 3,
+    /// Larger than the Client's Maximum Packet Size. [MQTT-3.1.2-25]
+    PacketTooLarge = 4,
+    /// The store takes nothing at present.
+    StoreUnavailable = 5,
+    /// The Session ended with messages waiting.
+    SessionEnded = 6,
+    /// The Client refused it in PUBACK or PUBREC.
+    Refused = 7,
+    /// It came back over bridges to the broker it started from.
+    BridgeLoop = 8,
+}
+
+impl DropReason {
+    /// All reasons, in order of their number.
+    pub const ALL: [Self; 9] = [
+        Self::OutboxFull,
+        Self::QueueFull,
+        Self::Oldest,
+        Self::Expired,
+        Self::PacketTooLarge,
+        Self::StoreUnavailable,
+        Self::SessionEnded,
+        Self::Refused,
+        Self::BridgeLoop,
+    ];
+}
+
+/// Figures of one read buffer, added to the shared counters once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Packets received.
+    pub packets_received: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// PUBLISH packets received.
+    pub publish_received: u64,
+    /// Payload bytes of PUBLISH packets received.
+    pub publish_bytes_received: u64,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// PUBLISH packets sent.
+    pub publish_sent: u64,
+    /// Payload bytes of PUBLISH packets sent.
+    pub publish_bytes_sent: u64,
+    /// PUBLISH packets refused to their publisher.
+    pub publish_refused: u64,
+    /// SUBSCRIBE filters denied by access rules.
+    pub subscribe_denied: u64,
+    /// CONNECT packets answered with success, without stored state.
+    pub connects_new: u64,
+    /// CONNECT packets answered with success, with Session Present.
+    pub connects_resumed: u64,
+    /// Sessions that expired.
+    pub sessions_expired: u64,
+    /// Will Messages published.
+    pub wills_published: u64,
+    /// Messages dropped, by [`DropReason`].
+    pub dropped: [u64; 9],
+}
+
+impl Tally {
+    /// Counts a dropped message.
+    #[inline]
+    pub fn drop_one(&mut self, reason: DropReason) {
+        self.dropped[reason as usize] += 1;
+    }
+
+    /// Messages dropped, for any reason.
+    #[must_use]
+    pub fn dropped_count(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+}

@@ -1,0 +1,97 @@
+//! What a Client sends: the part of a Session that only its own Network Connection touches.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::broker::group::Group;
+use crate::broker::retained::RetainedDelivery;
+use crate::packet::PacketId;
+use crate::packet::subscribe::SubscriptionOptions;
+use crate::session::message::{Message, MessageId, SessionId};
+
+/// One half of a Session.
+pub struct Inbound {
+    /// Raised by every take-over; a connection of an older epoch changes nothing any more.
+    pub epoch: u64,
+    /// QoS 2 Packet Identifiers received and not released. [MQTT-4.3.3-10]
+    pub incoming: HashSet<PacketId, foldhash::fast::FixedState>,
+    /// Subscriptions by their Topic Filter in full.
+    pub subscriptions: HashMap<Arc<str>, SubscriptionState, foldhash::fast::FixedState>,
+    /// Groups of Shared Subscriptions it is a member of.
+    pub groups: Vec<Arc<Group>>,
+    /// Retained Messages still to be delivered for new Subscriptions. They outlive the Network
+    /// Connection, so that a cut in the middle loses none.
+    pub retained: VecDeque<RetainedDelivery>,
+    /// The Will Message of the current Network Connection, or one whose delay runs.
+    pub will: Option<Will>,
+    /// Session Expiry Interval in seconds.
+    pub expiry_seconds: u32,
+    /// User name the Session belongs to.
+    pub user_name: Option<Arc<str>>,
+    /// The Session is over: who still holds it must look for another.
+    pub ended: bool,
+    /// When its Network Connection ended; `None` while it is open.
+    pub disconnected: Option<crate::session::message::Timestamp>,
+    /// Numbers the messages published.
+    next_message: MessageId,
+}
+
+/// A Subscription as its Session knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubscriptionState {
+    /// Its options.
+    pub options: SubscriptionOptions,
+    /// Its Subscription Identifier, 0 for none.
+    pub subscription_id: u32,
+}
+
+/// A Will Message and its delay.
+#[derive(Debug, Clone)]
+pub struct Will {
+    /// What is published.
+    pub message: Arc<Message>,
+    /// Will Delay Interval in seconds.
+    pub delay_seconds: u32,
+}
+
+impl Inbound {
+    /// The state of a new Session. `first_message` numbers its messages.
+    #[must_use]
+    pub fn new(first_message: MessageId) -> Self {
+        Self {
+            epoch: 0,
+            incoming: HashSet::default(),
+            subscriptions: HashMap::default(),
+            groups: Vec::new(),
+            retained: VecDeque::new(),
+            will: None,
+            expiry_seconds: 0,
+            user_name: None,
+            ended: false,
+            disconnected: None,
+            next_message: first_message,
+        }
+    }
+
+    /// A name for the next message published.
+    #[inline]
+    pub fn take_message_id(&mut self) -> MessageId {
+        let id = self.next_message;
+        self.next_message.counter += 1;
+        id
+    }
+
+    /// Whether the Session outlives its Network Connection.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.expiry_seconds > 0
+    }
+
+    /// Whose messages these are.
+    #[must_use]
+    pub fn session_id(&self) -> SessionId {
+        self.next_message.publisher
+    }
+}

@@ -1,0 +1,97 @@
+//! The way to one Client: how its Network Connection wants packets encoded.
+
+use std::sync::Arc;
+
+use crate::packet::publish::OutgoingPublish;
+use crate::packet::{PacketId, ProtocolVersion, QoS};
+use crate::session::aliases::{OutgoingAliases, TopicNaming};
+use crate::session::message::Timestamp;
+use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES};
+use crate::session::publication::Publication;
+
+/// What a Network Connection demands of what is sent through it.
+pub struct LinkParameters {
+    /// Protocol version.
+    pub version: ProtocolVersion,
+    /// The Client's Maximum Packet Size in bytes. [MQTT-3.1.2-24]
+    pub max_packet_bytes: u32,
+    /// The smaller of the Client's Receive Maximum and the broker's own limit. [MQTT-3.3.4-9]
+    pub receive_maximum: u16,
+    /// Topic Aliases, if the Client takes any.
+    pub aliases: Option<OutgoingAliases>,
+    /// Taken off the front of topics.
+    pub mount_point: Option<Arc<str>>,
+    /// Bytes of QoS 0 messages that may wait in the outbox.
+    pub outbox_bytes: usize,
+}
+
+/// The flags of one PUBLISH.
+pub(super) struct Outgoing<'a> {
+    pub(super) qos: QoS,
+    pub(super) dup: bool,
+    pub(super) retain: bool,
+    pub(super) packet_id: Option<PacketId>,
+    pub(super) subscription_ids: &'a [u32],
+    pub(super) now: Timestamp,
+}
+
+#[derive(PartialEq, Eq)]
+pub(super) enum Encoded {
+    Yes,
+    TooLarge,
+}
+
+impl LinkParameters {
+    #[inline]
+    pub(super) fn encode(
+        &mut self,
+        outbox: &mut Outbox,
+        publication: &mut Publication<'_>,
+        outgoing: &Outgoing<'_>,
+    ) -> Encoded {
+        let topic = match &self.mount_point {
+            Some(mount) => publication.topic.strip_prefix(&**mount).unwrap_or(publication.topic),
+            None => publication.topic,
+        };
+        let mut publish = OutgoingPublish {
+            dup: outgoing.dup,
+            qos: outgoing.qos,
+            retain: outgoing.retain,
+            topic,
+            packet_id: outgoing.packet_id,
+            topic_alias: None,
+            message_expiry: publication.expires.map(|at| seconds_left(at, outgoing.now)),
+            subscription_ids: outgoing.subscription_ids,
+            properties: publication.properties,
+            payload_bytes: publication.payload.len(),
+        };
+        if self.max_packet_bytes < u32::MAX
+            && publish.encoded_bytes(self.version) > self.max_packet_bytes as usize
+        {
+            return Encoded::TooLarge;
+        }
+        match self.aliases.as_mut().map(|aliases| aliases.name(topic)) {
+            Some(TopicNaming::Introduce(alias)) => publish.topic_alias = Some(alias),
+            Some(TopicNaming::Alias(alias)) => {
+                publish.topic_alias = Some(alias);
+                publish.topic = "";
+            }
+            Some(TopicNaming::Full) | None => {}
+        }
+        if publication.payload.len() < SHARED_PAYLOAD_BYTES {
+            outbox.append_publish(&publish, self.version, publication.payload);
+            return Encoded::Yes;
+        }
+        match publication.message() {
+            Some(message) => outbox.append_shared(&publish, self.version, message),
+            None => return Encoded::TooLarge,
+        }
+        Encoded::Yes
+    }
+}
+
+/// What is left of a Message Expiry Interval, in whole seconds, rounded up. [MQTT-3.3.2-6]
+fn seconds_left(expires: Timestamp, now: Timestamp) -> u32 {
+    let left = expires.0.saturating_sub(now.0).div_ceil(1000);
+    u32::try_from(left).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,97 @@
+//! One Session: what the broker knows of one Client, across Network Connections.
+//!
+//! A Session has two halves, each behind its own short lock. [`Inbound`] is what the Client sends
+//! and only its own Network Connection touches; [`Outbound`] is what the Client receives, and every
+//! publisher's task appends to it. Lock order: Inbound of one Session, then a group, then the
+//! Outbound of any Session. Nobody holds two of a kind.
+
+pub mod aliases;
+pub mod effects;
+pub mod inbound;
+pub mod link;
+pub mod message;
+pub mod outbound;
+pub mod outbox;
+pub mod publication;
+pub mod queue;
+pub mod violation;
+pub mod window;
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::session::inbound::Inbound;
+use crate::session::message::SessionId;
+use crate::session::outbound::Outbound;
+use crate::store::CommitListener;
+
+/// A Session, shared by its Network Connection, its publishers and the timers.
+pub struct Session {
+    id: SessionId,
+    client_id: Arc<str>,
+    inbound: Mutex<Inbound>,
+    outbound: Mutex<Outbound>,
+}
+
+impl Session {
+    /// A Session from its two halves.
+    #[must_use]
+    pub fn new(client_id: Arc<str>, inbound: Inbound, outbound: Outbound) -> Self {
+        let id = outbound.session_id();
+        Self { id, client_id, inbound: Mutex::new(inbound), outbound: Mutex::new(outbound) }
+    }
+
+    /// Its name for ever.
+    #[inline]
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The Client Identifier it belongs to.
+    #[must_use]
+    pub fn client_id(&self) -> &Arc<str> {
+        &self.client_id
+    }
+
+    /// Locks what the Client sends. First in the lock order.
+    pub fn inbound(&self) -> MutexGuard<'_, Inbound> {
+        self.inbound.lock()
+    }
+
+    /// Locks what the Client receives. Last in the lock order.
+    #[inline]
+    pub fn outbound(&self) -> MutexGuard<'_, Outbound> {
+        self.outbound.lock()
+    }
+}
+
+impl CommitListener for Session {
+    fn handle_commit(&self) {
+        let waker = self.outbound().signal();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Session {}
+
+impl std::hash::Hash for Session {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("id", &self.id).field("client_id", &self.client_id).finish()
+    }
+}

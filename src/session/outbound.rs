@@ -1,0 +1,727 @@
+//! What a Client receives: outbox, inflight window and queue of one Session.
+//!
+//! Publishers' tasks append here under the Session's own short lock; the Client's task takes the
+//! outbox and writes it. Invariants: a message is in exactly one of outbox (QoS 0), window and
+//! queue; sequences leave the queue in order; a QoS 2 message of a durable Session is sent only
+//! once it is committed, so that a restarted broker can not give its Packet Identifier to another.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
+use crate::packet::reason_code::ReasonCode;
+use crate::packet::{PacketId, QoS};
+use crate::session::effects::{DropReason, Effects};
+use crate::session::link::{Encoded, LinkParameters, Outgoing};
+use crate::session::message::{Message, Sequence, SessionId, Timestamp};
+use crate::session::outbox::Outbox;
+use crate::session::publication::Publication;
+use crate::session::queue::{
+    Admission, Keep, Oldest, OverflowPolicy, Queue, QueueLimits, Queued, Spilled, dequeue,
+};
+use crate::session::window::{Delivery, DeliveryState, Window};
+use crate::store::{Change, Durability, QueueEntry};
+
+/// An outbox with more bytes than this makes publishers wait for a moment.
+const CROWDED_BYTES: usize = 128 * 1024;
+/// Queued messages are encoded while the outbox holds fewer bytes than this.
+const PUMP_BYTES: usize = 128 * 1024;
+
+/// One half of a Session.
+pub struct Outbound {
+    session: SessionId,
+    epoch: u64,
+    link: Link,
+    outbox: Outbox,
+    writing_bytes: usize,
+    window: Window,
+    queue: Queue,
+    persistence: Persistence,
+    sent_until: Sequence,
+    is_signalled: bool,
+    /// Since the task last rested, something may have found the outbox full.
+    was_full: bool,
+    is_stalled: bool,
+    /// The Client's task waits for something to write; the next message wakes it.
+    is_idle: bool,
+    waker: Option<Waker>,
+    waiting: Vec<Waker>,
+    dropped_count: u64,
+    has_spilled: bool,
+    own_queue: SessionQueue,
+}
+
+/// Rules for the queue of one Session that stand above those for topics. Bridges have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionQueue {
+    /// Messages waiting.
+    pub max_messages: Option<u64>,
+    /// Bytes waiting.
+    pub max_bytes: Option<u64>,
+    /// What happens at the limit.
+    pub policy: Option<OverflowPolicy>,
+    /// QoS 0 messages wait, too, while the Client is absent.
+    pub stores_qos0: bool,
+}
+
+/// Whether a Client is there to receive.
+enum Link {
+    Absent,
+    Open(LinkParameters),
+    Ended,
+}
+
+/// Whether what waits here must survive the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// The Session ends with its Network Connection.
+    Transient,
+    /// The Session outlives it.
+    Durable,
+}
+
+/// The terms of one delivery.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// QoS granted to the Subscription.
+    pub qos: QoS,
+    /// RETAIN flag of the delivery.
+    pub retain: bool,
+    /// Subscription Identifiers that match.
+    pub subscription_ids: &'a [u32],
+    /// The group it is delivered for.
+    pub group: Option<SessionId>,
+    /// How safe it must be before it counts as accepted.
+    pub durability: Durability,
+    /// Limits of the queue.
+    pub limits: &'a QueueLimits,
+}
+
+/// What became of a message for one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// In the outbox.
+    Sent,
+    /// In the queue.
+    Queued,
+    /// In the queue, and the recipient must be told when it is committed.
+    QueuedUntilCommit,
+    /// Lost, counted.
+    Dropped,
+    /// Lost, counted, and the publisher is to know. [MQTT-3.4.2-1]
+    Refused,
+    /// QoS 0 for a Client that is not there, or a Session that is over.
+    Absent,
+}
+
+/// What PUBREC leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PubrecOutcome {
+    /// PUBREL at once.
+    Release,
+    /// PUBREL once the change is durable.
+    ReleaseAfterCommit,
+    /// The Client refused the message: nothing more.
+    Finished,
+    /// No such delivery. [MQTT-4.3.3]
+    Unknown,
+}
+
+impl Outbound {
+    /// The state of a Session without a Network Connection.
+    #[must_use]
+    pub fn new(session: SessionId, persistence: Persistence, queue: Queue) -> Self {
+        Self {
+            session,
+            epoch: 0,
+            link: Link::Absent,
+            outbox: Outbox::default(),
+            writing_bytes: 0,
+            window: Window::new(queue.next()),
+            queue,
+            persistence,
+            sent_until: Sequence(0),
+            is_signalled: false,
+            was_full: false,
+            is_stalled: false,
+            is_idle: false,
+            waker: None,
+            waiting: Vec::new(),
+            dropped_count: 0,
+            has_spilled: false,
+            own_queue: SessionQueue::default(),
+        }
+    }
+
+    /// Rules of its own for its queue.
+    pub fn set_own_queue(&mut self, own_queue: SessionQueue) {
+        self.own_queue = own_queue;
+    }
+
+    /// When the oldest message that is not done with arrived: known, or to be read from the store.
+    #[must_use]
+    pub fn oldest(&self) -> Oldest {
+        match self.window.oldest_arrival() {
+            Some(arrived) => Oldest::Arrived(arrived),
+            None => self.queue.oldest(),
+        }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn session_id(&self) -> SessionId {
+        self.session
+    }
+
+    /// Places below this may have been sent before.
+    pub fn set_sent_until(&mut self, sent_until: Sequence) {
+        self.sent_until = sent_until;
+    }
+
+    /// Places below this may have been sent before.
+    #[must_use]
+    pub fn sent_until(&self) -> Sequence {
+        self.sent_until
+    }
+
+    /// Whether a Client is connected.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.link, Link::Open(_))
+    }
+
+    /// Whether what waits here survives the process.
+    #[must_use]
+    pub fn persistence(&self) -> Persistence {
+        self.persistence
+    }
+
+    /// Whether the store may know this Session although it is not durable: its queue went past
+    /// memory, or it was durable before.
+    #[must_use]
+    pub fn has_spilled(&self) -> bool {
+        self.has_spilled
+    }
+
+    /// The queue, for figures.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The queue, for pages that were read.
+    pub fn queue_mut(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    /// Deliveries in flight.
+    #[must_use]
+    pub fn inflight_count(&self) -> u32 {
+        self.window.unacknowledged()
+    }
+
+    /// Messages dropped so far.
+    #[must_use]
+    pub fn dropped_count(&self) -> u64 {
+        self.dropped_count
+    }
+
+    /// Bytes waiting to be written.
+    #[must_use]
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox.bytes() + self.writing_bytes
+    }
+
+    /// Whether another Network Connection has taken over since `epoch`, or the Session is over.
+    #[must_use]
+    pub fn is_taken_over(&self, epoch: u64) -> bool {
+        self.epoch != epoch || matches!(self.link, Link::Ended)
+    }
+
+    /// A Network Connection takes the Session: whatever held it before has lost it. Returns the
+    /// waker of that one. Nothing is sent before [`Self::open`].
+    pub fn take_over(&mut self, epoch: u64, persistence: Persistence) -> Option<Waker> {
+        self.close_link();
+        self.epoch = epoch;
+        // What was durable is in the store, whatever the Session is from now on.
+        self.has_spilled |= self.persistence == Persistence::Durable;
+        self.persistence = persistence;
+        self.is_idle = false;
+        self.waker.take()
+    }
+
+    /// CONNACK is on its way: from now on messages follow it.
+    pub fn open(&mut self, epoch: u64, link: LinkParameters) {
+        if self.epoch == epoch && matches!(self.link, Link::Absent) {
+            self.link = Link::Open(link);
+        }
+    }
+
+    /// The Network Connection has ended: what waits leaves memory. False if it was taken over.
+    pub fn close(&mut self, epoch: u64) -> bool {
+        if self.is_taken_over(epoch) {
+            return false;
+        }
+        self.close_link();
+        self.waker = None;
+        true
+    }
+
+    /// The Session ends: returns what was not delivered, oldest first, and with it those in flight
+    /// at QoS 1, which a group may give to another member. [MQTT-4.8.2-4]
+    pub fn end(&mut self) -> (Vec<Arc<QueueEntry>>, Option<Waker>) {
+        let inflight = self.window.drain().filter_map(|(_, delivery)| {
+            let entry = delivery.entry?;
+            (delivery.state == DeliveryState::AwaitsPuback).then_some(entry)
+        });
+        let mut entries: Vec<_> = inflight.collect();
+        entries.extend(self.queue.take_messages());
+        self.link = Link::Ended;
+        self.outbox.discard();
+        self.release_waiting();
+        (entries, self.waker.take())
+    }
+
+    /// Remembers that there is something to look at, and returns whom to wake.
+    pub fn signal(&mut self) -> Option<Waker> {
+        self.is_signalled = true;
+        self.waker.clone()
+    }
+
+    /// Whether the recipient lags behind so far that its publishers should wait for a moment. One
+    /// that has made them wait in vain is stalled, and they wait for it no more until it has caught
+    /// up.
+    #[inline]
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.outbox.bytes() + self.writing_bytes > CROWDED_BYTES || self.queue.is_crowded()
+    }
+
+    /// Like [`Self::is_crowded`], and worth waiting for.
+    #[inline]
+    #[must_use]
+    pub fn makes_wait(&self) -> bool {
+        !self.is_stalled && self.is_open() && self.is_crowded()
+    }
+
+    /// A publisher waited in vain.
+    pub fn set_stalled(&mut self) {
+        self.is_stalled = true;
+    }
+
+    /// A publisher wants to be woken when there is room again.
+    pub fn wait_for_room(&mut self, waker: &Waker) {
+        if !self.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
+            self.waiting.push(waker.clone());
+        }
+    }
+
+    /// Delivers a message to this recipient: into its outbox if nothing stands before it, else into
+    /// its queue.
+    #[inline]
+    pub fn deliver(
+        &mut self,
+        publication: &mut Publication<'_>,
+        terms: &Terms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let qos = publication.qos.min(terms.qos);
+        if qos == QoS::AtMostOnce {
+            return self.deliver_unacknowledged(publication, terms, effects);
+        }
+        self.deliver_acknowledged(publication, qos, terms, effects)
+    }
+
+    fn deliver_unacknowledged(
+        &mut self,
+        publication: &mut Publication<'_>,
+        terms: &Terms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let link = match &mut self.link {
+            Link::Open(link) => link,
+            Link::Absent if self.own_queue.stores_qos0 => {
+                return self.enqueue(publication, QoS::AtMostOnce, terms, effects);
+            }
+            Link::Absent | Link::Ended => return Delivered::Absent,
+        };
+        let outgoing = Outgoing {
+            qos: QoS::AtMostOnce,
+            dup: false,
+            retain: terms.retain,
+            packet_id: None,
+            subscription_ids: terms.subscription_ids,
+            now: publication.arrived,
+        };
+        if self.outbox.bytes() + self.writing_bytes + publication.payload.len() > link.outbox_bytes
+            && self.outbox.bytes() + self.writing_bytes > 0
+        {
+            return self.count_drop(DropReason::OutboxFull, effects);
+        }
+        match link.encode(&mut self.outbox, publication, &outgoing) {
+            Encoded::TooLarge => self.count_drop(DropReason::PacketTooLarge, effects),
+            Encoded::Yes => {
+                effects.tally.publish_sent += 1;
+                effects.tally.publish_bytes_sent += publication.payload.len() as u64;
+                self.notify(effects);
+                Delivered::Sent
+            }
+        }
+    }
+
+    fn deliver_acknowledged(
+        &mut self,
+        publication: &mut Publication<'_>,
+        qos: QoS,
+        terms: &Terms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let is_durable = self.persistence == Persistence::Durable;
+        let must_wait = is_durable && qos == QoS::ExactlyOnce;
+        let sequence = self.queue.next();
+        let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
+        let link = match &mut self.link {
+            Link::Ended => return Delivered::Absent,
+            Link::Open(link)
+                if !must_wait
+                    && self.queue.is_empty()
+                    && outbox_bytes < PUMP_BYTES
+                    && self.window.has_room(sequence, link.receive_maximum) =>
+            {
+                link
+            }
+            Link::Open(_) | Link::Absent => return self.enqueue(publication, qos, terms, effects),
+        };
+        let outgoing = Outgoing {
+            qos,
+            dup: false,
+            retain: terms.retain,
+            packet_id: Some(sequence.packet_id()),
+            subscription_ids: terms.subscription_ids,
+            now: publication.arrived,
+        };
+        if link.encode(&mut self.outbox, publication, &outgoing) == Encoded::TooLarge {
+            return self.count_drop(DropReason::PacketTooLarge, effects);
+        }
+        self.queue.take_place();
+        let mut entry = None;
+        if is_durable || terms.group.is_some() {
+            entry = publication.message().map(|message| terms.entry(sequence, message, qos));
+        }
+        if is_durable && let Some(entry) = &entry {
+            let change = Change::Enqueue { session: self.session, entry: Arc::clone(entry) };
+            effects.persist(change, terms.durability);
+        }
+        let state = match qos {
+            QoS::ExactlyOnce => DeliveryState::AwaitsPubrec,
+            QoS::AtLeastOnce | QoS::AtMostOnce => DeliveryState::AwaitsPuback,
+        };
+        self.window.push(sequence, Delivery { state, entry });
+        effects.tally.publish_sent += 1;
+        effects.tally.publish_bytes_sent += publication.payload.len() as u64;
+        self.notify(effects);
+        Delivered::Sent
+    }
+
+    fn enqueue(
+        &mut self,
+        publication: &mut Publication<'_>,
+        qos: QoS,
+        terms: &Terms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let before = effects.tally.dropped_count();
+        let limits = QueueLimits {
+            max_messages: self.own_queue.max_messages.unwrap_or(terms.limits.max_messages),
+            max_bytes: self.own_queue.max_bytes.unwrap_or(terms.limits.max_bytes),
+            policy: self.own_queue.policy.unwrap_or(terms.limits.policy),
+        };
+        let admission = self.queue.admit(publication.size_bytes(), &limits, effects);
+        self.dropped_count += effects.tally.dropped_count() - before;
+        match admission {
+            Admission::Admitted => {}
+            Admission::Dropped => return Delivered::Dropped,
+            Admission::Refused => return Delivered::Refused,
+        }
+        let Some(message) = publication.message() else {
+            return self.count_drop(DropReason::PacketTooLarge, effects);
+        };
+        let is_durable = self.persistence == Persistence::Durable;
+        let sequence = self.queue.take_place();
+        let entry = terms.entry(sequence, message, qos);
+        let keep = if self.is_open() { Keep::InMemory } else { Keep::InStore };
+        let spilled = self.queue.push(Arc::clone(&entry), keep);
+        self.has_spilled |= spilled == Spilled::Yes;
+        if is_durable || spilled == Spilled::Yes {
+            let is_promised = is_durable && qos > QoS::AtMostOnce;
+            let durability = if is_promised { terms.durability } else { Durability::Memory };
+            effects.persist(Change::Enqueue { session: self.session, entry }, durability);
+        }
+        if is_durable && qos == QoS::ExactlyOnce && self.is_open() {
+            return Delivered::QueuedUntilCommit;
+        }
+        Delivered::Queued
+    }
+
+    /// PUBACK: the delivery is done. False if there is none with this identifier.
+    pub fn handle_puback(&mut self, packet_id: PacketId, effects: &mut Effects) -> bool {
+        let Some((sequence, delivery)) = self.window.find(packet_id) else { return false };
+        if delivery.state != DeliveryState::AwaitsPuback {
+            return false;
+        }
+        self.finish(sequence, effects);
+        true
+    }
+
+    /// PUBREC: the message is the Client's now, or it refuses it.
+    pub fn handle_pubrec(
+        &mut self,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        durability: Durability,
+        effects: &mut Effects,
+    ) -> PubrecOutcome {
+        let session = self.session;
+        let Some((sequence, delivery)) = self.window.find(packet_id) else {
+            return PubrecOutcome::Unknown;
+        };
+        match delivery.state {
+            DeliveryState::AwaitsPubcomp => return PubrecOutcome::Release,
+            DeliveryState::AwaitsCommit => return PubrecOutcome::ReleaseAfterCommit,
+            DeliveryState::Done | DeliveryState::AwaitsPuback => return PubrecOutcome::Unknown,
+            DeliveryState::AwaitsPubrec => {}
+        }
+        if reason.is_failure() {
+            self.finish(sequence, effects);
+            self.count_drop(DropReason::Refused, effects);
+            return PubrecOutcome::Finished;
+        }
+        delivery.entry = None;
+        if self.persistence == Persistence::Transient {
+            delivery.state = DeliveryState::AwaitsPubcomp;
+            return PubrecOutcome::Release;
+        }
+        delivery.state = DeliveryState::AwaitsCommit;
+        effects.persist(Change::Release { session, sequence }, durability);
+        PubrecOutcome::ReleaseAfterCommit
+    }
+
+    /// The PUBREL of this delivery leaves now. False if the delivery is gone.
+    pub fn release(&mut self, packet_id: PacketId) -> bool {
+        let Some((_, delivery)) = self.window.find(packet_id) else { return false };
+        if delivery.state == DeliveryState::AwaitsCommit {
+            delivery.state = DeliveryState::AwaitsPubcomp;
+        }
+        delivery.state == DeliveryState::AwaitsPubcomp
+    }
+
+    /// PUBCOMP: the delivery is done. False if there is none with this identifier.
+    pub fn handle_pubcomp(&mut self, packet_id: PacketId, effects: &mut Effects) -> bool {
+        let Some((sequence, delivery)) = self.window.find(packet_id) else { return false };
+        if !matches!(delivery.state, DeliveryState::AwaitsPubcomp | DeliveryState::AwaitsCommit) {
+            return false;
+        }
+        self.window.finish(sequence);
+        if self.persistence == Persistence::Durable {
+            let change = Change::Dequeue { session: self.session, sequence };
+            effects.persist(change, Durability::Memory);
+        }
+        true
+    }
+
+    /// Sends what waits, as far as window and outbox have room, and asks for what lies in the
+    /// store.
+    pub fn pump(&mut self, now: Timestamp, effects: &mut Effects) {
+        loop {
+            if self.is_open() {
+                effects.pages.extend(self.queue.refill());
+            }
+            if self.pump_one(now, effects).is_none() {
+                return;
+            }
+        }
+    }
+
+    fn pump_one(&mut self, now: Timestamp, effects: &mut Effects) -> Option<()> {
+        let Link::Open(link) = &mut self.link else { return None };
+        if self.outbox.bytes() + self.writing_bytes >= PUMP_BYTES {
+            return None;
+        }
+        let is_durable = self.persistence == Persistence::Durable;
+        let entry = match self.queue.front()? {
+            Queued::Released(sequence) => {
+                let sequence = *sequence;
+                if !self.window.has_room(sequence, link.receive_maximum) {
+                    return None;
+                }
+                self.queue.pop();
+                let state = DeliveryState::AwaitsPubcomp;
+                self.window.push(sequence, Delivery { state, entry: None });
+                let version = link.version;
+                let (kind, reason) = (AcknowledgementKind::Pubrel, ReasonCode::Success);
+                let packet_id = sequence.packet_id();
+                self.outbox
+                    .append(|out| encode_acknowledgement(out, kind, packet_id, reason, version));
+                return Some(());
+            }
+            Queued::Message(entry) => Arc::clone(entry),
+        };
+        // One that was sent with QoS 2 may be known to the Client: its exchange has to come to an end,
+        // or its Packet Identifier would stand for another message there.
+        let is_known = entry.qos == QoS::ExactlyOnce && entry.sequence < self.sent_until;
+        if entry.message.is_expired(now) && !is_known {
+            self.queue.pop();
+            effects.changes.extend(dequeue(self.session, &entry));
+            self.count_drop(DropReason::Expired, effects);
+            return Some(());
+        }
+        if entry.qos == QoS::AtMostOnce {
+            self.queue.pop();
+            return self.pump_unacknowledged(&entry, now, effects);
+        }
+        let Link::Open(link) = &mut self.link else { return None };
+        let sequence = entry.sequence;
+        let waits = is_durable && entry.qos == QoS::ExactlyOnce && !entry.is_committed();
+        if waits || !self.window.has_room(sequence, link.receive_maximum) {
+            return None;
+        }
+        self.queue.pop();
+        let outgoing = Outgoing {
+            qos: entry.qos,
+            dup: sequence < self.sent_until,
+            retain: entry.retain,
+            packet_id: Some(sequence.packet_id()),
+            subscription_ids: &entry.subscription_ids,
+            now,
+        };
+        let mut publication = Publication::from_message(&entry.message);
+        if link.encode(&mut self.outbox, &mut publication, &outgoing) == Encoded::TooLarge {
+            effects.changes.extend(dequeue(self.session, &entry));
+            self.count_drop(DropReason::PacketTooLarge, effects);
+            return Some(());
+        }
+        effects.tally.publish_sent += 1;
+        effects.tally.publish_bytes_sent += entry.message.payload().len() as u64;
+        let state = match entry.qos {
+            QoS::ExactlyOnce => DeliveryState::AwaitsPubrec,
+            QoS::AtLeastOnce | QoS::AtMostOnce => DeliveryState::AwaitsPuback,
+        };
+        self.window.push(sequence, Delivery { state, entry: Some(entry) });
+        Some(())
+    }
+
+    /// Sends a QoS 0 message that waited: sent is done.
+    fn pump_unacknowledged(
+        &mut self,
+        entry: &QueueEntry,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> Option<()> {
+        let Link::Open(link) = &mut self.link else { return None };
+        let outgoing = Outgoing {
+            qos: QoS::AtMostOnce,
+            dup: false,
+            retain: entry.retain,
+            packet_id: None,
+            subscription_ids: &entry.subscription_ids,
+            now,
+        };
+        let mut publication = Publication::from_message(&entry.message);
+        let encoded = link.encode(&mut self.outbox, &mut publication, &outgoing);
+        effects.changes.extend(dequeue(self.session, entry));
+        if encoded == Encoded::TooLarge {
+            self.count_drop(DropReason::PacketTooLarge, effects);
+            return Some(());
+        }
+        effects.tally.publish_sent += 1;
+        effects.tally.publish_bytes_sent += entry.message.payload().len() as u64;
+        Some(())
+    }
+
+    /// Whether a group may hand a message to this member: connected, nothing waiting, window open.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let Link::Open(link) = &self.link else { return false };
+        self.queue.is_empty()
+            && self.outbox.bytes() + self.writing_bytes < PUMP_BYTES
+            && self.window.has_room(self.queue.next(), link.receive_maximum)
+    }
+
+    /// Moves what is to be written behind what is in `target`. `waker` is woken by take-over and
+    /// commits from now on, and if there is nothing to do (false is returned), by the next message.
+    /// Whatever was taken before has been written to the end.
+    pub fn take_output(&mut self, target: &mut Outbox, waker: &Waker) -> bool {
+        match &mut self.waker {
+            Some(known) => known.clone_from(waker),
+            None => self.waker = Some(waker.clone()),
+        }
+        // Bytes only grow between two calls: this is the most that anybody has met.
+        self.was_full |= self.outbox.bytes() + self.writing_bytes >= PUMP_BYTES;
+        self.writing_bytes = 0;
+        let was_signalled = std::mem::take(&mut self.is_signalled);
+        if !self.outbox.is_empty() {
+            self.outbox.move_into(target);
+            self.writing_bytes = target.bytes();
+        }
+        if !target.is_empty() {
+            // Asked again when that is written; `was_full` must last until then.
+            return true;
+        }
+        if !self.is_crowded() {
+            self.release_waiting();
+        }
+        // What found no room while this was written waits for nobody else to look again.
+        let must_look = std::mem::take(&mut self.was_full) || was_signalled;
+        self.is_idle = !must_look;
+        must_look
+    }
+
+    /// Wakes the Client's task if it waits for something to write.
+    #[inline]
+    fn notify(&mut self, effects: &mut Effects) {
+        if std::mem::take(&mut self.is_idle) {
+            effects.wakers.extend(self.waker.clone());
+        }
+    }
+
+    fn release_waiting(&mut self) {
+        self.is_stalled = false;
+        for waker in self.waiting.drain(..) {
+            waker.wake();
+        }
+    }
+
+    fn close_link(&mut self) {
+        if matches!(self.link, Link::Ended) {
+            return;
+        }
+        self.link = Link::Absent;
+        self.outbox.discard();
+        self.writing_bytes = 0;
+        self.sent_until = self.sent_until.max(self.window.end());
+        self.queue.leave_memory(&mut self.window);
+        self.release_waiting();
+    }
+
+    fn finish(&mut self, sequence: Sequence, effects: &mut Effects) {
+        let Some(entry) = self.window.finish(sequence) else { return };
+        if let Some(change) = dequeue(self.session, &entry) {
+            effects.persist(change, Durability::Memory);
+        }
+    }
+
+    fn count_drop(&mut self, reason: DropReason, effects: &mut Effects) -> Delivered {
+        self.dropped_count += 1;
+        effects.tally.drop_one(reason);
+        Delivered::Dropped
+    }
+}
+
+impl Terms<'_> {
+    fn entry(&self, sequence: Sequence, message: &Arc<Message>, qos: QoS) -> Arc<QueueEntry> {
+        let message = Arc::clone(message);
+        let mut entry = QueueEntry::new(sequence, message, qos, self.retain, self.subscription_ids);
+        entry.group = self.group;
+        Arc::new(entry)
+    }
+}

@@ -1,0 +1,164 @@
+//! Bytes on their way to a Client: packets are encoded straight into an [`Outbox`] by whoever has
+//! something to say, and its Network Connection's task writes them. Large payloads are not copied
+//! in but remembered by reference, so that one exists once however many Clients receive it.
+
+use std::cell::RefCell;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::packet::ProtocolVersion;
+use crate::packet::publish::OutgoingPublish;
+use crate::session::message::Message;
+
+/// Payloads of at least this many bytes are sent from where they lie; smaller ones are copied,
+/// which costs less than the bookkeeping.
+pub const SHARED_PAYLOAD_BYTES: usize = 2048;
+
+/// Encoded packets in order, some payloads by reference.
+#[derive(Default)]
+pub struct Outbox {
+    buffer: Vec<u8>,
+    splices: Vec<Splice>,
+    bytes: usize,
+}
+
+/// A payload that belongs after the first `at` bytes of the buffer.
+struct Splice {
+    at: usize,
+    message: Arc<Message>,
+}
+
+impl Outbox {
+    /// Bytes waiting, shared payloads included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Appends what `encode` writes.
+    #[inline]
+    pub fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        if self.buffer.capacity() == 0 {
+            self.buffer = take_buffer();
+        }
+        let before = self.buffer.len();
+        encode(&mut self.buffer);
+        self.bytes += self.buffer.len() - before;
+    }
+
+    /// Appends a PUBLISH whose payload is copied.
+    #[inline]
+    pub fn append_publish(
+        &mut self,
+        publish: &OutgoingPublish<'_>,
+        version: ProtocolVersion,
+        payload: &[u8],
+    ) {
+        self.append(|out| {
+            publish.encode_head(out, version);
+            out.extend_from_slice(payload);
+        });
+    }
+
+    /// Appends a PUBLISH whose payload stays in `message`.
+    pub fn append_shared(
+        &mut self,
+        publish: &OutgoingPublish<'_>,
+        version: ProtocolVersion,
+        message: &Arc<Message>,
+    ) {
+        self.append(|out| publish.encode_head(out, version));
+        self.bytes += message.payload().len();
+        self.splices.push(Splice { at: self.buffer.len(), message: Arc::clone(message) });
+    }
+
+    /// Moves everything to the end of `target` and leaves this one without memory.
+    pub fn move_into(&mut self, target: &mut Self) {
+        if target.is_empty() {
+            std::mem::swap(self, target);
+        } else {
+            let offset = target.buffer.len();
+            target.buffer.extend_from_slice(&self.buffer);
+            let splices = std::mem::take(&mut self.splices);
+            let moved = splices
+                .into_iter()
+                .map(|splice| Splice { at: splice.at + offset, message: splice.message });
+            target.splices.extend(moved);
+            target.bytes += self.bytes;
+        }
+        self.discard();
+    }
+
+    /// Appends plain bytes of the connection itself.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.append(|out| out.extend_from_slice(bytes));
+    }
+
+    /// Drops everything and gives the buffer back.
+    pub fn discard(&mut self) {
+        give_buffer(std::mem::take(&mut self.buffer));
+        self.splices = Vec::new();
+        self.bytes = 0;
+    }
+
+    /// The bytes from `position` on, as slices for a vectored write; fills `slices` and returns how
+    /// many it filled.
+    pub fn slices<'a>(&'a self, position: usize, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        let mut skip = position;
+        let mut start = 0;
+        let ends = self.splices.iter().map(|splice| (splice.at, Some(&splice.message)));
+        for (end, message) in ends.chain(std::iter::once((self.buffer.len(), None))) {
+            let copied = self.buffer.get(start..end).unwrap_or_default();
+            let shared = message.map(|message| message.payload()).unwrap_or_default();
+            start = end;
+            for part in [copied, shared] {
+                let rest = part.get(skip..).unwrap_or_default();
+                skip = skip.saturating_sub(part.len());
+                if rest.is_empty() {
+                    continue;
+                }
+                let Some(slice) = slices.get_mut(filled) else { return filled };
+                *slice = IoSlice::new(rest);
+                filled += 1;
+            }
+        }
+        filled
+    }
+}
+
+/// Largest buffer worth keeping for the next Client.
+const KEPT_BUFFER_BYTES: usize = 256 * 1024;
+/// Buffers kept by each thread.
+const KEPT_BUFFERS: usize = 32;
+/// Room of a fresh buffer.
+const FRESH_BUFFER_BYTES: usize = 1024;
+
+thread_local! {
+    /// Empty buffers: a Client at rest holds none, and a busy one finds one that has grown already.
+    static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_buffer() -> Vec<u8> {
+    let kept = BUFFERS.with(|buffers| buffers.borrow_mut().pop());
+    kept.unwrap_or_else(|| Vec::with_capacity(FRESH_BUFFER_BYTES))
+}
+
+fn give_buffer(mut buffer: Vec<u8>) {
+    if buffer.capacity() == 0 || buffer.capacity() > KEPT_BUFFER_BYTES {
+        return;
+    }
+    buffer.clear();
+    BUFFERS.with(|buffers| {
+        let mut buffers = buffers.borrow_mut();
+        if buffers.len() < KEPT_BUFFERS {
+            buffers.push(buffer);
+        }
+    });
+}

@@ -1,0 +1,499 @@
+//! Messages that wait for one recipient: the oldest in memory, the newest in memory until they are
+//! committed, and whatever lies between only in the store. So memory does not follow the backlog.
+//!
+//! ```text
+//!  window (sent) | head (memory) | disk (store only) | tail (memory, on the way to the store)
+//! ```
+//!
+//! While nothing is on disk, head and tail are one. Places in the disk range may be missing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::session::effects::{DropReason, Effects};
+use crate::session::message::{Sequence, SessionId, Timestamp};
+use crate::session::window::{DeliveryState, Window};
+use crate::store::{AcknowledgedEntry, Change, QueueEntry, StoredEntry};
+
+/// Messages kept in memory at the head of a queue.
+pub const HEAD_MESSAGES: usize = 1024;
+/// Bytes kept in memory at the head of a queue (one message may exceed it).
+pub const HEAD_BYTES: usize = 256 * 1024;
+
+/// The queue of one Session or group.
+pub struct Queue {
+    owner: SessionId,
+    head: VecDeque<Queued>,
+    head_bytes: usize,
+    /// First and one past the last place that only the store knows.
+    disk: Option<(u64, u64)>,
+    tail: VecDeque<Arc<QueueEntry>>,
+    /// What the store may not know yet about places in the disk range.
+    overrides: BTreeMap<u64, Override>,
+    next: u64,
+    message_count: u64,
+    message_bytes: u64,
+    loading: bool,
+}
+
+/// Where to find out how long the oldest message has waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Oldest {
+    /// Nothing waits.
+    None,
+    /// It arrived then.
+    Arrived(Timestamp),
+    /// It is the first in the store in this range of places.
+    Stored(Sequence, Sequence),
+}
+
+/// What waits at the head.
+#[derive(Clone)]
+pub enum Queued {
+    /// A message to send.
+    Message(Arc<QueueEntry>),
+    /// A QoS 2 delivery whose PUBREL is to be repeated.
+    Released(Sequence),
+}
+
+/// Knowledge newer than what a page of the store may show.
+enum Override {
+    /// Acknowledged: its removal may still be on the way.
+    Done,
+    /// PUBREC received.
+    Released,
+    /// Not committed when it left memory.
+    Entry(Arc<QueueEntry>),
+}
+
+/// A page that the shell must read from the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRequest {
+    /// Whose queue.
+    pub session: SessionId,
+    /// First place wanted.
+    pub from: Sequence,
+    /// One past the last place wanted.
+    pub to: Sequence,
+}
+
+impl Queue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(owner: SessionId) -> Self {
+        Self {
+            owner,
+            head: VecDeque::new(),
+            head_bytes: 0,
+            disk: None,
+            tail: VecDeque::new(),
+            overrides: BTreeMap::new(),
+            next: 0,
+            message_count: 0,
+            message_bytes: 0,
+            loading: false,
+        }
+    }
+
+    /// A queue as the store's index describes it: nothing in memory.
+    #[must_use]
+    pub fn from_store(
+        owner: SessionId,
+        start: Sequence,
+        end: Sequence,
+        count: u64,
+        bytes: u64,
+    ) -> Self {
+        let mut queue = Self::new(owner);
+        queue.next = end.0;
+        if count > 0 || start < end {
+            queue.disk = (start < end).then_some((start.0, end.0));
+            queue.message_count = count;
+            queue.message_bytes = bytes;
+        }
+        queue
+    }
+
+    /// Whose queue it is.
+    #[must_use]
+    pub fn owner(&self) -> SessionId {
+        self.owner
+    }
+
+    /// The next place.
+    #[must_use]
+    pub fn next(&self) -> Sequence {
+        Sequence(self.next)
+    }
+
+    /// Takes the next place for a message that is sent at once.
+    #[inline]
+    pub fn take_place(&mut self) -> Sequence {
+        let place = self.next;
+        self.next += 1;
+        Sequence(place)
+    }
+
+    /// Whether nothing waits (what is in flight does not count).
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.disk.is_none() && self.tail.is_empty()
+    }
+
+    /// Messages waiting.
+    #[must_use]
+    pub fn message_count(&self) -> u64 {
+        self.message_count
+    }
+
+    /// Bytes waiting.
+    #[must_use]
+    pub fn message_bytes(&self) -> u64 {
+        self.message_bytes
+    }
+
+    /// Whether the part in memory is more than half full: its recipient lags behind.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.disk.is_some()
+            || self.head.len() > HEAD_MESSAGES / 2
+            || self.head_bytes > HEAD_BYTES / 2
+    }
+
+    /// Applies the overflow policy to a message of `size_bytes`.
+    pub fn admit(
+        &mut self,
+        size_bytes: usize,
+        limits: &QueueLimits,
+        effects: &mut Effects,
+    ) -> Admission {
+        while self.message_count >= limits.max_messages
+            || self.message_bytes.saturating_add(size_bytes as u64) > limits.max_bytes
+        {
+            match limits.policy {
+                OverflowPolicy::Spill | OverflowPolicy::Backpressure | OverflowPolicy::Reject => {
+                    effects.tally.drop_one(DropReason::QueueFull);
+                    return Admission::Refused;
+                }
+                OverflowPolicy::DropOldest if !self.is_empty() => {
+                    effects.changes.extend(self.drop_oldest());
+                    effects.tally.drop_one(DropReason::Oldest);
+                }
+                OverflowPolicy::DropNewest | OverflowPolicy::DropOldest => {
+                    effects.tally.drop_one(DropReason::QueueFull);
+                    return Admission::Dropped;
+                }
+            }
+        }
+        Admission::Admitted
+    }
+
+    /// Appends an entry whose place was taken from this queue. `keep` says whether the recipient is
+    /// there and will want it soon. Returns whether it must be handed to the store even if its
+    /// Session is not durable, because it is too much for memory.
+    pub fn push(&mut self, entry: Arc<QueueEntry>, keep: Keep) -> Spilled {
+        self.count(&entry);
+        let has_room = self.head.len() < HEAD_MESSAGES && self.head_bytes < HEAD_BYTES;
+        let contiguous = self.disk.is_none() && self.tail.is_empty();
+        if contiguous && has_room && keep == Keep::InMemory {
+            self.head_bytes += entry.message.size_bytes();
+            self.head.push_back(Queued::Message(entry));
+            return Spilled::No;
+        }
+        self.tail.push_back(entry);
+        self.trim_tail();
+        Spilled::Yes
+    }
+
+    /// The oldest message, without taking it.
+    #[must_use]
+    pub fn front(&self) -> Option<&Queued> {
+        self.head.front()
+    }
+
+    /// When the oldest message arrived: known, or to be read from the store.
+    #[must_use]
+    pub fn oldest(&self) -> Oldest {
+        match (self.head.front(), self.disk, self.tail.front()) {
+            (Some(Queued::Message(entry)), _, _) | (None, None, Some(entry)) => {
+                Oldest::Arrived(entry.message.arrived)
+            }
+            (_, Some((from, to)), _) => Oldest::Stored(Sequence(from), Sequence(to)),
+            _ => Oldest::None,
+        }
+    }
+
+    /// Takes the oldest message.
+    pub fn pop(&mut self) -> Option<Queued> {
+        let queued = self.head.pop_front()?;
+        if let Queued::Message(entry) = &queued {
+            self.head_bytes = self.head_bytes.saturating_sub(entry.message.size_bytes());
+            self.uncount(entry.message.size_bytes());
+        }
+        if self.head.is_empty() && self.head.capacity() > 64 {
+            self.head = VecDeque::new();
+        }
+        Some(queued)
+    }
+
+    /// Refills the head: from the tail at once, or by a page that the caller must read.
+    pub fn refill(&mut self) -> Option<PageRequest> {
+        if self.head.len() > HEAD_MESSAGES / 4 {
+            return None;
+        }
+        if let Some((from, to)) = self.disk {
+            if self.loading {
+                return None;
+            }
+            self.loading = true;
+            return Some(PageRequest {
+                session: self.owner,
+                from: Sequence(from),
+                to: Sequence(to),
+            });
+        }
+        while self.head.len() < HEAD_MESSAGES && self.head_bytes < HEAD_BYTES {
+            let Some(entry) = self.tail.pop_front() else { break };
+            self.head_bytes += entry.message.size_bytes();
+            self.head.push_back(Queued::Message(entry));
+        }
+        None
+    }
+
+    /// Takes in a page read for `request`. `full` says that the page ended at its limit, so more
+    /// may follow. Late pages of a queue that changed hands are ignored.
+    pub fn handle_page(&mut self, request: PageRequest, page: Vec<StoredEntry>, full: bool) {
+        self.loading = false;
+        let Some((from, to)) = self.disk else { return };
+        if from != request.from.0 {
+            return;
+        }
+        let last = page.last().map_or(from, |entry| entry.sequence().0 + 1);
+        let end = if full { last } else { request.to.0.min(to) };
+        let mut found: BTreeMap<u64, Queued> =
+            page.into_iter().map(|entry| (entry.sequence().0, Queued::from(entry))).collect();
+        let newer: Vec<u64> = self.overrides.range(from..end).map(|(&at, _)| at).collect();
+        for at in newer {
+            match self.overrides.remove(&at) {
+                Some(Override::Done) => drop(found.remove(&at)),
+                Some(Override::Released) => {
+                    found.insert(at, Queued::Released(Sequence(at)));
+                }
+                Some(Override::Entry(entry)) => {
+                    found.insert(at, Queued::Message(entry));
+                }
+                None => {}
+            }
+        }
+        for queued in found.into_values() {
+            if let Queued::Message(entry) = &queued {
+                self.head_bytes += entry.message.size_bytes();
+            }
+            self.head.push_back(queued);
+        }
+        self.disk = (end < to).then_some((end, to));
+        if self.disk.is_none() && self.tail.is_empty() && self.head.is_empty() {
+            // The index counted messages that are gone: now it is known exactly.
+            self.message_count = 0;
+            self.message_bytes = 0;
+        }
+    }
+
+    /// A page could not be read: it will be asked for again.
+    pub fn handle_page_failure(&mut self) {
+        self.loading = false;
+    }
+
+    /// The recipient has gone: what is durable leaves memory. What was in flight comes first again.
+    pub fn leave_memory(&mut self, window: &mut Window) {
+        self.loading = false;
+        let first_waiting = match self.head.front() {
+            Some(Queued::Message(entry)) => Some(entry.sequence.0),
+            Some(Queued::Released(sequence)) => Some(sequence.0),
+            None => self.disk.map(|(start, _)| start),
+        };
+        let end = self.tail.front().map_or(self.next, |entry| entry.sequence.0);
+        let start = match window.is_empty() {
+            true => first_waiting.unwrap_or(end),
+            false => window.base().0,
+        };
+        for (Sequence(at), delivery) in window.drain() {
+            match delivery.state {
+                DeliveryState::Done => {
+                    self.overrides.insert(at, Override::Done);
+                }
+                DeliveryState::AwaitsCommit | DeliveryState::AwaitsPubcomp => {
+                    self.overrides.insert(at, Override::Released);
+                }
+                DeliveryState::AwaitsPuback | DeliveryState::AwaitsPubrec => {
+                    if let Some(entry) = delivery.entry {
+                        self.count(&entry);
+                        self.keep_uncommitted(entry);
+                    }
+                }
+            }
+        }
+        for queued in std::mem::take(&mut self.head) {
+            match queued {
+                Queued::Message(entry) => self.keep_uncommitted(entry),
+                Queued::Released(Sequence(at)) => {
+                    self.overrides.insert(at, Override::Released);
+                }
+            }
+        }
+        self.head_bytes = 0;
+        self.disk = (start < end).then_some((start, end));
+        self.trim_tail();
+    }
+
+    /// Drops the oldest waiting message; returns what the store must be told.
+    pub fn drop_oldest(&mut self) -> Option<Change> {
+        if let Some(Queued::Message(_)) = self.head.front() {
+            let Some(Queued::Message(entry)) = self.pop() else { return None };
+            return dequeue(self.owner, &entry);
+        }
+        if let Some((from, to)) = self.disk {
+            let average = self.message_bytes / self.message_count.max(1);
+            self.uncount(usize::try_from(average).unwrap_or(usize::MAX));
+            self.disk = (from + 1 < to).then_some((from + 1, to));
+            self.overrides.remove(&from);
+            return Some(Change::Dequeue { session: self.owner, sequence: Sequence(from) });
+        }
+        let entry = self.tail.pop_front()?;
+        self.uncount(entry.message.size_bytes());
+        dequeue(self.owner, &entry)
+    }
+
+    /// Takes every message that is in memory, oldest first: the queue of a Session that ends.
+    pub fn take_messages(&mut self) -> Vec<Arc<QueueEntry>> {
+        let head = std::mem::take(&mut self.head).into_iter().filter_map(|queued| match queued {
+            Queued::Message(entry) => Some(entry),
+            Queued::Released(_) => None,
+        });
+        head.chain(std::mem::take(&mut self.tail)).collect()
+    }
+
+    fn keep_uncommitted(&mut self, entry: Arc<QueueEntry>) {
+        if !entry.is_committed() {
+            self.overrides.insert(entry.sequence.0, Override::Entry(entry));
+        }
+    }
+
+    /// Lets go of what is committed at the front of the tail; the store has it.
+    fn trim_tail(&mut self) {
+        while self.tail.front().is_some_and(|entry| entry.is_committed()) {
+            let Some(entry) = self.tail.pop_front() else { break };
+            let at = entry.sequence.0;
+            let start = match self.disk {
+                Some((start, _)) => start,
+                None => at,
+            };
+            self.disk = Some((start, at + 1));
+        }
+        if self.tail.is_empty() && self.tail.capacity() > 64 {
+            self.tail = VecDeque::new();
+        }
+    }
+
+    fn count(&mut self, entry: &QueueEntry) {
+        self.message_count += 1;
+        self.message_bytes += entry.message.size_bytes() as u64;
+    }
+
+    fn uncount(&mut self, bytes: usize) {
+        self.message_count = self.message_count.saturating_sub(1);
+        self.message_bytes = self.message_bytes.saturating_sub(bytes as u64);
+    }
+}
+
+/// Limits of one queue and what happens at them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Messages waiting.
+    pub max_messages: u64,
+    /// Bytes waiting.
+    pub max_bytes: u64,
+    /// What happens at the limit.
+    pub policy: OverflowPolicy,
+}
+
+/// What happens when a queue is full.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize, serde::Serialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum OverflowPolicy {
+    /// Goes on in the store until the limit, then as `Reject`.
+    #[default]
+    Spill,
+    /// The publisher is not read until there is room (bounded), then as `Reject`.
+    Backpressure,
+    /// The publisher is told 0x97 Quota exceeded (5.0) or slowed (3.x).
+    Reject,
+    /// The oldest waiting message gives way.
+    DropOldest,
+    /// The new message is dropped.
+    DropNewest,
+}
+
+/// Whether a queue takes a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It does.
+    Admitted,
+    /// It does not; counted.
+    Dropped,
+    /// It does not, counted, and the publisher is to know.
+    Refused,
+}
+
+/// What the store must be told when an entry is done with.
+#[must_use]
+pub fn dequeue(session: SessionId, entry: &QueueEntry) -> Option<Change> {
+    match entry.acknowledge() {
+        AcknowledgedEntry::NeverWritten => None,
+        AcknowledgedEntry::Stored => Some(Change::Dequeue { session, sequence: entry.sequence }),
+    }
+}
+
+/// Whether a recipient will want a message soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It is connected.
+    InMemory,
+    /// It is absent.
+    InStore,
+}
+
+/// Whether a message went past memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spilled {
+    /// It is in memory.
+    No,
+    /// It must be written to the store, whatever its Session.
+    Yes,
+}
+
+impl From<StoredEntry> for Queued {
+    fn from(entry: StoredEntry) -> Self {
+        match entry {
+            StoredEntry::Message(entry) => Self::Message(entry),
+            StoredEntry::Released(sequence) => Self::Released(sequence),
+        }
+    }
+}
+
+impl StoredEntry {
+    /// Its place.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        match self {
+            Self::Message(entry) => entry.sequence,
+            Self::Released(sequence) => *sequence,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! The inflight window towards one Client: deliveries sent and not yet acknowledged to the end,
+//! found by Packet Identifier in constant time.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use crate::packet::PacketId;
+use crate::session::message::{Sequence, Timestamp};
+use crate::store::QueueEntry;
+
+/// Packet Identifiers there are; the identifier of a delivery is its sequence modulo this, plus 1.
+const IDENTIFIERS: u64 = 65_535;
+
+/// What a delivery waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// Nothing: done, or never there. Goes once everything before it is done.
+    Done,
+    /// QoS 1: PUBACK.
+    AwaitsPuback,
+    /// QoS 2: PUBREC.
+    AwaitsPubrec,
+    /// QoS 2: that "PUBREC received" is durable, before PUBREL may leave.
+    AwaitsCommit,
+    /// QoS 2: PUBCOMP.
+    AwaitsPubcomp,
+}
+
+/// One delivery in flight.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// What it waits for.
+    pub state: DeliveryState,
+    /// The message, where it may be needed again: durable Sessions and Shared Subscriptions.
+    pub entry: Option<Arc<QueueEntry>>,
+}
+
+impl std::fmt::Debug for QueueEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueueEntry").field("sequence", &self.sequence).finish_non_exhaustive()
+    }
+}
+
+/// Deliveries in flight, in order of sequence without gaps.
+#[derive(Debug)]
+pub struct Window {
+    base: u64,
+    deliveries: VecDeque<Delivery>,
+    unacknowledged: u32,
+}
+
+impl Window {
+    /// An empty window whose first delivery will be `next`.
+    #[must_use]
+    pub fn new(next: Sequence) -> Self {
+        Self { base: next.0, deliveries: VecDeque::new(), unacknowledged: 0 }
+    }
+
+    /// Deliveries that wait for something: what the Client's Receive Maximum limits.
+    /// [MQTT-3.3.4-9]
+    #[must_use]
+    pub fn unacknowledged(&self) -> u32 {
+        self.unacknowledged
+    }
+
+    /// Whether nothing is in flight.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+    }
+
+    /// The oldest delivery not done, or the next one if all are.
+    #[must_use]
+    pub fn base(&self) -> Sequence {
+        Sequence(self.base)
+    }
+
+    /// When the oldest message in flight arrived, if it is still at hand.
+    #[must_use]
+    pub fn oldest_arrival(&self) -> Option<Timestamp> {
+        let entry = self.deliveries.front()?.entry.as_ref()?;
+        Some(entry.message.arrived)
+    }
+
+    /// One past the newest delivery.
+    #[must_use]
+    pub fn end(&self) -> Sequence {
+        Sequence(self.base + self.deliveries.len() as u64)
+    }
+
+    /// Whether `sequence` may be sent now: fewer than `max` unacknowledged, and its Packet
+    /// Identifier not in use by the oldest.
+    #[inline]
+    #[must_use]
+    pub fn has_room(&self, sequence: Sequence, max: u16) -> bool {
+        self.unacknowledged < u32::from(max)
+            && (self.deliveries.is_empty() || sequence.0 - self.base < IDENTIFIERS)
+    }
+
+    /// Adds a delivery; places skipped since the newest count as done.
+    pub fn push(&mut self, sequence: Sequence, delivery: Delivery) {
+        if self.deliveries.is_empty() {
+            self.base = sequence.0;
+        }
+        while self.end() < sequence {
+            self.deliveries.push_back(Delivery { state: DeliveryState::Done, entry: None });
+        }
+        if delivery.state != DeliveryState::Done {
+            self.unacknowledged += 1;
+        }
+        self.deliveries.push_back(delivery);
+    }
+
+    /// The delivery in flight with this Packet Identifier, and its sequence.
+    pub fn find(&mut self, packet_id: PacketId) -> Option<(Sequence, &mut Delivery)> {
+        let wanted = u64::from(packet_id.0.get()) - 1;
+        let offset = (wanted + IDENTIFIERS - self.base % IDENTIFIERS) % IDENTIFIERS;
+        let sequence = Sequence(self.base + offset);
+        let delivery = self.deliveries.get_mut(usize::try_from(offset).ok()?)?;
+        (delivery.state != DeliveryState::Done).then_some((sequence, delivery))
+    }
+
+    /// Marks a delivery as done and returns its entry.
+    pub fn finish(&mut self, sequence: Sequence) -> Option<Arc<QueueEntry>> {
+        let index = usize::try_from(sequence.0.checked_sub(self.base)?).ok()?;
+        let delivery = self.deliveries.get_mut(index)?;
+        if delivery.state == DeliveryState::Done {
+            return None;
+        }
+        delivery.state = DeliveryState::Done;
+        let entry = delivery.entry.take();
+        self.unacknowledged -= 1;
+        while self.deliveries.front().is_some_and(|first| first.state == DeliveryState::Done) {
+            self.deliveries.pop_front();
+            self.base += 1;
+        }
+        if self.deliveries.is_empty() && self.deliveries.capacity() > 64 {
+            self.deliveries = VecDeque::new();
+        }
+        entry
+    }
+
+    /// Takes everything out, oldest first, and leaves an empty window that goes on at the same
+    /// place.
+    pub fn drain(&mut self) -> impl Iterator<Item = (Sequence, Delivery)> + use<> {
+        let base = self.base;
+        let deliveries = std::mem::take(&mut self.deliveries);
+        self.base += deliveries.len() as u64;
+        self.unacknowledged = 0;
+        deliveries.into_iter().zip(base..).map(|(delivery, at)| (Sequence(at), delivery))
+    }
+}
+
+impl Sequence {
+    /// The Packet Identifier of this delivery: it needs no storage, and a restarted broker sends
+    /// again with the original one. [MQTT-4.4.0-1]
+    #[must_use]
+    pub fn packet_id(self) -> PacketId {
+        let identifier = u16::try_from(self.0 % IDENTIFIERS).unwrap_or(0) + 1;
+        PacketId(NonZeroU16::new(identifier).unwrap_or(NonZeroU16::MIN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn awaiting(state: DeliveryState) -> Delivery {
+        Delivery { state, entry: None }
+    }
+
+    #[test]
+    fn deliveries_are_found_by_packet_identifier_across_the_wrap() {
+        let start = IDENTIFIERS - 2;
+        let mut window = Window::new(Sequence(start));
+        for place in start..start + 5 {
+            window.push(Sequence(place), awaiting(DeliveryState::AwaitsPuback));
+        }
+        assert_eq!(Sequence(IDENTIFIERS).packet_id(), Sequence(0).packet_id());
+        for place in start..start + 5 {
+            let found = window.find(Sequence(place).packet_id()).map(|(sequence, _)| sequence);
+            assert_eq!(found, Some(Sequence(place)));
+        }
+        assert!(window.find(Sequence(start + 5).packet_id()).is_none());
+        assert!(window.find(Sequence(start - 1).packet_id()).is_none());
+    }
+
+    #[test]
+    fn the_window_slides_when_its_oldest_is_done() {
+        let mut window = Window::new(Sequence(0));
+        for place in 0..3 {
+            window.push(Sequence(place), awaiting(DeliveryState::AwaitsPuback));
+        }
+        window.finish(Sequence(1));
+        assert_eq!((window.base(), window.unacknowledged()), (Sequence(0), 2));
+        window.finish(Sequence(0));
+        assert_eq!((window.base(), window.unacknowledged()), (Sequence(2), 1));
+        window.finish(Sequence(0));
+        assert_eq!(window.unacknowledged(), 1, "done is done");
+    }
+
+    #[test]
+    fn an_identifier_in_use_is_not_given_to_another_message() {
+        let mut window = Window::new(Sequence(7));
+        window.push(Sequence(7), awaiting(DeliveryState::AwaitsPubcomp));
+        assert!(window.has_room(Sequence(7 + IDENTIFIERS - 1), 10));
+        assert!(!window.has_room(Sequence(7 + IDENTIFIERS), 10));
+        assert!(!window.has_room(Sequence(8), 1), "the Receive Maximum is reached");
+    }
+
+    #[test]
+    fn places_that_were_skipped_are_done() {
+        let mut window = Window::new(Sequence(0));
+        window.push(Sequence(0), awaiting(DeliveryState::AwaitsPuback));
+        window.push(Sequence(4), awaiting(DeliveryState::AwaitsPubrec));
+        assert_eq!(window.unacknowledged(), 2);
+        assert!(window.find(Sequence(2).packet_id()).is_none());
+        window.finish(Sequence(0));
+        assert_eq!(window.base(), Sequence(4));
+    }
+}

@@ -1,0 +1,71 @@
+//! One broker for each data directory: a locked file that names its holder.
+//!
+//! RocksDB has a lock of its own, but cannot say who holds it. The lock belongs to the open file, so it goes with the
+//! process, however that ends.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::store::StoreError;
+
+const NAME: &str = "petrel.pid";
+
+/// The lock on a data directory, held until dropped.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Makes the directory if it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another process holds the directory, [`StoreError::Directory`] when it cannot be made
+    /// or written.
+    pub fn acquire(data_dir: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Directory { path: data_dir.to_path_buf(), source };
+        // Queued messages are nobody else's business.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(data_dir.join(NAME))
+            .map_err(failed)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            let _unknown = file.read_to_string(&mut holder);
+            return Err(StoreError::InUse {
+                path: data_dir.to_path_buf(),
+                process: holder.trim().parse().ok(),
+            });
+        }
+        file.set_len(0).map_err(failed)?;
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_refused_and_told_who_holds_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = DirectoryLock::acquire(directory.path()).unwrap();
+        let refused = DirectoryLock::acquire(directory.path()).unwrap_err();
+        let message = refused.to_string();
+        assert!(message.contains(&directory.path().display().to_string()), "{message}");
+        assert!(message.contains(&std::process::id().to_string()), "{message}");
+        drop(first);
+        DirectoryLock::acquire(directory.path()).unwrap();
+    }
+}

@@ -1,0 +1,82 @@
+//! The seam between the writer and the disk: small enough for a test to stand in and fail.
+
+use std::path::Path;
+
+use rocksdb::{DB, WriteBatch};
+
+use crate::store::StoreState;
+use crate::store::options::{WriteSync, write_options};
+
+/// How groups get to the disk.
+pub trait Disk: Send {
+    /// Writes a group, and waits for the disk if asked to.
+    ///
+    /// # Errors
+    /// [`WriteError`]: then nothing is known about the group, and the database must be opened again.
+    fn write(&mut self, db: &DB, batch: WriteBatch, sync: WriteSync) -> Result<(), WriteError>;
+
+    /// Space that is left for us; `None` when it cannot be told.
+    fn free_bytes(&mut self, path: &Path) -> Option<u64>;
+}
+
+/// A write or sync failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// No space (or no quota) is left.
+    #[error("no space left: {0}")]
+    NoSpace(String),
+    /// Anything else.
+    #[error("write failed: {0}")]
+    Failed(String),
+}
+
+impl WriteError {
+    /// What it makes of the store.
+    #[must_use]
+    pub fn state(&self) -> StoreState {
+        match self {
+            Self::NoSpace(_) => StoreState::Full,
+            Self::Failed(_) => StoreState::Failed,
+        }
+    }
+
+    /// Tells the kinds apart by what the operating system said.
+    #[must_use]
+    pub fn from_message(message: String) -> Self {
+        let lower = message.to_ascii_lowercase();
+        if lower.contains("no space") || lower.contains("quota exceeded") {
+            Self::NoSpace(message)
+        } else {
+            Self::Failed(message)
+        }
+    }
+}
+
+/// The disk there is.
+#[derive(Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn write(&mut self, db: &DB, batch: WriteBatch, sync: WriteSync) -> Result<(), WriteError> {
+        db.write_opt(batch, &write_options(sync))
+            .map_err(|error| WriteError::from_message(error.into_string()))
+    }
+
+    fn free_bytes(&mut self, path: &Path) -> Option<u64> {
+        let statistics = rustix::fs::statvfs(path).ok()?;
+        Some(statistics.f_bavail.saturating_mul(statistics.f_frsize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_a_broken_one() {
+        let full = WriteError::from_message("IO error: No space left on device: x.log".into());
+        assert_eq!(full.state(), StoreState::Full);
+        let broken = WriteError::from_message("IO error: Input/output error: x.log".into());
+        assert_eq!(broken.state(), StoreState::Failed);
+    }
+}

@@ -1,0 +1,126 @@
+//! What is on disk: every column family of the database, its key, its value, who writes it and who removes it.
+//!
+//! Names on disk never change their meaning. A new form of a value is a new version byte; a new form of a key or a new
+//! family is a new format version and one step in `migration.rs`.
+
+/// A column family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// Key: a name (see [`crate::store::value::meta`]). Value: format version, incarnation, clock, next body.
+    /// Written at opening, by the heartbeat and at closing; never removed. It is RocksDB's own default family.
+    Meta,
+    /// Key: Session id. Value: [`crate::store::SessionRecord`].
+    /// Written by `PutSession`, removed by `DeleteSession`.
+    Sessions,
+    /// Key: Session id, Topic Filter in full. Value: options and Subscription Identifier.
+    /// Written by `PutSubscription`, removed by `DeleteSubscription` and with the Session.
+    Subscriptions,
+    /// Key: Session id, sequence. Value: a queue entry with its message, or with the number of its body.
+    /// Put once by `Enqueue`, removed once by `Dequeue` or `Release` (so a single deletion suffices), or with the
+    /// Session.
+    Queue,
+    /// Key: Session id. Value: where the queue starts and ends and what it holds.
+    /// Written by the writer beside the changes it sums up, removed with the Session.
+    QueueIndex,
+    /// Key: Session id, sequence. Value: only its version. The recipient sent PUBREC, PUBCOMP is awaited.
+    /// Written by `Release`, removed by `Dequeue` and with the Session.
+    Released,
+    /// Key: Session id, Packet Identifier. Value: only its version. A QoS 2 identifier received from the Client.
+    /// Written by `PutIncoming`, removed by `DeleteIncoming` and with the Session.
+    Incoming,
+    /// Key: number of the body. Value: a message that several queue entries share.
+    /// Written by the first `Enqueue` that shares it, removed with the last entry that refers to it.
+    Bodies,
+    /// Key: number of the body. Value: how many queue entries refer to it.
+    /// Written and removed by the writer, beside the entries.
+    BodyReferences,
+    /// Key: Topic Name. Value: the Retained Message.
+    /// Written by `PutRetained`, removed by `DeleteRetained`.
+    Retained,
+}
+
+impl Family {
+    /// Every family, in the order in which they were introduced.
+    pub const ALL: [Self; 10] = [
+        Self::Meta,
+        Self::Sessions,
+        Self::Subscriptions,
+        Self::Queue,
+        Self::QueueIndex,
+        Self::Released,
+        Self::Incoming,
+        Self::Bodies,
+        Self::BodyReferences,
+        Self::Retained,
+    ];
+
+    /// Its name on disk.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "default",
+            Self::Sessions => "sessions",
+            Self::Subscriptions => "subscriptions",
+            Self::Queue => "queue",
+            Self::QueueIndex => "queue_index",
+            Self::Released => "released",
+            Self::Incoming => "incoming",
+            Self::Bodies => "bodies",
+            Self::BodyReferences => "body_references",
+            Self::Retained => "retained",
+        }
+    }
+
+    /// Whether it holds messages, by far the most of the bytes: these families get large write buffers and
+    /// compression, the others stay small.
+    #[must_use]
+    pub const fn holds_messages(self) -> bool {
+        match self {
+            Self::Queue | Self::Bodies | Self::Retained => true,
+            Self::Meta
+            | Self::Sessions
+            | Self::Subscriptions
+            | Self::QueueIndex
+            | Self::Released
+            | Self::Incoming
+            | Self::BodyReferences => false,
+        }
+    }
+
+    /// Whether its keys start with a Session id, so that they go with the Session.
+    #[must_use]
+    pub const fn belongs_to_session(self) -> bool {
+        match self {
+            Self::Sessions
+            | Self::Subscriptions
+            | Self::Queue
+            | Self::QueueIndex
+            | Self::Released
+            | Self::Incoming => true,
+            Self::Meta | Self::Bodies | Self::BodyReferences | Self::Retained => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Family;
+
+    #[test]
+    fn names_on_disk_are_distinct_and_do_not_change() {
+        let names: Vec<_> = Family::ALL.iter().map(|family| family.name()).collect();
+        let expected = [
+            "default",
+            "sessions",
+            "subscriptions",
+            "queue",
+            "queue_index",
+            "released",
+            "incoming",
+            "bodies",
+            "body_references",
+            "retained",
+        ];
+        assert_eq!(names, expected);
+    }
+}

@@ -1,0 +1,351 @@
+//! A test double of the store, for simulations and power-cut tests: it forgets what was not synced, fails on demand,
+//! and commits only when the test says so.
+//!
+//! Three things are kept apart, as a machine keeps them apart: batches in the memory of the process, batches that the
+//! operating system has (lost by a power cut, not by a kill), and the durable image. Deterministic: it has no thread,
+//! no clock and no randomness of its own.
+//!
+//! ```
+//! use petrel::session::message::Timestamp;
+//! use petrel::store::faulty::{Crash, FaultyStore, Honesty};
+//! use petrel::store::image::Image;
+//! use petrel::store::{Batch, Store};
+//!
+//! let (store, _loaded) = FaultyStore::open(Image::default(), Honesty::Honest, Timestamp(0));
+//! let ticket = store.submit(Batch::default());
+//! assert!(store.durable() < ticket);
+//! store.step();
+//! assert!(store.durable() >= ticket);
+//! let image = store.crash(Crash::PowerCut, 0);
+//! let (_store, _loaded) = FaultyStore::open(image, Honesty::Honest, Timestamp(1));
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::session::message::{Sequence, SessionId, Timestamp};
+use crate::store::image::{Image, TakenChange};
+use crate::store::{
+    Batch, Change, CommitListener, Durability, Loaded, Store, StoreError, StoreState, StoredEntry,
+    Ticket,
+};
+
+/// Whether the store keeps its promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Honesty {
+    /// A batch counts as durable when it is.
+    #[default]
+    Honest,
+    /// A batch counts as durable as soon as it is submitted: the mistake that a checker must catch.
+    AcknowledgesEarly,
+}
+
+/// How the machine stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crash {
+    /// The process ends; what the operating system has is kept.
+    Kill,
+    /// The machine ends; only what was synced is kept.
+    PowerCut,
+}
+
+/// The double.
+pub struct FaultyStore {
+    state: Mutex<State>,
+    honesty: Honesty,
+}
+
+struct State {
+    durable_image: Image,
+    live_image: Image,
+    /// Written, not synced; oldest first, a batch each.
+    unsynced: VecDeque<Vec<TakenChange>>,
+    pending: VecDeque<(Ticket, Batch)>,
+    last_ticket: Ticket,
+    durable: Ticket,
+    availability: StoreState,
+    readable: bool,
+    crashed: bool,
+    syncs: u64,
+}
+
+impl FaultyStore {
+    /// Opens an image: an empty one, or what a crash left.
+    #[must_use]
+    pub fn open(mut image: Image, honesty: Honesty, now: Timestamp) -> (Arc<Self>, Loaded) {
+        let loaded = image.load(now);
+        let state = State {
+            durable_image: image.clone(),
+            live_image: image,
+            unsynced: VecDeque::new(),
+            pending: VecDeque::new(),
+            last_ticket: Ticket(0),
+            durable: Ticket(0),
+            availability: StoreState::Available,
+            readable: true,
+            crashed: false,
+            syncs: 0,
+        };
+        (Arc::new(Self { state: Mutex::new(state), honesty }), loaded)
+    }
+
+    /// Writes and syncs everything submitted as one group, and tells its listeners. Does nothing while the store fails.
+    pub fn step(&self) {
+        self.step_batches(usize::MAX);
+    }
+
+    /// As [`Self::step`], for the oldest `count` batches only.
+    pub fn step_batches(&self, count: usize) {
+        let mut state = self.state.lock();
+        if state.crashed || state.availability != StoreState::Available || state.pending.is_empty()
+        {
+            return;
+        }
+        let count = count.min(state.pending.len());
+        let group: Vec<_> = state.pending.drain(..count).collect();
+        let mut durability = Durability::Memory;
+        for (_, batch) in &group {
+            let taken: Vec<_> = batch.changes.iter().filter_map(TakenChange::take).collect();
+            for change in &taken {
+                state.live_image.apply(change);
+            }
+            if !taken.is_empty() {
+                durability = durability.max(batch.durability);
+                state.unsynced.push_back(taken);
+            }
+        }
+        if durability == Durability::Fsync {
+            state.sync();
+        }
+        for (ticket, batch) in &group {
+            state.durable = state.durable.max(*ticket);
+            for change in &batch.changes {
+                if let Change::Enqueue { entry, .. } = change {
+                    entry.end_write();
+                }
+            }
+        }
+        drop(state);
+        let listeners = group.into_iter().flat_map(|(_, batch)| batch.listeners);
+        notify(listeners.collect());
+    }
+
+    /// Batches that were submitted and not written.
+    #[must_use]
+    pub fn pending_batches(&self) -> usize {
+        self.state.lock().pending.len()
+    }
+
+    /// Syncs so far.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.state.lock().syncs
+    }
+
+    /// Makes the store fail, or work again.
+    pub fn set_state(&self, availability: StoreState) {
+        self.state.lock().availability = availability;
+    }
+
+    /// Makes reading fail, or work again.
+    pub fn set_readable(&self, readable: bool) {
+        self.state.lock().readable = readable;
+    }
+
+    /// Ends the store, and returns what the next one finds: what is safe from this kind of crash, and the first
+    /// `survivors` of the batches that were on their way, each of them whole. The store takes in nothing afterwards.
+    pub fn crash(&self, crash: Crash, survivors: usize) -> Image {
+        let mut state = self.state.lock();
+        state.crashed = true;
+        if crash == Crash::Kill {
+            state.sync();
+        }
+        let unsynced = std::mem::take(&mut state.unsynced);
+        let pending = std::mem::take(&mut state.pending);
+        let on_the_way = unsynced.into_iter().chain(pending.into_iter().map(|(_, batch)| {
+            batch.changes.iter().filter_map(TakenChange::take).collect::<Vec<_>>()
+        }));
+        for changes in on_the_way.take(survivors) {
+            for change in &changes {
+                state.durable_image.apply(change);
+            }
+        }
+        state.durable_image.clone()
+    }
+}
+
+impl State {
+    fn sync(&mut self) {
+        self.syncs += 1;
+        for changes in std::mem::take(&mut self.unsynced) {
+            for change in &changes {
+                self.durable_image.apply(change);
+            }
+        }
+    }
+}
+
+impl Store for FaultyStore {
+    fn submit(&self, batch: Batch) -> Ticket {
+        let mut state = self.state.lock();
+        let ticket = Ticket(state.last_ticket.0 + 1);
+        let at_once = match self.honesty {
+            Honesty::Honest => {
+                batch.durability == Durability::Memory && state.durable == state.last_ticket
+            }
+            Honesty::AcknowledgesEarly => true,
+        };
+        state.last_ticket = ticket;
+        if at_once && !state.crashed {
+            state.durable = ticket;
+        }
+        if !state.crashed {
+            state.pending.push_back((ticket, batch));
+        }
+        ticket
+    }
+
+    fn durable(&self) -> Ticket {
+        self.state.lock().durable
+    }
+
+    fn state(&self) -> StoreState {
+        self.state.lock().availability
+    }
+
+    fn pending_bytes(&self) -> usize {
+        let state = self.state.lock();
+        let changes = state.pending.iter().flat_map(|(_, batch)| &batch.changes);
+        changes
+            .map(|change| match change {
+                Change::Enqueue { entry, .. } => entry.message.size_bytes(),
+                Change::PutRetained(message) => message.size_bytes(),
+                _ => size_of::<Change>(),
+            })
+            .sum()
+    }
+
+    fn read_queue(
+        &self,
+        session: SessionId,
+        from: Sequence,
+        to: Sequence,
+        max_count: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredEntry>, StoreError> {
+        let state = self.state.lock();
+        if !state.readable || state.crashed {
+            return Err(StoreError::Unavailable);
+        }
+        Ok(state.live_image.read_queue(session, from, to, max_count, max_bytes))
+    }
+}
+
+/// Tells each listener once.
+fn notify(mut listeners: Vec<Arc<dyn CommitListener>>) {
+    let mut told: Vec<usize> = Vec::new();
+    for listener in listeners.drain(..) {
+        let address = Arc::as_ptr(&listener).cast::<()>().addr();
+        if !told.contains(&address) {
+            told.push(address);
+            listener.handle_commit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::packet::QoS;
+    use crate::session::message::{Message, MessageHeader, MessageId};
+    use crate::store::{QueueEntry, QueueOwner, SessionRecord};
+
+    use super::*;
+
+    const SESSION: SessionId = SessionId(1);
+
+    fn put_session() -> Change {
+        Change::PutSession(Box::new(SessionRecord {
+            id: SESSION,
+            owner: QueueOwner::Client { client_id: "c".into() },
+            epoch: 0,
+            expiry_seconds: 1,
+            disconnected: None,
+            sent_until: Sequence(0),
+            will: None,
+            user_name: None,
+        }))
+    }
+
+    fn enqueue(place: u64, durability: Durability) -> Batch {
+        let header = MessageHeader {
+            id: MessageId { publisher: SESSION, counter: place },
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            arrived: Timestamp(0),
+            expires: None,
+        };
+        let message = Arc::new(Message::new(header, "t", b"", b"p").unwrap());
+        let entry = QueueEntry::new(Sequence(place), message, QoS::AtLeastOnce, false, &[]);
+        let entry = Change::Enqueue { session: SESSION, entry: Arc::new(entry) };
+        Batch { changes: vec![put_session(), entry], durability, ..Batch::default() }
+    }
+
+    fn survivors(image: Image) -> u64 {
+        let (_, loaded) = FaultyStore::open(image, Honesty::Honest, Timestamp(0));
+        loaded.sessions.first().map_or(0, |session| session.message_count)
+    }
+
+    fn open(honesty: Honesty) -> Arc<FaultyStore> {
+        FaultyStore::open(Image::default(), honesty, Timestamp(0)).0
+    }
+
+    #[test]
+    fn a_power_cut_forgets_what_was_not_synced_and_a_kill_does_not() {
+        for (crash, left) in [(Crash::PowerCut, 1), (Crash::Kill, 2)] {
+            let store = open(Honesty::Honest);
+            store.submit(enqueue(0, Durability::Fsync));
+            store.step();
+            let written = store.submit(enqueue(1, Durability::Os));
+            store.step();
+            assert_eq!(store.durable(), written);
+            store.submit(enqueue(2, Durability::Fsync));
+            assert_eq!(survivors(store.crash(crash, 0)), left);
+        }
+    }
+
+    #[test]
+    fn batches_on_their_way_survive_whole_and_in_order() {
+        let store = open(Honesty::Honest);
+        for place in 0..5 {
+            store.submit(enqueue(place, Durability::Fsync));
+        }
+        store.step_batches(1);
+        assert_eq!(survivors(store.crash(Crash::PowerCut, 2)), 3);
+        let late = store.submit(enqueue(9, Durability::Fsync));
+        store.step();
+        assert!(store.durable() < late, "a crashed store takes in nothing");
+    }
+
+    #[test]
+    fn an_early_acknowledgement_is_lost_by_a_power_cut() {
+        let store = open(Honesty::AcknowledgesEarly);
+        let ticket = store.submit(enqueue(0, Durability::Fsync));
+        assert!(store.durable() >= ticket, "acknowledged");
+        assert_eq!(survivors(store.crash(Crash::PowerCut, 0)), 0, "and lost");
+    }
+
+    #[test]
+    fn nothing_becomes_durable_while_it_fails() {
+        let store = open(Honesty::Honest);
+        store.set_state(StoreState::Full);
+        let ticket = store.submit(enqueue(0, Durability::Fsync));
+        store.step();
+        assert!(store.durable() < ticket);
+        store.set_state(StoreState::Available);
+        store.step();
+        assert!(store.durable() >= ticket);
+        assert_eq!(survivors(store.crash(Crash::PowerCut, 0)), 1);
+    }
+}

@@ -1,0 +1,291 @@
+//! Reads at opening what must be in memory: the index of Sessions, not their queues, and the Retained Messages.
+//!
+//! All families sort by Session id, so each is read once from front to back. The queues themselves are only touched at
+//! their start and above their last checkpoint: two seeks for each queue that holds something, none for the others.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rocksdb::{DB, DBRawIterator};
+
+use crate::packet::PacketId;
+use crate::session::message::{Message, Sequence, SessionId};
+use crate::store::family::Family;
+use crate::store::group::{handle, read_error};
+use crate::store::index::{Indexes, QueueIndex};
+use crate::store::options::scan_options;
+use crate::store::value::{EncodedEntry, EntryContent};
+use crate::store::{LoadedSession, StoreError, SubscriptionRecord, key, value};
+
+/// Queues of at most this many messages are counted message by message: that is as cheap as the seek.
+const RECOUNT_MESSAGES: u64 = 64;
+
+/// What is read at opening.
+pub struct LoadedIndex {
+    /// Sessions and groups, for the broker.
+    pub sessions: Vec<LoadedSession>,
+    /// Their queues, for the writer.
+    pub indexes: Indexes,
+    /// Values that could not be understood, and so were left where they are.
+    pub unreadable_values: u64,
+    /// Sessions that hold messages and have no record: their creation never became durable.
+    pub orphans: Vec<SessionId>,
+    /// The next number for a shared body.
+    pub next_body: u64,
+}
+
+/// Reads the index of Sessions.
+///
+/// # Errors
+/// [`StoreError::Read`] when a family cannot be read.
+pub fn load_index(db: &DB) -> Result<LoadedIndex, StoreError> {
+    let mut loader = Loader { db, unreadable_values: 0, orphans: Vec::new() };
+    let mut sessions = loader.sessions()?;
+    let mut queues: HashMap<SessionId, QueueIndex> =
+        sessions.iter().map(|session| (session.record.id, QueueIndex::default())).collect();
+    loader.queue_indexes(&mut queues)?;
+    loader.released(&mut queues)?;
+    loader.queues(&mut queues)?;
+    let mut subscriptions = loader.subscriptions(&mut queues)?;
+    let mut incoming = loader.incoming(&mut queues)?;
+    for session in &mut sessions {
+        let id = session.record.id;
+        session.subscriptions = subscriptions.remove(&id).unwrap_or_default();
+        session.incoming = incoming.remove(&id).unwrap_or_default();
+        let Some(index) = queues.get(&id) else { continue };
+        session.queue_start = Sequence(index.start);
+        session.queue_end = Sequence(index.end);
+        session.message_count = index.message_count;
+        session.message_bytes = index.message_bytes;
+    }
+    let mut indexes = Indexes::default();
+    for (session, index) in queues {
+        indexes.insert(session, index);
+    }
+    let next_body = loader.next_body()?;
+    let Loader { unreadable_values, orphans, .. } = loader;
+    Ok(LoadedIndex { sessions, indexes, unreadable_values, orphans, next_body })
+}
+
+/// Reads the Retained Messages, and counts the values that could not be understood.
+///
+/// # Errors
+/// [`StoreError::Read`] when the family cannot be read.
+pub fn load_retained(db: &DB) -> Result<(Vec<Arc<Message>>, u64), StoreError> {
+    let mut messages = Vec::new();
+    let mut unreadable = 0;
+    let mut values = scan(db, Family::Retained)?;
+    while let Some((key, value)) = values.item() {
+        match value::decode_message(value) {
+            Some(message) => messages.push(Arc::new(message)),
+            None if key.is_empty() => {}
+            None => unreadable += 1,
+        }
+        values.next();
+    }
+    values.status().map_err(read_error)?;
+    Ok((messages, unreadable))
+}
+
+/// An iterator at the first key of a family.
+///
+/// # Errors
+/// [`StoreError::Read`] when the family is missing.
+pub fn scan(db: &DB, family: Family) -> Result<DBRawIterator<'_>, StoreError> {
+    let mut iterator = db.raw_iterator_cf_opt(handle(db, family)?, scan_options());
+    iterator.seek_to_first();
+    Ok(iterator)
+}
+
+struct Loader<'a> {
+    db: &'a DB,
+    unreadable_values: u64,
+    orphans: Vec<SessionId>,
+}
+
+impl Loader<'_> {
+    /// Calls `read` for each key and value; it says whether it understood.
+    fn each(
+        &mut self,
+        family: Family,
+        mut read: impl FnMut(&[u8], &[u8]) -> Option<()>,
+    ) -> Result<(), StoreError> {
+        let mut values = scan(self.db, family)?;
+        while let Some((key, value)) = values.item() {
+            // The empty key marks the family for `repair`.
+            if !key.is_empty() && read(key, value).is_none() {
+                self.unreadable_values += 1;
+            }
+            values.next();
+        }
+        values.status().map_err(read_error)
+    }
+
+    fn sessions(&mut self) -> Result<Vec<LoadedSession>, StoreError> {
+        let mut sessions = Vec::new();
+        self.each(Family::Sessions, |key, value| {
+            let (id, _) = key::split(key)?;
+            sessions.push(LoadedSession {
+                record: value::decode_session(id, value)?,
+                subscriptions: Vec::new(),
+                incoming: Vec::new(),
+                queue_start: Sequence(0),
+                queue_end: Sequence(0),
+                message_count: 0,
+                message_bytes: 0,
+            });
+            Some(())
+        })?;
+        Ok(sessions)
+    }
+
+    fn queue_indexes(
+        &mut self,
+        queues: &mut HashMap<SessionId, QueueIndex>,
+    ) -> Result<(), StoreError> {
+        self.each(Family::QueueIndex, |key, value| {
+            let (id, _) = key::split(key)?;
+            let index = QueueIndex::decode(value)?;
+            if let Some(queue) = queues.get_mut(&id) {
+                *queue = index;
+            }
+            Some(())
+        })
+    }
+
+    fn released(&mut self, queues: &mut HashMap<SessionId, QueueIndex>) -> Result<(), StoreError> {
+        self.each(Family::Released, |key, _| {
+            let (id, sequence) = key::split_place(key)?;
+            if let Some(queue) = queues.get_mut(&id) {
+                queue.released.get_or_insert_default().insert(sequence.0);
+            }
+            Some(())
+        })
+    }
+
+    fn subscriptions(
+        &mut self,
+        queues: &mut HashMap<SessionId, QueueIndex>,
+    ) -> Result<HashMap<SessionId, Vec<SubscriptionRecord>>, StoreError> {
+        let mut found: HashMap<SessionId, Vec<SubscriptionRecord>> = HashMap::new();
+        self.each(Family::Subscriptions, |key, value| {
+            let (id, filter) = key::split(key)?;
+            let record = value::decode_subscription(id, filter, value)?;
+            if let Some(queue) = queues.get_mut(&id) {
+                queue.has_subscriptions = true;
+                found.entry(id).or_default().push(record);
+            }
+            Some(())
+        })?;
+        Ok(found)
+    }
+
+    fn incoming(
+        &mut self,
+        queues: &mut HashMap<SessionId, QueueIndex>,
+    ) -> Result<HashMap<SessionId, Vec<PacketId>>, StoreError> {
+        let mut found: HashMap<SessionId, Vec<PacketId>> = HashMap::new();
+        self.each(Family::Incoming, |key, _| {
+            let (id, packet_id) = key::split(key)?;
+            let packet_id = value::decode_packet_id(packet_id)?;
+            if let Some(queue) = queues.get_mut(&id) {
+                queue.has_incoming = true;
+                found.entry(id).or_default().push(packet_id);
+            }
+            Some(())
+        })?;
+        Ok(found)
+    }
+
+    /// Completes each index from its queue: the first message, and what came after the checkpoint.
+    fn queues(&mut self, queues: &mut HashMap<SessionId, QueueIndex>) -> Result<(), StoreError> {
+        let mut found: HashMap<SessionId, Found> = HashMap::new();
+        let mut entries = scan(self.db, Family::Queue)?;
+        while let Some((key, value)) = entries.item() {
+            let Some((id, sequence)) = key::split_place(key) else {
+                entries.next();
+                continue;
+            };
+            let Some(index) = queues.get(&id) else {
+                self.orphans.push(id);
+                let Some(after) = key::after_session(id) else { break };
+                entries.seek(after);
+                continue;
+            };
+            if sequence.0 < index.start {
+                entries.seek(key::place(id, Sequence(index.start)));
+                continue;
+            }
+            let found = found.entry(id).or_insert_with(|| Found::starting(sequence, index));
+            if sequence.0 < found.count_from {
+                entries.seek(key::place(id, Sequence(found.count_from)));
+                continue;
+            }
+            match EncodedEntry::decode(value) {
+                Some(entry) => found.count(sequence, &entry),
+                None => self.unreadable_values += 1,
+            }
+            entries.next();
+        }
+        entries.status().map_err(read_error)?;
+        for (id, index) in queues {
+            found.remove(id).unwrap_or_default().complete(index);
+        }
+        Ok(())
+    }
+
+    fn next_body(&mut self) -> Result<u64, StoreError> {
+        let mut bodies = self.db.raw_iterator_cf(handle(self.db, Family::Bodies)?);
+        bodies.seek_to_last();
+        let last = bodies.key().and_then(key::body);
+        bodies.status().map_err(read_error)?;
+        Ok(last.map_or(0, |last| last + 1))
+    }
+}
+
+/// What was found of one queue.
+#[derive(Default)]
+struct Found {
+    first: Option<u64>,
+    /// The index is believed below, messages are counted from here on.
+    count_from: u64,
+    message_count: u64,
+    message_bytes: u64,
+    end: u64,
+    shared: crate::store::index::Span,
+}
+
+impl Found {
+    fn starting(first: Sequence, index: &QueueIndex) -> Self {
+        let recount = index.message_count <= RECOUNT_MESSAGES || first.0 >= index.saved_end;
+        let believed = if recount { None } else { Some(index) };
+        Self {
+            first: Some(first.0),
+            count_from: believed.map_or(first.0, |index| index.saved_end),
+            message_count: believed.map_or(0, |index| index.message_count),
+            message_bytes: believed.map_or(0, |index| index.message_bytes),
+            end: index.end,
+            shared: believed.map(|index| index.shared).unwrap_or_default(),
+        }
+    }
+
+    fn count(&mut self, sequence: Sequence, entry: &EncodedEntry<'_>) {
+        self.message_count += 1;
+        self.message_bytes += entry.size_bytes();
+        self.end = self.end.max(sequence.0.saturating_add(1));
+        if let EntryContent::Shared { .. } = entry.content {
+            self.shared.include(sequence.0);
+        }
+    }
+
+    fn complete(self, index: &mut QueueIndex) {
+        let last_released = index.released.as_ref().and_then(|places| places.last().copied());
+        let end = last_released.map_or(0, |place| place.saturating_add(1));
+        index.end = index.end.max(self.end).max(end);
+        index.message_count = self.message_count;
+        index.message_bytes = self.message_bytes;
+        index.shared = self.shared;
+        let first = self.first.into_iter().chain(index.first_released()).min();
+        index.start = first.unwrap_or(index.end);
+    }
+}

@@ -1,0 +1,314 @@
+//! `petrel store`: check, repair, count, back up and restore a store at rest.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rocksdb::{DB, WriteBatch};
+
+use crate::store::backup::{self, BackupReport};
+use crate::store::clock::wall_milliseconds;
+use crate::store::directory_lock::DirectoryLock;
+use crate::store::family::Family;
+use crate::store::group::{handle, read_error};
+use crate::store::load::load_index;
+use crate::store::migration::{FORMAT, read_format};
+use crate::store::open::{read_heartbeat, read_incarnation};
+use crate::store::options::{WriteSync, database_options, family_descriptors, write_options};
+use crate::store::repair::{self, RepairReport};
+use crate::store::settings::{StoreSettings, database};
+use crate::store::survey::{Faults, Survey, survey};
+use crate::store::value::{self, meta};
+use crate::store::{QueueOwner, StoreError, migration};
+
+/// Incarnations skipped by a restore: Session ids given out since the backup must not be given out again.
+const RESTORED_INCARNATIONS: u32 = 1024;
+
+/// Queues listed by `stats`.
+const LONGEST_QUEUES: usize = 10;
+
+/// What to do with a store at rest.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum StoreCommand {
+    /// Read everything and say what is wrong; changes nothing
+    Check,
+    /// Set aside what cannot be read, mend the rest, and say what was lost
+    Repair,
+    /// Count what the store holds
+    Stats,
+    /// Copy the store into an empty directory, with checksums
+    Backup {
+        /// Where to
+        directory: PathBuf,
+    },
+    /// Put a backup in place of the store
+    Restore {
+        /// The backup
+        directory: PathBuf,
+        /// Replace a store that is there; it is kept beside as `replaced-…`
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// What a command found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing is wrong (any more).
+    Sound,
+    /// Something is wrong: the exit code says so.
+    Damaged,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MaintenanceError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no store where one was expected.
+    #[error("there is no store in {}", .0.display())]
+    Missing(PathBuf),
+    /// There is a store, and it would be overwritten.
+    #[error("there is a store in {} already: add --force to replace it", .0.display())]
+    Occupied(PathBuf),
+    /// What was found cannot be written out.
+    #[error("output: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// Runs a command on the store of a data directory; what it finds goes to `output`, progress to the terminal.
+///
+/// # Errors
+/// [`MaintenanceError`]; a running broker on the directory is one.
+pub fn run(
+    command: &StoreCommand,
+    data_dir: &Path,
+    output: &mut dyn Write,
+) -> Result<Health, MaintenanceError> {
+    let settings = StoreSettings::new(data_dir);
+    let is_restore = matches!(command, StoreCommand::Restore { .. });
+    if !is_restore && !database(data_dir).is_dir() {
+        return Err(MaintenanceError::Missing(data_dir.to_path_buf()));
+    }
+    let _lock = DirectoryLock::acquire(data_dir)?;
+    match command {
+        StoreCommand::Check => check(&settings, output),
+        StoreCommand::Repair => mend(&settings, output),
+        StoreCommand::Stats => stats(&settings, output),
+        StoreCommand::Backup { directory } => {
+            let db = Arc::new(open_read_write(&settings)?);
+            let bar = bytes_bar("backing up");
+            let report = backup::back_up(db, data_dir, directory, &|done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            })?;
+            bar.finish_and_clear();
+            say_copied(output, "backed up", report, directory)?;
+            Ok(Health::Sound)
+        }
+        StoreCommand::Restore { directory, force } => restore(&settings, directory, *force, output),
+    }
+}
+
+fn check(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, MaintenanceError> {
+    let db = open_read_only(settings)?;
+    let format = read_format(&db)?;
+    writeln!(output, "format {format}, this petrel knows up to {FORMAT}")?;
+    let bar = values_bar("checking", &db);
+    let result = survey(&db, Faults::Count, &|read| bar.set_position(read));
+    bar.finish_and_clear();
+    match result {
+        Ok(found) => {
+            say_survey(output, &found)?;
+            if !found.has_faults() {
+                writeln!(output, "nothing is wrong")?;
+                return Ok(Health::Sound);
+            }
+        }
+        Err(StoreError::Read(reason)) => {
+            writeln!(output, "a file cannot be read: {reason}")?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    writeln!(output, "`petrel store repair` sets aside what cannot be read and mends the rest")?;
+    Ok(Health::Damaged)
+}
+
+fn mend(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, MaintenanceError> {
+    let mut report = RepairReport::default();
+    let found = loop {
+        let (db, opened) = repair::open_or_repair(settings)?;
+        report.absorb(opened);
+        migration::migrate(&db)?;
+        let bar = values_bar("repairing", &db);
+        let result = survey(&db, Faults::Mend, &|read| bar.set_position(read));
+        bar.finish_and_clear();
+        match result {
+            Ok(found) => break found,
+            Err(StoreError::Read(reason)) => {
+                drop(db);
+                let Some(path) = repair::damaged_file(&reason).filter(|path| path.exists()) else {
+                    return Err(StoreError::Read(reason).into());
+                };
+                report.absorb(repair::set_aside_and_rebuild(settings, &path)?);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    say_survey(output, &found)?;
+    writeln!(
+        output,
+        "set aside {} files of {} bytes; cut {} bytes off the log",
+        report.files_set_aside.len(),
+        report.bytes_set_aside,
+        report.dropped_log_bytes
+    )?;
+    for path in &report.files_set_aside {
+        writeln!(output, "  {}", path.display())?;
+    }
+    let nothing = !found.has_faults() && !report.has_losses();
+    writeln!(output, "{}", if nothing { "nothing was wrong" } else { "repaired" })?;
+    Ok(Health::Sound)
+}
+
+fn stats(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, MaintenanceError> {
+    let db = open_read_only(settings)?;
+    writeln!(output, "format {}", read_format(&db)?)?;
+    writeln!(output, "incarnation {}", read_incarnation(&db)?)?;
+    if let Some(last) = read_heartbeat(&db)? {
+        let seconds = wall_milliseconds().saturating_sub(last.wall_milliseconds) / 1000;
+        writeln!(output, "last heartbeat {seconds} s ago by the wall clock")?;
+    }
+    writeln!(output, "{:<16} {:>12} {:>14}", "family", "about keys", "bytes in files")?;
+    for family in Family::ALL {
+        let handle = handle(&db, family)?;
+        let keys = db.property_int_value_cf(handle, rocksdb::properties::ESTIMATE_NUM_KEYS);
+        let keys = keys.ok().flatten().unwrap_or(0);
+        let bytes = db.get_column_family_metadata_cf(handle).size;
+        writeln!(output, "{:<16} {keys:>12} {bytes:>14}", family.name())?;
+    }
+    let mut sessions = load_index(&db)?.sessions;
+    let messages: u64 = sessions.iter().map(|session| session.message_count).sum();
+    let bytes: u64 = sessions.iter().map(|session| session.message_bytes).sum();
+    writeln!(output, "{} sessions, {messages} messages of {bytes} bytes queued", sessions.len())?;
+    sessions.sort_by_key(|session| std::cmp::Reverse(session.message_count));
+    for session in sessions.iter().take(LONGEST_QUEUES).filter(|one| one.message_count > 0) {
+        let name = match &session.record.owner {
+            QueueOwner::Client { client_id } => client_id,
+            QueueOwner::Group { filter } => filter,
+        };
+        writeln!(
+            output,
+            "{:>12} messages {:>14} bytes  {name}",
+            session.message_count, session.message_bytes
+        )?;
+    }
+    Ok(Health::Sound)
+}
+
+fn restore(
+    settings: &StoreSettings,
+    source: &Path,
+    force: bool,
+    output: &mut dyn Write,
+) -> Result<Health, MaintenanceError> {
+    let store = settings.database();
+    backup::verify(source)?;
+    let occupied = backup::refuse_unless_empty(&store).is_err();
+    if occupied && !force {
+        return Err(MaintenanceError::Occupied(settings.data_dir.clone()));
+    }
+    if store.exists() {
+        let aside = settings.data_dir.join(format!("replaced-{}", wall_milliseconds()));
+        std::fs::rename(&store, &aside)?;
+        if occupied {
+            writeln!(output, "the store that was there is now {}", aside.display())?;
+        } else {
+            std::fs::remove_dir(&aside)?;
+        }
+    }
+    let bar = bytes_bar("restoring");
+    let report = backup::restore(source, &settings.data_dir, &|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    let db = open_read_write(settings)?;
+    let incarnation = read_incarnation(&db)?.saturating_add(RESTORED_INCARNATIONS);
+    let mut batch = WriteBatch::default();
+    batch.put(meta::INCARNATION, value::encode_numbers([u64::from(incarnation)]));
+    db.write_opt(batch, &write_options(WriteSync::Yes)).map_err(read_error)?;
+    say_copied(output, "restored", report, source)?;
+    Ok(Health::Sound)
+}
+
+fn open_read_write(settings: &StoreSettings) -> Result<DB, StoreError> {
+    let options = database_options(settings, Arc::new(|_| ()));
+    DB::open_cf_descriptors(&options, settings.database(), family_descriptors(settings))
+        .map_err(|error| cannot_open(settings, error))
+}
+
+fn open_read_only(settings: &StoreSettings) -> Result<DB, StoreError> {
+    let mut options = database_options(settings, Arc::new(|_| ()));
+    options.create_if_missing(false);
+    options.create_missing_column_families(false);
+    let families = family_descriptors(settings);
+    DB::open_cf_descriptors_read_only(&options, settings.database(), families, false)
+        .map_err(|error| cannot_open(settings, error))
+}
+
+fn cannot_open(settings: &StoreSettings, error: rocksdb::Error) -> StoreError {
+    StoreError::Open { path: settings.database(), reason: error.into_string() }
+}
+
+fn say_survey(output: &mut dyn Write, found: &Survey) -> std::io::Result<()> {
+    for (family, count) in Family::ALL.iter().zip(found.values) {
+        writeln!(output, "{count:>12}  {}", family.name())?;
+    }
+    writeln!(output, "{} messages of {} bytes queued", found.messages, found.message_bytes)?;
+    let faults = [
+        (found.unreadable, "values cannot be understood"),
+        (found.orphans, "values belong to no session"),
+        (found.stale, "entries lie in front of their queue"),
+        (found.missing_bodies, "entries lack their shared body"),
+        (found.wrong_references, "shared bodies have a wrong count of references"),
+    ];
+    for (count, what) in faults.iter().filter(|(count, _)| *count > 0) {
+        writeln!(output, "{count} {what}")?;
+    }
+    Ok(())
+}
+
+fn say_copied(
+    output: &mut dyn Write,
+    what: &str,
+    report: BackupReport,
+    directory: &Path,
+) -> std::io::Result<()> {
+    let BackupReport { files, bytes } = report;
+    writeln!(output, "{what} {files} files of {bytes} bytes: {}", directory.display())
+}
+
+fn bytes_bar(what: &'static str) -> ProgressBar {
+    bar(what, 0, "{msg} {bar:40} {bytes}/{total_bytes} {eta}")
+}
+
+fn values_bar(what: &'static str, db: &DB) -> ProgressBar {
+    let keys = |family| {
+        let handle = handle(db, family).ok()?;
+        db.property_int_value_cf(handle, rocksdb::properties::ESTIMATE_NUM_KEYS).ok().flatten()
+    };
+    let total = Family::ALL.into_iter().filter_map(keys).sum();
+    bar(what, total, "{msg} {bar:40} {human_pos}/{human_len} values {eta}")
+}
+
+fn bar(what: &'static str, length: u64, template: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style).with_message(what)
+}

@@ -1,0 +1,133 @@
+//! Reads a page of a queue.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use rocksdb::{DB, ReadOptions};
+
+use crate::session::message::{Message, Sequence, SessionId};
+use crate::store::family::Family;
+use crate::store::group::{handle, read_error};
+use crate::store::value::{self, EncodedEntry, EntryContent};
+use crate::store::{StoreError, StoredEntry, key};
+
+/// Pages of at least this many bytes are read ahead.
+const READAHEAD_BYTES: usize = 64 * 1024;
+
+/// Weak references kept before those of messages that are gone are cleared out.
+const BODY_CACHE_ENTRIES: usize = 4096;
+
+/// What to read.
+#[derive(Debug, Clone, Copy)]
+pub struct PageRange {
+    /// Whose queue.
+    pub session: SessionId,
+    /// First place.
+    pub from: Sequence,
+    /// One past the last place.
+    pub to: Sequence,
+    /// Entries at most.
+    pub max_count: usize,
+    /// The page ends with the entry whose [`Message::size_bytes`] brings the sum here.
+    pub max_bytes: usize,
+}
+
+/// A page.
+pub struct Page {
+    /// Its entries, in order.
+    pub entries: Vec<StoredEntry>,
+    /// Entries left out because they could not be understood.
+    pub unreadable_values: u64,
+}
+
+/// Shared bodies that are in memory already: a large message to many Sessions is there once.
+#[derive(Default)]
+pub struct BodyCache {
+    messages: Mutex<HashMap<u64, Weak<Message>>>,
+}
+
+impl BodyCache {
+    fn message(&self, db: &DB, number: u64) -> Result<Option<Arc<Message>>, StoreError> {
+        if let Some(message) = self.messages.lock().get(&number).and_then(Weak::upgrade) {
+            return Ok(Some(message));
+        }
+        let bodies = handle(db, Family::Bodies)?;
+        let value = db.get_pinned_cf(bodies, number.to_be_bytes()).map_err(read_error)?;
+        let message = value.and_then(|value| value::decode_message(&value)).map(Arc::new);
+        if let Some(message) = &message {
+            let mut messages = self.messages.lock();
+            if messages.len() >= BODY_CACHE_ENTRIES {
+                messages.retain(|_, message| message.strong_count() > 0);
+            }
+            messages.insert(number, Arc::downgrade(message));
+        }
+        Ok(message)
+    }
+}
+
+/// Reads a page: messages from the database, joined with the places that are released.
+///
+/// # Errors
+/// [`StoreError::Read`] when the database cannot be read.
+pub fn read(
+    db: &DB,
+    range: &PageRange,
+    released: BTreeSet<u64>,
+    bodies: &BodyCache,
+) -> Result<Page, StoreError> {
+    let mut page = Page { entries: Vec::new(), unreadable_values: 0 };
+    if range.from >= range.to {
+        return Ok(page);
+    }
+    let mut released = released.into_iter().peekable();
+    let mut bytes = 0;
+    let mut options = ReadOptions::default();
+    options.set_iterate_upper_bound(key::place(range.session, range.to));
+    if range.max_bytes >= READAHEAD_BYTES {
+        options.set_auto_readahead_size(true);
+    }
+    let mut entries = db.raw_iterator_cf_opt(handle(db, Family::Queue)?, options);
+    entries.seek(key::place(range.session, range.from));
+    while page.entries.len() < range.max_count && bytes < range.max_bytes {
+        let Some((key, value)) = entries.item() else { break };
+        let Some((_, sequence)) = key::split_place(key) else { break };
+        while let Some(place) = released.next_if(|place| *place < sequence.0) {
+            page.entries.push(StoredEntry::Released(Sequence(place)));
+        }
+        if released.peek() != Some(&sequence.0) {
+            match decode(db, sequence, value, bodies)? {
+                Some((entry, size)) => {
+                    bytes += size;
+                    page.entries.push(entry);
+                }
+                None => page.unreadable_values += 1,
+            }
+        }
+        entries.next();
+    }
+    if !entries.valid() {
+        entries.status().map_err(read_error)?;
+        page.entries.extend(released.map(|place| StoredEntry::Released(Sequence(place))));
+    }
+    page.entries.truncate(range.max_count);
+    Ok(page)
+}
+
+fn decode(
+    db: &DB,
+    sequence: Sequence,
+    value: &[u8],
+    bodies: &BodyCache,
+) -> Result<Option<(StoredEntry, usize)>, StoreError> {
+    let Some(entry) = EncodedEntry::decode(value) else { return Ok(None) };
+    let message = match entry.content {
+        EntryContent::Inline(message) => value::decode_message(message).map(Arc::new),
+        EntryContent::Shared { number, .. } => bodies.message(db, number)?,
+    };
+    let Some(message) = message else { return Ok(None) };
+    let size = message.size_bytes();
+    let entry = entry.into_entry(sequence, message);
+    Ok(Some((StoredEntry::Message(Arc::new(entry)), size)))
+}

@@ -1,0 +1,276 @@
+//! Opens a database that may be damaged: what can be read stays, what cannot is moved aside and reported in numbers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rocksdb::{DB, ErrorKind, Options};
+
+use crate::store::StoreError;
+use crate::store::clock::wall_milliseconds;
+use crate::store::options::{database_options, family_descriptors};
+use crate::store::settings::StoreSettings;
+
+/// Damaged files that are set aside one after the other before opening gives up.
+pub const MAX_DAMAGED_FILES: usize = 64;
+
+/// What opening found damaged, and what was lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Bytes at the end of the log that were not whole: what a power cut or kill leaves of a write that was never
+    /// acknowledged.
+    pub dropped_log_bytes: u64,
+    /// Files moved aside, and where to.
+    pub files_set_aside: Vec<PathBuf>,
+    /// Their bytes.
+    pub bytes_set_aside: u64,
+    /// Copies of logs that were cut.
+    pub logs_kept: Vec<PathBuf>,
+    /// Whether the list of files was rebuilt from the files.
+    pub rebuilt: bool,
+    /// Values that could not be understood.
+    pub unreadable_values: u64,
+    /// Queues without a Session, removed.
+    pub orphaned_queues: u64,
+}
+
+impl RepairReport {
+    /// Whether anything that may have been acknowledged is missing.
+    #[must_use]
+    pub fn has_losses(&self) -> bool {
+        self.rebuilt || !self.files_set_aside.is_empty() || self.unreadable_values > 0
+    }
+
+    /// Adds what another opening found.
+    pub fn absorb(&mut self, other: Self) {
+        self.dropped_log_bytes += other.dropped_log_bytes;
+        self.files_set_aside.extend(other.files_set_aside);
+        self.bytes_set_aside += other.bytes_set_aside;
+        self.logs_kept.extend(other.logs_kept);
+        self.rebuilt |= other.rebuilt;
+        self.unreadable_values += other.unreadable_values;
+        self.orphaned_queues += other.orphaned_queues;
+    }
+
+    /// Logs what there is to say.
+    pub fn log(&self) {
+        if self.has_losses() {
+            tracing::error!(
+                files_set_aside = self.files_set_aside.len(),
+                bytes_set_aside = self.bytes_set_aside,
+                unreadable_values = self.unreadable_values,
+                rebuilt = self.rebuilt,
+                first_file = ?self.files_set_aside.first(),
+                "the store was damaged: what could not be read was set aside, messages may be lost"
+            );
+        }
+        if self.dropped_log_bytes > 0 {
+            tracing::warn!(
+                bytes = self.dropped_log_bytes,
+                copies = ?self.logs_kept,
+                "the end of the store's log was torn and has been cut"
+            );
+        }
+        if self.orphaned_queues > 0 {
+            tracing::info!(queues = self.orphaned_queues, "removed queues without a session");
+        }
+    }
+}
+
+/// Opens the database, setting aside what cannot be read.
+///
+/// # Errors
+/// [`StoreError::Open`] when it cannot be opened even so.
+pub fn open_or_repair(settings: &StoreSettings) -> Result<(DB, RepairReport), StoreError> {
+    let mut report = RepairReport::default();
+    let logs = LogLinks::take(settings);
+    if lacks_current(&settings.database()) {
+        // RocksDB would take the directory for a new one and remove the files that it does not know.
+        tracing::error!("the store has files and no CURRENT: rebuilding the list of its files");
+        rebuild(settings, &mut report)?;
+    }
+    for _ in 0..MAX_DAMAGED_FILES {
+        let dropped = Arc::new(AtomicU64::new(0));
+        let error = match open(settings, &dropped) {
+            Ok(db) => {
+                report.dropped_log_bytes += dropped.load(Ordering::Relaxed);
+                if report.dropped_log_bytes > 0 {
+                    logs.keep(settings, &mut report);
+                }
+                return Ok((db, report));
+            }
+            Err(error) => error,
+        };
+        if !is_damage(&error) {
+            return Err(cannot_open(settings, error.into_string()));
+        }
+        tracing::error!(error = error.to_string(), "the store is damaged: repairing it");
+        if let Some(path) = damaged_file(error.as_ref()).filter(|path| path.exists()) {
+            set_aside(settings, &path, &mut report);
+        }
+        rebuild(settings, &mut report)?;
+    }
+    Err(cannot_open(settings, "too many of its files are damaged".into()))
+}
+
+/// Second names of the logs, so that a log can still be kept after opening has cut and removed it.
+struct LogLinks {
+    directory: PathBuf,
+}
+
+impl LogLinks {
+    fn take(settings: &StoreSettings) -> Self {
+        let links = Self { directory: settings.data_dir.join("logs-before-opening") };
+        let _absent = std::fs::remove_dir_all(&links.directory);
+        let logs = files_with_extension(&settings.database(), "log");
+        if logs.is_empty() || std::fs::create_dir_all(&links.directory).is_err() {
+            return links;
+        }
+        for log in logs {
+            // Without hard links a cut log is not kept; opening matters more.
+            if let Some(name) = log.file_name() {
+                let _unsupported = std::fs::hard_link(&log, links.directory.join(name));
+            }
+        }
+        links
+    }
+
+    /// Copies the logs aside: a link would be written over when RocksDB uses the file again.
+    fn keep(&self, settings: &StoreSettings, report: &mut RepairReport) {
+        let target = settings.data_dir.join(format!("damaged-{}", wall_milliseconds()));
+        for log in files_with_extension(&self.directory, "log") {
+            let Some(name) = log.file_name() else { continue };
+            let copied = std::fs::create_dir_all(&target)
+                .and_then(|()| std::fs::copy(&log, target.join(name)));
+            match copied {
+                Ok(_) => report.logs_kept.push(target.join(name)),
+                Err(error) => tracing::warn!(%error, "a torn log could not be kept"),
+            }
+        }
+    }
+}
+
+impl Drop for LogLinks {
+    fn drop(&mut self) {
+        let _absent = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn files_with_extension(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let paths = files.map(|file| file.path());
+    paths.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+}
+
+fn lacks_current(database: &Path) -> bool {
+    !database.join("CURRENT").exists()
+        && ["sst", "log"].iter().any(|kind| !files_with_extension(database, kind).is_empty())
+}
+
+fn open(settings: &StoreSettings, dropped: &Arc<AtomicU64>) -> Result<DB, rocksdb::Error> {
+    let dropped = Arc::clone(dropped);
+    let warnings = Arc::new(move |line: &str| {
+        if let Some(bytes) = dropped_bytes(line) {
+            dropped.fetch_add(bytes, Ordering::Relaxed);
+        }
+        tracing::debug!(line, "rocksdb");
+    });
+    let options = database_options(settings, warnings);
+    DB::open_cf_descriptors(&options, settings.database(), family_descriptors(settings))
+}
+
+fn is_damage(error: &rocksdb::Error) -> bool {
+    match error.kind() {
+        ErrorKind::Corruption => true,
+        ErrorKind::IOError | ErrorKind::InvalidArgument | ErrorKind::NotFound => {
+            let message = error.to_string();
+            ["No such file", "does not exist", "Input/output error"]
+                .iter()
+                .any(|phrase| message.contains(phrase))
+        }
+        _ => false,
+    }
+}
+
+fn cannot_open(settings: &StoreSettings, reason: String) -> StoreError {
+    StoreError::Open { path: settings.database(), reason }
+}
+
+/// The file that an error of RocksDB names.
+#[must_use]
+pub fn damaged_file(message: &str) -> Option<PathBuf> {
+    let end = message.find(".sst")? + ".sst".len();
+    let head = message.get(..end)?;
+    let start = head.rfind(char::is_whitespace).map_or(0, |space| space + 1);
+    let path = Path::new(head.get(start..)?);
+    path.is_absolute().then(|| path.to_path_buf())
+}
+
+/// Reads how much was dropped out of a line of RocksDB's log.
+fn dropped_bytes(line: &str) -> Option<u64> {
+    let rest = line.split_once("dropping ")?.1;
+    rest.split_once(" bytes")?.0.trim().parse().ok()
+}
+
+/// Moves a damaged file aside that was found after opening; the database must be closed.
+///
+/// # Errors
+/// [`StoreError::Open`] when the list of files cannot be rebuilt without it.
+pub fn set_aside_and_rebuild(
+    settings: &StoreSettings,
+    path: &Path,
+) -> Result<RepairReport, StoreError> {
+    let mut report = RepairReport::default();
+    set_aside(settings, path, &mut report);
+    rebuild(settings, &mut report)?;
+    Ok(report)
+}
+
+fn set_aside(settings: &StoreSettings, path: &Path, report: &mut RepairReport) {
+    let directory = settings.data_dir.join(format!("damaged-{}", wall_milliseconds()));
+    let Some(name) = path.file_name() else { return };
+    let target = directory.join(name);
+    let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+    let moved = std::fs::create_dir_all(&directory).and_then(|()| std::fs::rename(path, &target));
+    match moved {
+        Ok(()) => {
+            report.files_set_aside.push(target);
+            report.bytes_set_aside += bytes;
+        }
+        Err(error) => tracing::error!(%error, file = %path.display(), "cannot set a file aside"),
+    }
+}
+
+/// Lets RocksDB rebuild its list of files from the files themselves, and moves aside what it could not use.
+fn rebuild(settings: &StoreSettings, report: &mut RepairReport) -> Result<(), StoreError> {
+    let quiet = Arc::new(|_: &str| ());
+    let options: Options = database_options(settings, quiet);
+    DB::repair(&options, settings.database())
+        .map_err(|error| cannot_open(settings, error.into_string()))?;
+    report.rebuilt = true;
+    let lost = settings.database().join("lost");
+    for path in files_with_extension(&lost, "sst") {
+        set_aside(settings, &path, report);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_damaged_file_is_read_from_what_rocksdb_says() {
+        let message = "Corruption: block checksum mismatch: stored = 1, computed = 2, type = 4  in \
+                       /data/store/000012.sst offset 0 size 4032";
+        assert_eq!(damaged_file(message), Some(PathBuf::from("/data/store/000012.sst")));
+        assert_eq!(damaged_file("Corruption: CURRENT file does not end with newline"), None);
+    }
+
+    #[test]
+    fn dropped_bytes_are_read_from_the_log() {
+        let line = "[db/db_impl_open.cc:1] /data/store/000005.log: dropping 4711 bytes; Corruption";
+        assert_eq!(dropped_bytes(line), Some(4711));
+        assert_eq!(dropped_bytes("all is well"), None);
+    }
+}

@@ -1,0 +1,365 @@
+//! The store on disk: RocksDB behind one writer thread.
+//!
+//! [`RocksStore::submit`] puts a batch into an inbox; the writer takes everything there is as one group, writes it at
+//! once, syncs at most once, and releases the tickets. The sync in progress is what fills the next group: nobody waits
+//! for a timer. Reading takes the place of a queue's start from the index that the writer keeps.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use rocksdb::DB;
+
+use crate::session::message::{Sequence, SessionId};
+use crate::store::backup::{BackupReport, back_up};
+use crate::store::clock::BrokerClock;
+use crate::store::directory_lock::DirectoryLock;
+use crate::store::disk::{Disk, RealDisk};
+use crate::store::group::{SHARED_BODY_BYTES, handle};
+use crate::store::index::Indexes;
+use crate::store::open::{Opened, open};
+use crate::store::queue_page::{self, BodyCache, PageRange};
+use crate::store::repair::RepairReport;
+use crate::store::settings::StoreSettings;
+use crate::store::statistics::{Statistics, StatisticsSnapshot, read};
+use crate::store::writer::Writer;
+use crate::store::{
+    Batch, Change, Durability, Loaded, Store, StoreError, StoreState, StoredEntry, Ticket,
+};
+
+/// RocksDB behind [`Store`].
+pub struct RocksStore {
+    shared: Arc<Shared>,
+    clock: BrokerClock,
+    report: RepairReport,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the store and its writer thread share.
+pub struct Shared {
+    /// Settings it was opened with.
+    pub settings: StoreSettings,
+    /// Batches on their way to the writer.
+    pub inbox: Mutex<Inbox>,
+    /// Wakes the writer.
+    pub wake: Condvar,
+    /// The last durable ticket.
+    pub durable: AtomicU64,
+    /// [`StoreState`].
+    pub state: AtomicU8,
+    /// Bytes submitted and not durable.
+    pub pending_bytes: AtomicUsize,
+    /// Counters.
+    pub statistics: Statistics,
+    /// The database; none while it is opened again after a failure.
+    pub db: RwLock<Option<Arc<DB>>>,
+    /// What is known of each queue. Locked by the writer while it builds a group.
+    pub indexes: Mutex<Indexes>,
+    /// A damaged file that a reader came across.
+    pub damaged: Mutex<Option<PathBuf>>,
+    bodies: BodyCache,
+    lock: Mutex<Option<DirectoryLock>>,
+}
+
+/// Batches on their way to the writer.
+#[derive(Default)]
+pub struct Inbox {
+    /// In order of their tickets.
+    pub batches: Vec<Pending>,
+    /// The last ticket given out.
+    pub last_ticket: u64,
+    /// Whether the writer sleeps.
+    pub writer_waits: bool,
+    /// Whether the store is being closed.
+    pub closing: bool,
+}
+
+/// A submitted batch.
+pub struct Pending {
+    /// Its ticket.
+    pub ticket: u64,
+    /// What it changes.
+    pub batch: Batch,
+    /// About the memory it holds.
+    pub bytes: usize,
+    /// Whether it has messages large enough to be shared.
+    pub has_large: bool,
+}
+
+impl RocksStore {
+    /// Opens the database of a data directory, making it if there is none, repairing it if need be.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the directory is in use, its format is newer than this version knows, or nothing can be read.
+    pub fn open(settings: StoreSettings) -> Result<(Self, Loaded), StoreError> {
+        Self::open_with_disk(settings, Box::new(RealDisk))
+    }
+
+    /// As [`Self::open`], with another way to the disk: for tests of what happens when writes fail.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_disk(
+        settings: StoreSettings,
+        disk: Box<dyn Disk>,
+    ) -> Result<(Self, Loaded), StoreError> {
+        let lock = DirectoryLock::acquire(&settings.data_dir)?;
+        let Opened { db, loaded, indexes, next_body, clock, report } = open(&settings)?;
+        let shared = Arc::new(Shared {
+            settings,
+            inbox: Mutex::default(),
+            wake: Condvar::new(),
+            durable: AtomicU64::new(0),
+            state: AtomicU8::new(StoreState::Available as u8),
+            pending_bytes: AtomicUsize::new(0),
+            statistics: Statistics::default(),
+            db: RwLock::new(Some(Arc::new(db))),
+            indexes: Mutex::new(indexes),
+            damaged: Mutex::new(None),
+            bodies: BodyCache::default(),
+            lock: Mutex::new(Some(lock)),
+        });
+        let watched = Arc::clone(&shared);
+        let writer = Writer::new(Arc::clone(&shared), disk, clock, next_body);
+        let thread = std::thread::Builder::new()
+            .name("petrel-store".into())
+            .spawn(move || {
+                let _alarm = Alarm(watched);
+                writer.run();
+            })
+            .map_err(|source| StoreError::Directory {
+                path: shared.settings.data_dir.clone(),
+                source,
+            })?;
+        Ok((Self { shared, clock, report, writer: Mutex::new(Some(thread)) }, loaded))
+    }
+
+    /// Broker time, continued from the last run.
+    #[must_use]
+    pub fn clock(&self) -> BrokerClock {
+        self.clock
+    }
+
+    /// What opening had to repair, and what was lost.
+    #[must_use]
+    pub fn report(&self) -> &RepairReport {
+        &self.report
+    }
+
+    /// Writes what is pending, stops the writer and closes the database. Called again, it does nothing. What cannot be
+    /// written now was never acknowledged.
+    pub fn close(&self) {
+        let Some(thread) = self.writer.lock().take() else { return };
+        self.shared.inbox.lock().closing = true;
+        self.shared.wake.notify_one();
+        if thread.join().is_err() {
+            tracing::error!("the store's writer thread ended in a panic");
+        }
+        self.shared.set_state(StoreState::Failed);
+        if let Some(mut database) = self.shared.db.write().take() {
+            // What was promised less than a sync gets one all the same.
+            if let Err(error) = database.flush_wal(true) {
+                tracing::warn!(%error, "the log could not be synced while closing the store");
+            }
+            database.cancel_all_background_work(true);
+            // Whoever still reads or reclaims is done in a moment; the lock must not be let go before.
+            while Arc::get_mut(&mut database).is_none() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        drop(self.shared.lock.lock().take());
+    }
+
+    /// Copies the store into an empty or missing directory while it runs; see [`crate::store::backup`]. Blocks for as
+    /// long as copying takes: the shell calls it on a blocking thread.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the directory is not empty or copying fails.
+    pub fn backup(&self, directory: &Path) -> Result<BackupReport, StoreError> {
+        let db = self.shared.database()?;
+        back_up(db, &self.shared.settings.data_dir, directory, &|_, _| ())
+    }
+
+    /// Counters, and what the database takes on disk and in memory. Asks the file system: not for the message path.
+    #[must_use]
+    pub fn statistics(&self) -> StatisticsSnapshot {
+        let statistics = &self.shared.statistics;
+        let database = self.shared.database().ok();
+        StatisticsSnapshot {
+            state: self.state(),
+            commits: read(&statistics.commits),
+            syncs: read(&statistics.syncs),
+            batches: read(&statistics.batches),
+            changes: read(&statistics.changes),
+            written_bytes: read(&statistics.written_bytes),
+            failures: read(&statistics.failures),
+            unreadable_values: read(&statistics.unreadable_values),
+            pending_bytes: self.pending_bytes(),
+            disk_bytes: directory_bytes(&self.shared.settings.database()),
+            memory_bytes: database.map_or(0, |db| memory_bytes(&db)),
+            last_error: statistics.last_error(),
+            latency_microseconds: statistics.latency_microseconds(),
+        }
+    }
+}
+
+impl Drop for RocksStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Store for RocksStore {
+    fn submit(&self, batch: Batch) -> Ticket {
+        let (bytes, has_large) = measure(&batch);
+        self.shared.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let mut inbox = self.shared.inbox.lock();
+        let ticket = inbox.last_ticket + 1;
+        let at_once = batch.durability == Durability::Memory
+            && self.shared.durable.load(Ordering::Acquire) == inbox.last_ticket;
+        inbox.last_ticket = ticket;
+        inbox.batches.push(Pending { ticket, batch, bytes, has_large });
+        if at_once {
+            self.shared.durable.store(ticket, Ordering::Release);
+        }
+        if inbox.writer_waits {
+            inbox.writer_waits = false;
+            drop(inbox);
+            self.shared.wake.notify_one();
+        }
+        Ticket(ticket)
+    }
+
+    fn durable(&self) -> Ticket {
+        Ticket(self.shared.durable.load(Ordering::Acquire))
+    }
+
+    fn state(&self) -> StoreState {
+        self.shared.state()
+    }
+
+    fn pending_bytes(&self) -> usize {
+        self.shared.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    fn read_queue(
+        &self,
+        session: SessionId,
+        from: Sequence,
+        to: Sequence,
+        max_count: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredEntry>, StoreError> {
+        let (start, released) = {
+            let indexes = self.shared.indexes.lock();
+            let Some(index) = indexes.queue(session) else { return Ok(Vec::new()) };
+            let start = Sequence(index.start).max(from);
+            let places = index.released.iter().filter(|_| start < to);
+            let released = places.flat_map(|places| places.range(start.0..to.0).copied()).collect();
+            (start, released)
+        };
+        let range = PageRange { session, from: start, to, max_count, max_bytes };
+        let db = self.shared.database()?;
+        let page = queue_page::read(&db, &range, released, &self.shared.bodies);
+        page.map(|page| {
+            crate::store::statistics::add(
+                &self.shared.statistics.unreadable_values,
+                page.unreadable_values,
+            );
+            page.entries
+        })
+        .inspect_err(|error| self.shared.note_damage(error))
+    }
+}
+
+impl Shared {
+    /// The open database.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] while it is opened again after a failure.
+    pub fn database(&self) -> Result<Arc<DB>, StoreError> {
+        self.db.read().clone().ok_or(StoreError::Unavailable)
+    }
+
+    /// Whether batches become durable at present.
+    pub fn state(&self) -> StoreState {
+        match self.state.load(Ordering::Acquire) {
+            0 => StoreState::Available,
+            1 => StoreState::Full,
+            _ => StoreState::Failed,
+        }
+    }
+
+    /// Changes the state.
+    pub fn set_state(&self, state: StoreState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// A reader came across a damaged file: the writer sets it aside.
+    fn note_damage(&self, error: &StoreError) {
+        let StoreError::Read(message) = error else { return };
+        // A disk that refuses to read now may read again; a wrong checksum stays wrong.
+        if !message.starts_with("Corruption") {
+            return;
+        }
+        let Some(path) = crate::store::repair::damaged_file(message) else { return };
+        tracing::error!(file = %path.display(), "a file of the store is damaged");
+        *self.damaged.lock() = Some(path);
+        self.wake.notify_one();
+    }
+}
+
+/// Says that nothing becomes durable any more if the writer ends in a panic: a bug, but not one to be silent about.
+struct Alarm(Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set_state(StoreState::Failed);
+            tracing::error!("the store's writer ended in a panic: nothing becomes durable");
+        }
+    }
+}
+
+fn measure(batch: &Batch) -> (usize, bool) {
+    let mut bytes = size_of::<Pending>();
+    let mut has_large = false;
+    for change in &batch.changes {
+        bytes += size_of::<Change>() + 64;
+        bytes += match change {
+            Change::Enqueue { entry, .. } => {
+                let size = entry.message.size_bytes();
+                has_large |= size >= SHARED_BODY_BYTES;
+                size
+            }
+            Change::PutRetained(message) => message.size_bytes(),
+            _ => 0,
+        };
+    }
+    (bytes, has_large)
+}
+
+/// Bytes of all files of a directory.
+#[must_use]
+pub fn directory_bytes(path: &Path) -> u64 {
+    let Ok(files) = std::fs::read_dir(path) else { return 0 };
+    files.flatten().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+}
+
+/// Bytes of memory that RocksDB holds.
+fn memory_bytes(db: &DB) -> u64 {
+    use rocksdb::properties;
+    let mut bytes = 0;
+    let mut cache = 0;
+    for family in crate::store::family::Family::ALL {
+        let Ok(handle) = handle(db, family) else { continue };
+        let read = |name| db.property_int_value_cf(handle, name).ok().flatten().unwrap_or(0);
+        bytes += read(properties::SIZE_ALL_MEM_TABLES);
+        bytes += read(properties::ESTIMATE_TABLE_READERS_MEM);
+        cache = cache.max(read(properties::BLOCK_CACHE_USAGE));
+    }
+    bytes + cache
+}

@@ -1,0 +1,425 @@
+//! The writer thread: takes everything that was submitted as one group, writes and syncs it once, releases its tickets.
+//!
+//! A group whose write failed stays in memory and nothing of it is released. After a failed write or sync nothing is
+//! known about what reached the disk, and a sync must not be repeated as if nothing had happened: the database is
+//! opened again (which reads its log back and rewrites it into files), and the group is written anew as a whole.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rocksdb::DB;
+
+use crate::store::clock::{BrokerClock, HEARTBEAT};
+use crate::store::disk::{Disk, WriteError};
+use crate::store::family::Family;
+use crate::store::group::{BuiltGroup, Group, Mode, handle};
+use crate::store::open::{encode_heartbeat, open_and_read};
+use crate::store::options::WriteSync;
+use crate::store::reclaim::Reclaimer;
+use crate::store::rocks::{Pending, Shared};
+use crate::store::statistics::add;
+use crate::store::value::meta;
+use crate::store::{Change, CommitListener, Durability, StoreError, StoreState, key, repair};
+
+/// A group ends at this many bytes, so that its memory and the time it takes are bounded.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes written between two looks at the free space of the disk.
+const SPACE_CHECK_BYTES: usize = 4 * 1024 * 1024;
+
+/// And the time.
+const SPACE_CHECK_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often the records of changed queues are written, which bounds what opening after a crash must read again.
+const CHECKPOINT: Duration = Duration::from_secs(4);
+
+/// First and longest wait between attempts to recover.
+const RECOVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+
+/// The writer.
+pub struct Writer {
+    shared: Arc<Shared>,
+    disk: Box<dyn Disk>,
+    clock: BrokerClock,
+    next_body: u64,
+    group_bytes: usize,
+    reclaimer: Reclaimer,
+    last_space_check: Option<Instant>,
+    unchecked_bytes: usize,
+    closing: bool,
+    last_heartbeat: Instant,
+    last_checkpoint: Instant,
+    changed: bool,
+}
+
+/// Why a group did not become durable, and what must be done before it is tried again.
+enum Trouble {
+    /// The disk is nearly full; nothing was written.
+    LowSpace,
+    /// A write failed.
+    Write(WriteError),
+    /// What the group depends on could not be read, or the database could not be opened.
+    Read(StoreError),
+}
+
+impl Writer {
+    /// A writer for an opened store.
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        disk: Box<dyn Disk>,
+        clock: BrokerClock,
+        next_body: u64,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            disk,
+            clock,
+            next_body,
+            group_bytes: 64 * 1024,
+            reclaimer: Reclaimer::default(),
+            last_space_check: None,
+            unchecked_bytes: 0,
+            closing: false,
+            last_heartbeat: now,
+            last_checkpoint: now,
+            changed: false,
+        }
+    }
+
+    /// Runs until the store is closed.
+    pub fn run(mut self) {
+        let mut backlog = Vec::new();
+        loop {
+            let closing = self.collect(&mut backlog);
+            self.set_aside_damage();
+            let rest = split_group(&mut backlog);
+            let group = std::mem::replace(&mut backlog, rest);
+            let last = closing && backlog.is_empty();
+            self.closing = last;
+            if !self.make_durable(group) || last {
+                break;
+            }
+        }
+    }
+
+    /// Adds what was submitted; waits for something if there is nothing. Says whether the store is being closed.
+    fn collect(&mut self, backlog: &mut Vec<Pending>) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let mut inbox = shared.inbox.lock();
+        while backlog.is_empty() && inbox.batches.is_empty() && !inbox.closing {
+            let due = self.next_duty();
+            inbox.writer_waits = true;
+            let timed_out = shared.wake.wait_until(&mut inbox, due).timed_out();
+            inbox.writer_waits = false;
+            if timed_out || shared.damaged.lock().is_some() {
+                break;
+            }
+        }
+        if backlog.is_empty() {
+            std::mem::swap(backlog, &mut inbox.batches);
+        } else {
+            backlog.append(&mut inbox.batches);
+        }
+        inbox.closing
+    }
+
+    fn next_duty(&self) -> Instant {
+        let heartbeat = self.last_heartbeat + HEARTBEAT;
+        if self.changed { heartbeat.min(self.last_checkpoint + CHECKPOINT) } else { heartbeat }
+    }
+
+    /// Writes a group, however long it takes. False when the store is closed before it could be.
+    fn make_durable(&mut self, group: Vec<Pending>) -> bool {
+        let mut mode = Mode::First;
+        let mut wait = RECOVERY.0;
+        loop {
+            let started = Instant::now();
+            let trouble = match self.attempt(&group, mode) {
+                Ok(()) => {
+                    self.release(group, started);
+                    return true;
+                }
+                Err(trouble) => trouble,
+            };
+            self.report(&trouble);
+            let must_reopen = !matches!(trouble, Trouble::LowSpace);
+            if must_reopen {
+                mode = Mode::Again;
+            }
+            loop {
+                if self.wait_or_closing(wait) {
+                    return false;
+                }
+                wait = (wait * 2).min(RECOVERY.1);
+                if self.has_space() && (!must_reopen || self.reopen()) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self, group: &[Pending], mode: Mode) -> Result<(), Trouble> {
+        self.check_space()?;
+        let db = self.shared.database().map_err(Trouble::Read)?;
+        let shared = Arc::clone(&self.shared);
+        let mut indexes = shared.indexes.lock();
+        let mut build =
+            Group::new(&db, &mut indexes, &mut self.next_body, mode, self.group_bytes * 5 / 4)
+                .map_err(Trouble::Read)?;
+        let mut durability = Durability::Memory;
+        for pending in group.iter().filter(|pending| pending.has_large) {
+            for change in &pending.batch.changes {
+                if let Change::Enqueue { entry, .. } = change {
+                    build.note_large(&entry.message);
+                }
+            }
+        }
+        for pending in group {
+            let before = build.len();
+            for change in &pending.batch.changes {
+                build.apply(change).map_err(Trouble::Read)?;
+            }
+            // A batch whose messages were all acknowledged meanwhile asks for nothing.
+            if build.len() > before {
+                durability = durability.max(pending.batch.durability);
+            }
+        }
+        let now = Instant::now();
+        let (mut heartbeat, mut checkpoint) = (false, false);
+        if self.closing || now.duration_since(self.last_heartbeat) >= HEARTBEAT {
+            build.put_meta(meta::CLOCK, &encode_heartbeat(self.clock.heartbeat()));
+            heartbeat = true;
+        }
+        if heartbeat || now.duration_since(self.last_checkpoint) >= CHECKPOINT {
+            build.save_dirty();
+            checkpoint = true;
+        }
+        let BuiltGroup { batch, searches, removals } = build.finish();
+        drop(indexes);
+        self.write(&db, batch, durability)?;
+        self.changed = !checkpoint;
+        if heartbeat {
+            self.last_heartbeat = now;
+        }
+        if checkpoint {
+            self.last_checkpoint = now;
+            self.reclaimer.consider(&db, || self.shared.indexes.lock().live_bytes());
+        }
+        add(&self.shared.statistics.removals, removals);
+        for session in searches {
+            if let Err(error) = self.search_start(&db, session) {
+                tracing::warn!(%error, "the start of a queue could not be looked for");
+            }
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        db: &DB,
+        batch: rocksdb::WriteBatch,
+        durability: Durability,
+    ) -> Result<(), Trouble> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let bytes = batch.size_in_bytes();
+        let sync = if durability == Durability::Fsync { WriteSync::Yes } else { WriteSync::No };
+        self.disk.write(db, batch, sync).map_err(Trouble::Write)?;
+        self.unchecked_bytes += bytes;
+        // A little more than the last groups took, so that the next seldom grows while it is built.
+        self.group_bytes = bytes.max(self.group_bytes - self.group_bytes / 8).max(4096);
+        let statistics = &self.shared.statistics;
+        add(&statistics.written_bytes, bytes as u64);
+        if sync == WriteSync::Yes {
+            add(&statistics.syncs, 1);
+        }
+        Ok(())
+    }
+
+    /// Everything of the group is durable: lets its acknowledgements go.
+    fn release(&mut self, group: Vec<Pending>, started: Instant) {
+        // Before the tickets: who sees them released sees the store available.
+        self.recovered();
+        if group.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let (mut bytes, mut changes) = (0, 0);
+        for pending in &group {
+            bytes += pending.bytes;
+            changes += pending.batch.changes.len();
+            for change in &pending.batch.changes {
+                if let Change::Enqueue { entry, .. } = change {
+                    entry.end_write();
+                }
+            }
+        }
+        let statistics = &shared.statistics;
+        add(&statistics.batches, group.len() as u64);
+        add(&statistics.changes, changes as u64);
+        statistics.record_commit(started.elapsed());
+        shared.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let last = group.last().map_or(0, |pending| pending.ticket);
+        {
+            // Batches that wait only for their turn become durable with it.
+            let inbox = shared.inbox.lock();
+            let weak = inbox.batches.iter();
+            let last = weak
+                .take_while(|pending| pending.batch.durability == Durability::Memory)
+                .last()
+                .map_or(last, |pending| pending.ticket);
+            shared.durable.fetch_max(last, Ordering::AcqRel);
+        }
+        notify(group);
+    }
+
+    /// Looks for the first message of a queue from which many places were removed.
+    fn search_start(
+        &mut self,
+        db: &DB,
+        session: crate::session::message::SessionId,
+    ) -> Result<(), StoreError> {
+        let mut indexes = self.shared.indexes.lock();
+        let Some(index) = indexes.queue_mut(session) else { return Ok(()) };
+        let mut entries = db.raw_iterator_cf(handle(db, Family::Queue)?);
+        entries.seek(key::place(session, crate::session::message::Sequence(index.start)));
+        let found = entries.key().and_then(key::split_place).filter(|(id, _)| *id == session);
+        let first = found.map_or(index.end, |(_, sequence)| sequence.0);
+        entries.status().map_err(crate::store::group::read_error)?;
+        let first = index.first_released().map_or(first, |released| released.min(first));
+        index.move_start(first);
+        Ok(())
+    }
+
+    /// Looks at the free space now and then: a look costs a system call.
+    fn check_space(&mut self) -> Result<(), Trouble> {
+        let checked = self.last_space_check.map(|checked| checked.elapsed());
+        let is_recent = checked.is_some_and(|ago| ago < SPACE_CHECK_PERIOD);
+        if is_recent && self.unchecked_bytes < SPACE_CHECK_BYTES {
+            return Ok(());
+        }
+        if !self.has_space() {
+            self.last_space_check = None;
+            return Err(Trouble::LowSpace);
+        }
+        self.last_space_check = Some(Instant::now());
+        self.unchecked_bytes = 0;
+        Ok(())
+    }
+
+    fn has_space(&mut self) -> bool {
+        let settings = &self.shared.settings;
+        let free = self.disk.free_bytes(&settings.data_dir);
+        // More than the floor ends a shortage, so that it does not come and go with each group.
+        let margin = match self.shared.state() {
+            StoreState::Full => settings.min_free_bytes / 8,
+            StoreState::Available | StoreState::Failed => 0,
+        };
+        free.is_none_or(|free| free >= settings.min_free_bytes + margin)
+    }
+
+    fn report(&self, trouble: &Trouble) {
+        let (state, error) = match trouble {
+            Trouble::LowSpace => {
+                let floor = self.shared.settings.min_free_bytes;
+                (StoreState::Full, format!("less than {floor} bytes of disk space are free"))
+            }
+            Trouble::Write(error) => (error.state(), error.to_string()),
+            Trouble::Read(error) => (StoreState::Failed, error.to_string()),
+        };
+        self.shared.statistics.record_failure(&error);
+        if self.shared.state() != state {
+            tracing::error!(
+                ?state,
+                error,
+                "nothing becomes durable: QoS 1 and 2 are not acknowledged until this ends"
+            );
+        }
+        self.shared.set_state(state);
+    }
+
+    fn recovered(&self) {
+        if self.shared.state() != StoreState::Available {
+            self.shared.set_state(StoreState::Available);
+            tracing::info!("the store works again");
+        }
+    }
+
+    /// Waits; true when the store is being closed.
+    fn wait_or_closing(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let mut inbox = self.shared.inbox.lock();
+        while !inbox.closing && !self.shared.wake.wait_until(&mut inbox, until).timed_out() {}
+        inbox.closing
+    }
+
+    /// Closes the database and opens it again. False when that fails: then it is tried again later.
+    fn reopen(&mut self) -> bool {
+        self.close_database();
+        match open_and_read(&self.shared.settings) {
+            Ok((db, contents, report)) => {
+                report.log();
+                *self.shared.indexes.lock() = contents.index.indexes;
+                self.next_body = self.next_body.max(contents.index.next_body);
+                *self.shared.db.write() = Some(Arc::new(db));
+                true
+            }
+            Err(error) => {
+                self.shared.statistics.record_failure(&error.to_string());
+                false
+            }
+        }
+    }
+
+    fn close_database(&self) {
+        let Some(mut held) = self.shared.db.write().take() else { return };
+        held.cancel_all_background_work(false);
+        // Readers hold it for one page at most.
+        while Arc::get_mut(&mut held).is_none() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Sets aside a damaged file that a reader came across, and goes on with what is left.
+    fn set_aside_damage(&mut self) {
+        let Some(path) = self.shared.damaged.lock().take().filter(|path| path.exists()) else {
+            return;
+        };
+        self.close_database();
+        match repair::set_aside_and_rebuild(&self.shared.settings, &path) {
+            Ok(report) => report.log(),
+            Err(error) => self.report(&Trouble::Read(error)),
+        }
+        if !self.reopen() {
+            self.report(&Trouble::Read(StoreError::Unavailable));
+        }
+    }
+}
+
+/// Cuts a group off a backlog: returns what is left for the next.
+fn split_group(backlog: &mut Vec<Pending>) -> Vec<Pending> {
+    let mut bytes = 0;
+    let end = backlog.iter().position(|pending| {
+        let full = bytes >= GROUP_BYTES;
+        bytes += pending.bytes;
+        full
+    });
+    end.map_or_else(Vec::new, |end| backlog.split_off(end))
+}
+
+/// Tells each listener of the group once.
+fn notify(group: Vec<Pending>) {
+    let mut listeners: Vec<Arc<dyn CommitListener>> = Vec::new();
+    for pending in group {
+        listeners.extend(pending.batch.listeners);
+    }
+    listeners.sort_unstable_by_key(|listener| Arc::as_ptr(listener).cast::<()>().addr());
+    listeners.dedup_by_key(|listener| Arc::as_ptr(listener).cast::<()>().addr());
+    for listener in listeners {
+        listener.handle_commit();
+    }
+}

@@ -1,0 +1,18 @@
+//! Topic Names, Topic Filters, the matching tree of Subscriptions and the tree of Retained
+//! Messages.
+//!
+//! The two trees answer mirrored questions: which Subscriptions match a Topic Name, and which Topic
+//! Names match a Topic Filter. Both are shared by all tasks and lock inside, never longer than a
+//! few microseconds.
+
+mod arena;
+mod index_table;
+mod level_table;
+mod subscriber_set;
+mod subscription_branch;
+
+pub mod filter;
+pub mod fingerprint;
+pub mod name;
+pub mod retained_tree;
+pub mod subscription_tree;

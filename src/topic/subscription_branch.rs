@@ -1,0 +1,299 @@
+//! One shard of the tree of Subscriptions: a trie of topic levels without any lock of its own.
+//!
+//! Nodes take 24 bytes and lie in an arena. Literal children are found in one hash table for the
+//! whole branch, keyed by parent and level; the child for `+` and the Subscriptions of `…/#` are
+//! fields. A node exists while it has a child or a Subscription, so an empty branch has none.
+
+use std::hash::Hash;
+
+use smallvec::SmallVec;
+
+use crate::topic::arena::Arena;
+use crate::topic::index_table::{HashSeed, IndexTable};
+use crate::topic::level_table::{LevelId, LevelTable};
+use crate::topic::subscriber_set::{Collector, Match, SubscriberSet};
+
+/// No node, no set.
+const NONE: u32 = u32::MAX;
+/// Instead of the level of a node that stands for `+`, and of the root.
+const PLUS: LevelId = LevelId(u32::MAX);
+const NO_LEVEL: LevelId = LevelId(u32::MAX - 1);
+
+/// The nodes that a Topic Name reaches at one depth.
+type Frontier = SmallVec<[u32; 16]>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct SubscriptionBranch<D> {
+    root: u32,
+    nodes: Arena<Node>,
+    children: IndexTable,
+    levels: LevelTable,
+    sets: Arena<SubscriberSet<D>>,
+    set_heap_bytes: usize,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: u32,
+    level: LevelId,
+    /// The child for `+`.
+    plus: u32,
+    /// How many literal children there are.
+    literal_count: u32,
+    /// Subscriptions of the filter that ends here.
+    exact: u32,
+    /// Subscriptions of that filter with `/#` behind it.
+    multi: u32,
+}
+
+/// Which of the two sets of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Exact,
+    Multi,
+}
+
+impl<D> Default for SubscriptionBranch<D> {
+    fn default() -> Self {
+        Self {
+            root: NONE,
+            nodes: Arena::default(),
+            children: IndexTable::default(),
+            levels: LevelTable::default(),
+            sets: Arena::default(),
+            set_heap_bytes: 0,
+            len: 0,
+        }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        let [parent, plus, exact, multi] = [NONE; 4];
+        Self { parent, level: NO_LEVEL, plus, literal_count: 0, exact, multi }
+    }
+}
+
+impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
+    /// Adds a Subscription; returns the one of the same filter and destination that it replaces.
+    pub(super) fn subscribe(
+        &mut self,
+        seed: &HashSeed,
+        filter: &str,
+        added: Match<D>,
+    ) -> Option<Match<D>> {
+        let (path, ending) = split_ending(filter);
+        let mut node = self.root;
+        if node == NONE {
+            node = self.nodes.insert(Node::default());
+            self.root = node;
+        }
+        for level in path.into_iter().flat_map(|path| path.split('/')) {
+            node = self.child_or_new(seed, node, level);
+        }
+        let mut place = *self.nodes.at_mut(node).set(ending);
+        if place == NONE {
+            place = self.sets.insert(SubscriberSet::Empty);
+            *self.nodes.at_mut(node).set(ending) = place;
+        }
+        let replaced = self.change_set(place, |set| set.insert(seed, added));
+        self.len += usize::from(replaced.is_none());
+        replaced
+    }
+
+    /// Removes a Subscription, and the nodes that only it needed.
+    pub(super) fn unsubscribe(
+        &mut self,
+        seed: &HashSeed,
+        filter: &str,
+        destination: &D,
+    ) -> Option<Match<D>> {
+        let (path, ending) = split_ending(filter);
+        let mut node = self.root;
+        for level in path.into_iter().flat_map(|path| path.split('/')) {
+            if node == NONE {
+                return None;
+            }
+            node = match level {
+                "+" => self.nodes.at(node).plus,
+                level => self.literal_child(node, self.levels.find(seed, level)?),
+            };
+        }
+        if node == NONE {
+            return None;
+        }
+        let place = *self.nodes.at_mut(node).set(ending);
+        if place == NONE {
+            return None;
+        }
+        let removed = self.change_set(place, |set| set.remove(seed, destination))?;
+        self.len -= 1;
+        if self.sets.at(place).is_empty() {
+            self.sets.remove(place);
+            *self.nodes.at_mut(node).set(ending) = NONE;
+            self.prune(seed, node);
+        }
+        Some(removed)
+    }
+
+    /// Collects all Subscriptions that match a Topic Name. Breadth first: each level of the name is
+    /// looked up once.
+    pub(super) fn collect(&self, seed: &HashSeed, topic: &str, collector: &mut Collector<'_, D>) {
+        if self.root == NONE {
+            return;
+        }
+        let mut frontier = Frontier::from_slice(&[self.root]);
+        let mut next = Frontier::new();
+        // A leading wildcard does not match a name that starts with `$`. [MQTT-4.7.2-1]
+        let mut wildcards = !topic.starts_with('$');
+        for level in topic.split('/') {
+            let mut id = None;
+            for &place in &frontier {
+                let node = self.nodes.at(place);
+                if wildcards {
+                    self.collect_set(node.multi, collector);
+                    if node.plus != NONE {
+                        next.push(node.plus);
+                    }
+                }
+                if node.literal_count == 0 {
+                    continue;
+                }
+                if let Some(id) = *id.get_or_insert_with(|| self.levels.find(seed, level)) {
+                    let child = self.literal_child(place, id);
+                    if child != NONE {
+                        next.push(child);
+                    }
+                }
+            }
+            std::mem::swap(&mut frontier, &mut next);
+            if frontier.is_empty() {
+                return;
+            }
+            next.clear();
+            wildcards = true;
+        }
+        for &place in &frontier {
+            let node = self.nodes.at(place);
+            self.collect_set(node.exact, collector);
+            // `sport/#` matches `sport`. [MQTT-4.7.1.2]
+            self.collect_set(node.multi, collector);
+        }
+    }
+
+    fn collect_set(&self, place: u32, collector: &mut Collector<'_, D>) {
+        if place != NONE {
+            self.sets.at(place).collect(collector);
+        }
+    }
+
+    fn change_set<R>(&mut self, place: u32, change: impl FnOnce(&mut SubscriberSet<D>) -> R) -> R {
+        let set = self.sets.at_mut(place);
+        let before = set.heap_bytes();
+        let result = change(set);
+        self.set_heap_bytes = self.set_heap_bytes + set.heap_bytes() - before;
+        result
+    }
+}
+
+impl<D> SubscriptionBranch<D> {
+    /// How many Subscriptions there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn literal_child(&self, parent: u32, level: LevelId) -> u32 {
+        let found = self.children.find(child_hash(parent, level), |place| {
+            let node = self.nodes.at(place);
+            node.parent == parent && node.level == level
+        });
+        found.unwrap_or(NONE)
+    }
+
+    /// Removes a node without children and Subscriptions, then its parent if that has none now, and
+    /// so on.
+    fn prune(&mut self, seed: &HashSeed, mut place: u32) {
+        while place != NONE && self.nodes.at(place).is_unused() {
+            let Node { parent, level, .. } = *self.nodes.at(place);
+            if parent == NONE {
+                self.root = NONE;
+            } else if level == PLUS {
+                self.nodes.at_mut(parent).plus = NONE;
+            } else {
+                self.children.remove(child_hash(parent, level), place);
+                self.nodes.at_mut(parent).literal_count -= 1;
+                self.levels.release(seed, level);
+            }
+            self.nodes.remove(place);
+            place = parent;
+        }
+    }
+
+    fn child_or_new(&mut self, seed: &HashSeed, parent: u32, level: &str) -> u32 {
+        if level == "+" {
+            if self.nodes.at(parent).plus == NONE {
+                let child = self.nodes.insert(Node { parent, level: PLUS, ..Node::default() });
+                self.nodes.at_mut(parent).plus = child;
+            }
+            return self.nodes.at(parent).plus;
+        }
+        if let Some(known) = self.levels.find(seed, level) {
+            let child = self.literal_child(parent, known);
+            if child != NONE {
+                return child;
+            }
+        }
+        let level = self.levels.acquire(seed, level);
+        let child = self.nodes.insert(Node { parent, level, ..Node::default() });
+        self.nodes.at_mut(parent).literal_count += 1;
+        self.children.insert(child_hash(parent, level), child);
+        child
+    }
+
+    /// Nodes, level texts and sets in use.
+    pub(super) fn item_counts(&self) -> [usize; 3] {
+        [self.nodes.len(), self.levels.len(), self.sets.len()]
+    }
+
+    /// Bytes allocated.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.nodes.allocated_bytes()
+            + self.children.allocated_bytes()
+            + self.levels.allocated_bytes()
+            + self.sets.allocated_bytes()
+            + self.set_heap_bytes
+    }
+}
+
+impl Node {
+    fn set(&mut self, ending: Ending) -> &mut u32 {
+        match ending {
+            Ending::Exact => &mut self.exact,
+            Ending::Multi => &mut self.multi,
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        self.plus == NONE && self.literal_count == 0 && self.exact == NONE && self.multi == NONE
+    }
+}
+
+/// Both numbers are ours, not the Client's: one multiplication spreads them well enough.
+fn child_hash(parent: u32, LevelId(level): LevelId) -> u64 {
+    let key = u64::from(parent) << 32 | u64::from(level);
+    let product = u128::from(key ^ 0x9e37_79b9_7f4a_7c15) * 0xa5a3_5625_6ed9_eba9_u128;
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are folded")]
+    let folded = product as u64 ^ (product >> 64) as u64;
+    folded
+}
+
+/// The levels before `#`, and how the filter ends.
+fn split_ending(filter: &str) -> (Option<&str>, Ending) {
+    match filter.strip_suffix('#') {
+        None => (Some(filter), Ending::Exact),
+        Some("") => (None, Ending::Multi),
+        Some(path) => (Some(path.strip_suffix('/').unwrap_or(path)), Ending::Multi),
+    }
+}

@@ -1,0 +1,14 @@
+//! Bridges between real processes: Petrel to Petrel and Petrel to Debian's `mosquitto`, in both roles.
+//!
+//! Messages are published and received by `mosquitto_pub` and `mosquitto_sub`, the clients that others wrote. Without
+//! mosquitto installed the tests say so and pass: `make setup` installs it where it may.
+
+mod control;
+mod cuts;
+mod failures;
+mod loops;
+mod process;
+mod proxy;
+mod queue;
+mod rules;
+mod rumqttc_limits;

@@ -1,0 +1,27 @@
+//! Black-box tests of the protocol: one module for each behaviour, over TCP, against a broker process.
+//!
+//! Names are behaviours; doc comments cite the normative statements that a test shows, which `make conformance` counts.
+
+#![allow(missing_docs, reason = "tests are documented where their name does not say everything")]
+
+mod broker;
+mod client;
+mod packet;
+
+mod authentication;
+mod connect;
+mod filters;
+mod flow;
+mod keep_alive;
+mod malformed;
+mod ordering;
+mod publish;
+mod qos;
+mod retained;
+mod server;
+mod session;
+mod shared;
+mod small;
+mod subscribe;
+mod takeover;
+mod will;

@@ -1,0 +1,305 @@
+//! A Client that keeps every rule of MQTT, as state without IO: it remembers its unfinished exchanges across Network
+//! Connections, and writes down what it was promised and what it received.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+
+use petrel::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
+use petrel::packet::connect::{Connect, ConnectProperties};
+use petrel::packet::publish::Publish;
+use petrel::packet::reason_code::ReasonCode;
+use petrel::packet::subscribe::{Subscribe, SubscriptionOptions};
+use petrel::packet::{Packet, PacketId, ProtocolVersion, QoS};
+
+/// Unacknowledged messages a publisher has at most, and what its Receive Maximum lets the broker have.
+pub(crate) const WINDOW: usize = 5;
+
+/// What a message is known by: who published it and its number there.
+pub(crate) type Name = (usize, u64);
+
+/// A message on its way to the broker.
+#[derive(Debug, Clone)]
+struct Outgoing {
+    packet_id: PacketId,
+    name: Name,
+    topic: String,
+    qos: QoS,
+    retain: bool,
+    is_released: bool,
+    was_sent: bool,
+}
+
+/// One Client, its Session and what it saw.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) index: usize,
+    pub(crate) version: ProtocolVersion,
+    filters: Vec<(String, QoS)>,
+    outgoing: Vec<Outgoing>,
+    next_packet_id: u16,
+    next_number: u64,
+    incoming: BTreeSet<PacketId>,
+    unacknowledged: Vec<(AcknowledgementKind, PacketId)>,
+    is_open: bool,
+    had_session: bool,
+    pub(crate) is_subscribed: bool,
+    /// Messages that the broker acknowledged.
+    pub(crate) acknowledged: BTreeSet<Name>,
+    /// Times each message was received, in order of first arrival with topic and QoS.
+    pub(crate) received: BTreeMap<Name, usize>,
+    pub(crate) arrivals: Vec<(Name, String, QoS)>,
+    /// Rules that the broker broke.
+    pub(crate) complaints: Vec<String>,
+}
+
+impl Client {
+    pub(crate) fn new(index: usize, version: ProtocolVersion, filters: Vec<(String, QoS)>) -> Self {
+        Self {
+            index,
+            version,
+            filters,
+            outgoing: Vec::new(),
+            next_packet_id: 0,
+            next_number: 0,
+            incoming: BTreeSet::new(),
+            unacknowledged: Vec::new(),
+            is_open: false,
+            had_session: false,
+            is_subscribed: false,
+            acknowledged: BTreeSet::new(),
+            received: BTreeMap::new(),
+            arrivals: Vec::new(),
+            complaints: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whether every exchange it began is finished.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.outgoing.is_empty() && self.unacknowledged.is_empty() && self.is_subscribed
+    }
+
+    pub(crate) fn filters(&self) -> &[(String, QoS)] {
+        &self.filters
+    }
+
+    /// The Network Connection is gone; what was received on it need not be acknowledged any more.
+    pub(crate) fn handle_cut(&mut self) {
+        self.is_open = false;
+        self.unacknowledged.clear();
+    }
+
+    pub(crate) fn connect(&mut self, out: &mut Vec<u8>) {
+        let client_id = format!("client-{}", self.index);
+        let connect = Connect {
+            version: self.version,
+            bridge: false,
+            clean_start: false,
+            keep_alive_seconds: 0,
+            client_id: &client_id,
+            will: None,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties {
+                session_expiry_seconds: Some(u32::MAX),
+                receive_maximum: u16::try_from(WINDOW).ok(),
+                topic_alias_maximum: Some(3),
+                ..ConnectProperties::default()
+            },
+        };
+        connect.encode(out, self.version);
+    }
+
+    /// Publishes a new message if its window has room; returns its name.
+    pub(crate) fn publish(
+        &mut self,
+        topic: &str,
+        qos: QoS,
+        retain: bool,
+        out: &mut Vec<u8>,
+    ) -> Option<Name> {
+        if !self.is_open || self.outgoing.len() >= WINDOW {
+            return None;
+        }
+        let packet_id = loop {
+            self.next_packet_id = self.next_packet_id % 20 + 1;
+            let packet_id = PacketId(NonZeroU16::new(self.next_packet_id)?);
+            if self.outgoing.iter().all(|known| known.packet_id != packet_id) {
+                break packet_id;
+            }
+        };
+        let name = (self.index, self.next_number);
+        self.next_number += 1;
+        let topic = topic.to_owned();
+        let mut outgoing =
+            Outgoing { packet_id, name, topic, qos, retain, is_released: false, was_sent: false };
+        send(&mut outgoing, self.version, out);
+        self.outgoing.push(outgoing);
+        Some(name)
+    }
+
+    /// Sends the acknowledgements it owes, oldest first, `count` at most.
+    pub(crate) fn acknowledge(&mut self, count: usize, out: &mut Vec<u8>) {
+        let count = count.min(self.unacknowledged.len());
+        for (kind, packet_id) in self.unacknowledged.drain(..count) {
+            encode_acknowledgement(out, kind, packet_id, ReasonCode::Success, self.version);
+        }
+    }
+
+    pub(crate) fn handle(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) {
+        match packet {
+            Packet::Connack(connack) => {
+                if connack.reason != ReasonCode::Success {
+                    return;
+                }
+                self.handle_connack(connack.session_present, out);
+            }
+            Packet::Suback(suback) => {
+                self.is_subscribed = suback.reasons.iter().all(|reason| !reason.is_failure());
+                if !self.is_subscribed {
+                    // The store was full: asked again until it is not.
+                    self.subscribe(out);
+                }
+            }
+            Packet::Publish(publish) => self.handle_publish(publish),
+            Packet::Puback(puback) => {
+                self.finish(puback.0.packet_id, puback.0.reason);
+            }
+            Packet::Pubrec(pubrec) => self.handle_pubrec(pubrec.0.packet_id, pubrec.0.reason, out),
+            Packet::Pubrel(pubrel) => {
+                self.incoming.remove(&pubrel.0.packet_id);
+                self.unacknowledged.push((AcknowledgementKind::Pubcomp, pubrel.0.packet_id));
+            }
+            Packet::Pubcomp(pubcomp) => {
+                let packet_id = pubcomp.0.packet_id;
+                self.outgoing.retain(|known| known.packet_id != packet_id || !known.is_released);
+            }
+            Packet::Disconnect(_) | Packet::Pingresp => {}
+            other => self.complaints.push(format!("unexpected {other:?}")),
+        }
+    }
+
+    fn handle_connack(&mut self, session_present: bool, out: &mut Vec<u8>) {
+        if self.had_session && !session_present {
+            self.complaints.push("the broker has lost an acknowledged session".to_owned());
+        }
+        if !session_present {
+            self.incoming.clear();
+        }
+        self.had_session = true;
+        self.is_open = true;
+        if !self.is_subscribed && !self.filters.is_empty() {
+            self.subscribe(out);
+        } else if self.filters.is_empty() {
+            self.is_subscribed = true;
+        }
+        for outgoing in &mut self.outgoing {
+            send(outgoing, self.version, out);
+        }
+    }
+
+    fn subscribe(&self, out: &mut Vec<u8>) {
+        let filters = self.filters.iter().map(|(filter, qos)| {
+            let options = SubscriptionOptions { qos: *qos, ..SubscriptionOptions::default() };
+            (filter.as_str(), options)
+        });
+        let subscribe = Subscribe {
+            packet_id: PacketId(NonZeroU16::MAX),
+            subscription_id: None,
+            user_properties: Vec::new(),
+            filters: filters.collect(),
+        };
+        subscribe.encode(out, self.version);
+    }
+
+    fn handle_publish(&mut self, publish: &Publish<'_>) {
+        let name = parse(publish.payload);
+        let kind = match (publish.qos, publish.packet_id) {
+            (QoS::AtLeastOnce, Some(packet_id)) => Some((AcknowledgementKind::Puback, packet_id)),
+            (QoS::ExactlyOnce, Some(packet_id)) => Some((AcknowledgementKind::Pubrec, packet_id)),
+            _ => None,
+        };
+        let is_repeated = publish.qos == QoS::ExactlyOnce
+            && publish.packet_id.is_some_and(|packet_id| !self.incoming.insert(packet_id));
+        if !is_repeated {
+            let count = self.received.entry(name).or_default();
+            *count += 1;
+            if *count == 1 {
+                // Topic Aliases hide the topic; the number's parity tells it as well.
+                self.arrivals.push((name, topic_of(name), publish.qos));
+            }
+        }
+        self.unacknowledged.extend(kind);
+        let publishes = self.unacknowledged.iter();
+        let inflight = publishes.filter(|(kind, _)| *kind == AcknowledgementKind::Puback).count();
+        if self.version == ProtocolVersion::V5_0 && inflight > WINDOW {
+            self.complaints.push(format!("Receive Maximum exceeded: {inflight}"));
+        }
+    }
+
+    fn handle_pubrec(&mut self, packet_id: PacketId, reason: ReasonCode, out: &mut Vec<u8>) {
+        if reason.is_failure() {
+            self.outgoing.retain(|known| known.packet_id != packet_id);
+            return;
+        }
+        let known = self.outgoing.iter_mut().find(|known| known.packet_id == packet_id);
+        if let Some(outgoing) = known {
+            outgoing.is_released = true;
+            self.acknowledged.insert(outgoing.name);
+        }
+        let kind = AcknowledgementKind::Pubrel;
+        encode_acknowledgement(out, kind, packet_id, ReasonCode::Success, self.version);
+    }
+
+    fn finish(&mut self, packet_id: PacketId, reason: ReasonCode) {
+        let position = self.outgoing.iter().position(|known| known.packet_id == packet_id);
+        let Some(position) = position else { return };
+        let outgoing = self.outgoing.remove(position);
+        if !reason.is_failure() {
+            self.acknowledged.insert(outgoing.name);
+        }
+    }
+}
+
+/// Each message names itself in its payload.
+fn parse(payload: &[u8]) -> Name {
+    let text = std::str::from_utf8(payload).unwrap();
+    let (publisher, number) = text.split_once(':').unwrap();
+    (publisher.parse().unwrap(), number.parse().unwrap())
+}
+
+/// The topic of a message follows from its name.
+pub(crate) fn topic_of((publisher, number): Name) -> String {
+    match number % 4 {
+        0 | 1 => format!("plain/{publisher}"),
+        2 => "shared/jobs".to_owned(),
+        _ => format!("retained/{publisher}"),
+    }
+}
+
+fn send(outgoing: &mut Outgoing, version: ProtocolVersion, out: &mut Vec<u8>) {
+    let success = ReasonCode::Success;
+    if outgoing.is_released {
+        let kind = AcknowledgementKind::Pubrel;
+        encode_acknowledgement(out, kind, outgoing.packet_id, success, version);
+        return;
+    }
+    let payload = format!("{}:{}", outgoing.name.0, outgoing.name.1);
+    let publish = Publish {
+        dup: outgoing.was_sent,
+        qos: outgoing.qos,
+        retain: outgoing.retain,
+        topic: &outgoing.topic,
+        packet_id: Some(outgoing.packet_id),
+        topic_alias: None,
+        message_expiry: None,
+        subscription_ids: Vec::new(),
+        properties: std::borrow::Cow::Borrowed(&[]),
+        payload: payload.as_bytes(),
+    };
+    publish.encode(out, version);
+    outgoing.was_sent = true;
+}

@@ -1,0 +1,332 @@
+//! MQTT itself through each transport: the connection's loop must work with streams that hold bytes back, cut writes
+//! short, and wake it at odd times, as TLS and WebSocket do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use mqttbytes::QoS;
+use mqttbytes::v4::{Connect, ConnectReturnCode, Packet, Publish, Subscribe, read as read_packet};
+use petrel::auth::Peer;
+use petrel::config::file::StoreKind;
+use petrel::config::settings::{
+    ClientCertificate, ListenAddress, ListenerSettings, Settings, Transport,
+};
+use petrel::metrics::counter::Counter;
+use petrel::net::accept::Handler as _;
+use petrel::net::connection::MqttHandler;
+use petrel::net::websocket;
+use petrel::node::{Node, NodeHandle};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::echo::{PATIENCE, listener, loopback};
+use crate::tls::Authority;
+
+/// A broker in this process, without a disk.
+struct Broker {
+    addresses: Vec<ListenAddress>,
+    handle: NodeHandle,
+    ended: JoinHandle<()>,
+    _data: tempfile::TempDir,
+}
+
+async fn serve(listeners: Vec<ListenerSettings>) -> Broker {
+    let data = tempfile::tempdir().unwrap();
+    let data_dir = data.path().to_owned();
+    let mut settings = Settings { data_dir, ..Settings::default() };
+    settings.persistence.store = StoreKind::Memory;
+    settings.limits.max_inflight = 1000;
+    settings.http_listen = None;
+    settings.control_socket = None;
+    settings.shutdown_grace = Duration::from_secs(5);
+    settings.listeners = listeners
+        .into_iter()
+        .map(|mut listener| {
+            let mut rules = (*listener.rules).clone();
+            rules.allow_anonymous = !rules.certificate_as_user_name;
+            listener.rules = rules.into();
+            listener
+        })
+        .collect();
+    let node = Node::open(&settings).await.unwrap();
+    let (addresses, handle) = (node.addresses(), node.handle());
+    Broker { addresses, handle, ended: tokio::spawn(node.run()), _data: data }
+}
+
+impl Broker {
+    async fn tcp(&self, index: usize) -> TcpStream {
+        let ListenAddress::Tcp(address) = self.addresses[index] else { panic!("not TCP") };
+        TcpStream::connect(address).await.unwrap()
+    }
+}
+
+fn in_websocket(settings: ListenerSettings) -> ListenerSettings {
+    let transport = Transport::WebSocket { path: "/mqtt".to_owned(), origins: Vec::new() };
+    ListenerSettings { transport, ..settings }
+}
+
+/// A Client that sends and expects packets.
+struct Client<S> {
+    stream: S,
+    received: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    async fn connect(stream: S, client_id: &str) -> Self {
+        let mut client = Self { stream, received: BytesMut::new() };
+        let mut packet = BytesMut::new();
+        Connect::new(client_id).write(&mut packet).unwrap();
+        client.send(&packet).await;
+        let Packet::ConnAck(answer) = client.next().await else { panic!("no CONNACK") };
+        assert_eq!(answer.code, ConnectReturnCode::Success);
+        client
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        let sending = async {
+            self.stream.write_all(bytes).await.unwrap();
+            self.stream.flush().await.unwrap();
+        };
+        timeout(PATIENCE, sending).await.expect("sent in time");
+    }
+
+    async fn next(&mut self) -> Packet {
+        loop {
+            match read_packet(&mut self.received, 16 << 20) {
+                Ok(packet) => return packet,
+                Err(mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            let reading = self.stream.read_buf(&mut self.received);
+            let count = timeout(PATIENCE, reading).await.expect("an answer in time").unwrap();
+            assert!(count > 0, "the broker closed");
+        }
+    }
+
+    async fn subscribe(&mut self, topic: &str) {
+        let mut subscribe = Subscribe::new(topic, QoS::AtLeastOnce);
+        subscribe.pkid = 1;
+        let mut packet = BytesMut::new();
+        subscribe.write(&mut packet).unwrap();
+        self.send(&packet).await;
+        assert!(matches!(self.next().await, Packet::SubAck(_)));
+    }
+}
+
+/// Small messages in bursts and large ones, to itself and back.
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(stream: S, client_id: &str) -> Client<S> {
+    let mut client = Client::connect(stream, client_id).await;
+    let topic = format!("own/{client_id}");
+    client.subscribe(&topic).await;
+    let large: Vec<u8> = (0..400_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    let mut payloads: Vec<Vec<u8>> =
+        (0..300_u32).map(|number| number.to_le_bytes().into()).collect();
+    payloads.extend([large.clone(), vec![], large]);
+    let mut packets = BytesMut::new();
+    for (index, payload) in (1..).zip(&payloads) {
+        let mut publish = Publish::new(&topic, QoS::AtLeastOnce, payload.clone());
+        publish.pkid = index;
+        publish.write(&mut packets).unwrap();
+    }
+    // The first burst in odd pieces, the rest at once.
+    let (pieces, rest) = packets.split_at(2000);
+    for piece in pieces.chunks(7) {
+        client.send(piece).await;
+    }
+    let (mut acknowledged, mut delivered) = (0, 0);
+    let (mut reader, mut writer) = tokio::io::split(client.stream);
+    let rest = rest.to_vec();
+    let writing = async {
+        writer.write_all(&rest).await.unwrap();
+        writer.flush().await.unwrap();
+    };
+    let mut received = client.received;
+    let mut pending = BytesMut::new();
+    let reading = async {
+        while acknowledged < payloads.len() || delivered < payloads.len() {
+            match read_packet(&mut received, 16 << 20) {
+                Ok(Packet::PubAck(_)) => acknowledged += 1,
+                Ok(Packet::Publish(publish)) => {
+                    assert!(publish.payload == payloads[delivered], "message {delivered} differs");
+                    delivered += 1;
+                    mqttbytes::v4::PubAck::new(publish.pkid).write(&mut pending).unwrap();
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(mqttbytes::Error::InsufficientBytes(_)) => {
+                    assert!(reader.read_buf(&mut received).await.unwrap() > 0, "closed");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let both = async { tokio::join!(writing, reading) };
+    timeout(PATIENCE, both).await.expect("everything in time");
+    let mut client = Client { stream: reader.unsplit(writer), received };
+    client.send(&pending).await;
+    client.send(&[0xc0, 0]).await;
+    assert_eq!(client.next().await, Packet::PingResp);
+    client
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_transport_carries_mqtt() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mqtt.sock");
+    let secure = || ListenerSettings { tls: Some(authority.server_settings()), ..loopback() };
+    let behind_proxy = ListenerSettings { proxy_protocol: true, ..loopback() };
+    let broker = serve(vec![
+        loopback(),
+        secure(),
+        in_websocket(loopback()),
+        in_websocket(secure()),
+        listener(ListenAddress::Unix { path: path.clone(), mode: 0o600 }),
+        behind_proxy,
+    ])
+    .await;
+    exchange(broker.tcp(0).await, "tcp").await;
+    let tls = authority.client();
+    exchange(tls.connect_over(broker.tcp(1).await).await.unwrap(), "tls").await;
+    let stream = websocket::connect(broker.tcp(2).await, "localhost", "/mqtt").await.unwrap();
+    exchange(stream, "websocket").await;
+    let stream = tls.connect_over(broker.tcp(3).await).await.unwrap();
+    let stream = websocket::connect(stream, "localhost", "/mqtt").await.unwrap();
+    exchange(stream, "secure-websocket").await;
+    exchange(UnixStream::connect(&path).await.unwrap(), "unix").await;
+    let mut stream = broker.tcp(5).await;
+    stream.write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n").await.unwrap();
+    exchange(stream, "proxy").await;
+    broker.handle.stop();
+    timeout(PATIENCE, broker.ended).await.unwrap().unwrap();
+}
+
+/// Once messages were left in the queue because the outbox was full, and nothing looked for them again when it had been
+/// written, unless the Client happened to send something. A Client may well read everything before it acknowledges.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_beyond_a_full_outbox_follow_without_acknowledgements() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mqtt.sock");
+    let unix = listener(ListenAddress::Unix { path: path.clone(), mode: 0o600 });
+    let broker = serve(vec![loopback(), unix]).await;
+    let stream = UnixStream::connect(&path).await.unwrap();
+    let mut subscriber = Client::connect(stream, "subscriber").await;
+    subscriber.subscribe("t").await;
+    let mut publisher = Client::connect(broker.tcp(0).await, "publisher").await;
+    let count = 900_u16;
+    let payload = |number: u16| [&number.to_be_bytes()[..], &[7; 1500]].concat();
+    for number in 1..=count {
+        let mut publish = Publish::new("t", QoS::AtLeastOnce, payload(number));
+        publish.pkid = number;
+        let mut packet = BytesMut::new();
+        publish.write(&mut packet).unwrap();
+        publisher.send(&packet).await;
+        assert!(matches!(publisher.next().await, Packet::PubAck(_)));
+    }
+    for number in 1..=count {
+        let Packet::Publish(publish) = subscriber.next().await else { panic!("no PUBLISH") };
+        assert!(publish.payload == payload(number), "message {number} differs");
+    }
+}
+
+/// The last packet before the broker closes arrives, and so does the end of WebSocket and TLS behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutdown_is_told_through_every_transport() {
+    let authority = Authority::new();
+    let secure = ListenerSettings { tls: Some(authority.server_settings()), ..loopback() };
+    let broker = serve(vec![in_websocket(loopback()), in_websocket(secure)]).await;
+    let plain = websocket::connect(broker.tcp(0).await, "localhost", "/mqtt").await.unwrap();
+    let tls = authority.client().connect_over(broker.tcp(1).await).await.unwrap();
+    let secure = websocket::connect(tls, "localhost", "/mqtt").await.unwrap();
+    // MQTT 5.0 without properties: DISCONNECT carries a reason.
+    let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01a";
+    let mut other = *connect;
+    *other.last_mut().unwrap() = b'b';
+    let first = tokio::spawn(goodbye(plain, connect.to_vec()));
+    let second = tokio::spawn(goodbye(secure, other.to_vec()));
+    while broker.handle.metrics().sample().gauges.clients_connected < 2 {
+        tokio::task::yield_now().await;
+    }
+    broker.handle.stop();
+    for received in [first.await.unwrap(), second.await.unwrap()] {
+        // 0x8B Server shutting down, and nothing behind it. [MQTT-3.14.2-1]
+        let disconnect = received.windows(3).position(|bytes| bytes == [0xe0, 2, 0x8b]);
+        let at = disconnect.or(received.windows(3).position(|bytes| bytes == [0xe0, 1, 0x8b]));
+        assert!(at.is_some(), "{received:x?}");
+    }
+    timeout(PATIENCE, broker.ended).await.unwrap().unwrap();
+}
+
+async fn goodbye<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, connect: Vec<u8>) -> Vec<u8> {
+    stream.write_all(&connect).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut received = Vec::new();
+    // The end must be a proper one: TLS without its closing alert would be an error here.
+    timeout(PATIENCE, stream.read_to_end(&mut received)).await.expect("closed").unwrap();
+    received
+}
+
+/// Nobody without user is let in here: the certificate's name is the user.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificate_is_the_user_where_the_listener_says_so() {
+    let authority = Authority::new();
+    let tls = authority.asking_settings(ClientCertificate::Optional);
+    let mut settings = ListenerSettings { tls: Some(tls), ..loopback() };
+    let mut rules = (*settings.rules).clone();
+    rules.certificate_as_user_name = true;
+    settings.rules = rules.into();
+    let broker = serve(vec![settings]).await;
+    let named = authority.named_client("device7");
+    exchange(named.connect_over(broker.tcp(0).await).await.unwrap(), "named").await;
+    let stream = authority.client().connect_over(broker.tcp(0).await).await.unwrap();
+    let mut nameless = Client { stream, received: BytesMut::new() };
+    let mut packet = BytesMut::new();
+    Connect::new("nameless").write(&mut packet).unwrap();
+    nameless.send(&packet).await;
+    let Packet::ConnAck(answer) = nameless.next().await else { panic!("no CONNACK") };
+    assert_ne!(answer.code, ConnectReturnCode::Success);
+}
+/// Every end of a connection is counted, and what was sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_of_connections_are_counted() {
+    let broker = serve(vec![loopback()]).await;
+    let counters = broker.handle.metrics().counters().clone();
+    let counted = async |counter| {
+        let reached = async {
+            while counters.read(counter) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(timeout(PATIENCE, reached).await.is_ok(), "{counter:?} was not counted");
+        assert_eq!(counters.read(counter), 1, "{counter:?}");
+    };
+    drop(broker.tcp(0).await);
+    counted(Counter::ConnectsAbandoned).await;
+    broker.tcp(0).await.write_all(&[0xc0, 0]).await.unwrap();
+    counted(Counter::ConnectsRefusedProtocol).await;
+    let mut client = Client::connect(broker.tcp(0).await, "a").await;
+    counted(Counter::ConnectsNew).await;
+    client.send(&[0xe0, 0]).await;
+    counted(Counter::DisconnectsByClient).await;
+    drop(Client::connect(broker.tcp(0).await, "b").await);
+    counted(Counter::DisconnectsByNetwork).await;
+    assert_eq!(counters.read(Counter::BytesSent), 8, "two CONNACK packets");
+    assert_eq!(counters.read(Counter::PacketsSent), 2);
+    assert_eq!(counters.read(Counter::ConnectsResumed), 0);
+}
+
+/// What a connection at rest costs is above all its future: once it held a kilobyte for a farewell and its arguments
+/// three times.
+#[tokio::test]
+async fn future_of_a_connection_is_small() {
+    let broker = serve(vec![loopback()]).await;
+    let handle = &broker.handle;
+    let counters = handle.metrics().counters().clone();
+    let handler =
+        MqttHandler::new(Arc::clone(handle.broker()), handle.clock(), counters, handle.shutdown());
+    let peer = Peer { address: None, listener: loopback().rules, certificate_name: None };
+    let future = handler.handle(broker.tcp(0).await, peer);
+    assert!(size_of_val(&future) <= 768, "{}", size_of_val(&future));
+}
