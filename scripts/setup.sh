@@ -10,8 +10,9 @@ has() { command -v "$1" >/dev/null 2>&1; }
 
 has_libclang() {
     [ -n "${LIBCLANG_PATH:-}" ] && return 0
-    { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null; } | grep -q 'libclang[-.]' && return 0
-    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null
+    # Not libclang-cpp, which many systems have and which bindgen cannot use.
+    { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null; } | grep -qE 'libclang(-[0-9]+)?\.so' && return 0
+    compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null || compgen -G '/usr/lib/llvm-*/lib/libclang-[0-9]*.so*' >/dev/null
 }
 
 # Installs the packages named, or explains what is missing and why. $1 is "required" or "optional".
