@@ -113,6 +113,11 @@ impl Client {
         connect.encode(out, self.version);
     }
 
+    /// The number of the message that it will publish next.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
     /// Publishes a new message if its window has room; returns its name.
     pub(crate) fn publish(
         &mut self,

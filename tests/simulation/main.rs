@@ -4,6 +4,7 @@
 //! `SEED=n` replays one seed, `SEEDS=n` runs that many.
 
 mod client;
+mod promises;
 mod world;
 
 use petrel::store::faulty::Honesty;

@@ -1,6 +1,6 @@
 //! The core, a faulty store and a faulty network under one random number: everything that happens follows from the seed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,6 @@ use petrel::broker::Broker;
 use petrel::broker::connection::{ClientConnection, Request};
 use petrel::broker::limits::Limits;
 use petrel::packet::decode::{DecodeContext, Decoded, Sender, decode};
-use petrel::packet::{ProtocolVersion, QoS};
 use petrel::session::effects::Effects;
 use petrel::session::message::Timestamp;
 use petrel::session::outbox::Outbox;
@@ -22,7 +21,8 @@ use petrel::store::{Store, StoreState};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::client::{Client, Name, topic_of};
+use crate::client::Client;
+use crate::promises::{Promises, make_client};
 
 const CLIENTS: usize = 6;
 const STEPS: usize = 400;
@@ -47,15 +47,6 @@ struct Link {
     received: Vec<u8>,
     flag: Arc<Flag>,
     is_closed: bool,
-}
-
-/// What must have happened in the end.
-#[derive(Default)]
-struct Promises {
-    /// For each message, who was subscribed when it was first sent.
-    expected: BTreeMap<Name, Vec<usize>>,
-    qos: BTreeMap<Name, QoS>,
-    shared: BTreeSet<Name>,
 }
 
 pub(crate) struct World {
@@ -128,34 +119,9 @@ impl World {
         let count = self.rng.random_range(0..4);
         self.clients[index].acknowledge(count, &mut out);
         if self.rng.random_bool(0.6) {
-            self.publish(index, &mut out);
+            self.promises.publish(&mut self.clients, index, &mut out);
         }
         self.send(index, &out);
-    }
-
-    fn publish(&mut self, index: usize, out: &mut Vec<u8>) {
-        let number = self.promises.expected.keys().filter(|name| name.0 == index).count() as u64;
-        let topic = topic_of((index, number));
-        // One QoS for each topic, so that order can be judged.
-        let qos =
-            if number % 4 == 1 || number % 4 == 3 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
-        let is_retained = topic.starts_with("retained/");
-        let Some(name) = self.clients[index].publish(&topic, qos, is_retained, out) else { return };
-        assert_eq!(name, (index, number), "names are dealt out in order");
-        let is_shared = topic.starts_with("shared/");
-        let subscribers = self.clients.iter().filter(|client| {
-            let wanted = if is_shared { "$share/group/shared/#" } else { "plain/#" };
-            let is_wanted = !topic.starts_with("retained/");
-            client.is_subscribed
-                && is_wanted
-                && client.filters().iter().any(|(filter, _)| filter == wanted)
-        });
-        let subscribers: Vec<_> = subscribers.map(|client| client.index).collect();
-        if is_shared {
-            self.promises.shared.insert(name);
-        }
-        self.promises.expected.insert(name, subscribers);
-        self.promises.qos.insert(name, qos);
     }
 
     fn connect(&mut self, index: usize) {
@@ -348,102 +314,18 @@ impl World {
             }
             self.poll_all();
             let is_quiet = self.clients.iter().all(|client| client.is_open() && client.is_quiet());
-            if is_quiet && self.losses().is_empty() {
+            if is_quiet && self.promises.losses(&self.clients).is_empty() {
                 return;
             }
         }
     }
 
-    /// Acknowledged messages that somebody who should have them does not have.
-    fn losses(&self) -> Vec<String> {
-        let mut losses = Vec::new();
-        for (name, subscribers) in &self.promises.expected {
-            if !self.clients[name.0].acknowledged.contains(name) {
-                continue;
-            }
-            let has = |index: &usize| self.clients[*index].received.contains_key(name);
-            if self.promises.shared.contains(name) {
-                let is_lost = !subscribers.is_empty() && !(0..CLIENTS).any(|index| has(&index));
-                losses.extend(is_lost.then(|| format!("{name:?} is lost to the group")));
-            } else {
-                let lost = subscribers.iter().filter(|index| !has(index));
-                losses.extend(lost.map(|index| format!("{name:?} is lost to {index}")));
-            }
-        }
-        losses
-    }
-
     fn complaints(&self) -> Vec<String> {
-        let mut complaints = self.losses();
-        for client in &self.clients {
-            let index = client.index;
-            complaints.extend(client.complaints.iter().map(|text| format!("{index}: {text}")));
-            if !client.is_quiet() {
-                complaints.push(format!("{index} is stuck: {client:?}"));
-            }
-            for (name, count) in &client.received {
-                if self.promises.qos[name] == QoS::ExactlyOnce && *count > 1 {
-                    complaints.push(format!("{index} received {name:?} {count} times"));
-                }
-            }
-            complaints.extend(disorder(client));
-        }
-        for name in &self.promises.shared {
-            let counts = self.clients.iter().filter_map(|client| client.received.get(name));
-            let count: usize = counts.sum();
-            if self.promises.qos[name] == QoS::ExactlyOnce && count > 1 {
-                complaints.push(format!("the group received {name:?} {count} times"));
-            }
-        }
-        complaints.extend(self.wrong_retained());
-        complaints
+        self.promises.complaints(&self.clients, |topic| {
+            let found = self.broker.retained().get(topic);
+            found.map(|found| String::from_utf8_lossy(found.payload()).into_owned())
+        })
     }
-
-    fn wrong_retained(&self) -> Vec<String> {
-        let mut complaints = Vec::new();
-        for client in &self.clients {
-            let topic = format!("retained/{}", client.index);
-            let acknowledged = client.acknowledged.iter().filter(|name| topic_of(**name) == topic);
-            let Some(last) = acknowledged.max() else { continue };
-            let expected = format!("{}:{}", last.0, last.1);
-            let found = self.broker.retained().get(&topic);
-            let found = found.map(|found| String::from_utf8_lossy(found.payload()).into_owned());
-            if found.as_deref() != Some(&expected) {
-                complaints.push(format!("{topic} is {found:?}, acknowledged was {expected}"));
-            }
-        }
-        complaints
-    }
-}
-
-/// First arrivals of one publisher, topic and QoS must come in order. [MQTT-4.6.0-6]
-fn disorder(client: &Client) -> Vec<String> {
-    let mut last: BTreeMap<(usize, &str, QoS), u64> = BTreeMap::new();
-    let mut complaints = Vec::new();
-    for ((publisher, number), topic, qos) in &client.arrivals {
-        // Members of a group see what others leave, in any order.
-        if topic.starts_with("shared/") {
-            continue;
-        }
-        let before = last.insert((*publisher, topic, *qos), *number);
-        if before.is_some_and(|before| before > *number) {
-            complaints.push(format!("{}: {publisher}:{number} after {before:?}", client.index));
-        }
-    }
-    complaints
-}
-
-fn make_client(index: usize, rng: &mut SmallRng) -> Client {
-    let is_v5 = rng.random_bool(0.5);
-    let version = if is_v5 { ProtocolVersion::V5_0 } else { ProtocolVersion::V3_1_1 };
-    let mut filters = Vec::new();
-    if index.is_multiple_of(2) {
-        filters.push(("plain/#".to_owned(), QoS::ExactlyOnce));
-    }
-    if index.is_multiple_of(3) {
-        filters.push(("$share/group/shared/#".to_owned(), QoS::ExactlyOnce));
-    }
-    Client::new(index, version, filters)
 }
 
 fn start(

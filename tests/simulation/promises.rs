@@ -1,0 +1,143 @@
+//! What the broker owes its Clients in the end, and the checks that it paid. The simulation and the crash test share it: one
+//! loses the disk and the network, the other a real process.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use petrel::packet::{ProtocolVersion, QoS};
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+use crate::client::{Client, Name, topic_of};
+
+/// What must have happened in the end.
+#[derive(Default)]
+pub(crate) struct Promises {
+    /// For each message, who was subscribed when it was first sent.
+    expected: BTreeMap<Name, Vec<usize>>,
+    qos: BTreeMap<Name, QoS>,
+    shared: BTreeSet<Name>,
+}
+
+impl Promises {
+    /// Lets a Client publish its next message, if its window has room, and notes who must have it.
+    pub(crate) fn publish(&mut self, clients: &mut [Client], index: usize, out: &mut Vec<u8>) {
+        let number = clients[index].next_number();
+        let topic = topic_of((index, number));
+        // One QoS for each topic, so that order can be judged.
+        let qos =
+            if number % 4 == 1 || number % 4 == 3 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+        let is_retained = topic.starts_with("retained/");
+        let Some(name) = clients[index].publish(&topic, qos, is_retained, out) else { return };
+        assert_eq!(name, (index, number), "names are dealt out in order");
+        let is_shared = topic.starts_with("shared/");
+        let subscribers = clients.iter().filter(|client| {
+            let wanted = if is_shared { "$share/group/shared/#" } else { "plain/#" };
+            let is_wanted = !topic.starts_with("retained/");
+            client.is_subscribed
+                && is_wanted
+                && client.filters().iter().any(|(filter, _)| filter == wanted)
+        });
+        let subscribers: Vec<_> = subscribers.map(|client| client.index).collect();
+        if is_shared {
+            self.shared.insert(name);
+        }
+        self.expected.insert(name, subscribers);
+        self.qos.insert(name, qos);
+    }
+
+    /// Acknowledged messages that somebody who should have them does not have.
+    pub(crate) fn losses(&self, clients: &[Client]) -> Vec<String> {
+        let mut losses = Vec::new();
+        for (name, subscribers) in &self.expected {
+            if !clients[name.0].acknowledged.contains(name) {
+                continue;
+            }
+            let has = |index: &usize| clients[*index].received.contains_key(name);
+            if self.shared.contains(name) {
+                let is_lost =
+                    !subscribers.is_empty() && !(0..clients.len()).any(|index| has(&index));
+                losses.extend(is_lost.then(|| format!("{name:?} is lost to the group")));
+            } else {
+                let lost = subscribers.iter().filter(|index| !has(index));
+                losses.extend(lost.map(|index| format!("{name:?} is lost to {index}")));
+            }
+        }
+        losses
+    }
+
+    /// Everything that was wrong. `retained` finds the payload of the Retained Message of a topic.
+    pub(crate) fn complaints(
+        &self,
+        clients: &[Client],
+        retained: impl Fn(&str) -> Option<String>,
+    ) -> Vec<String> {
+        let mut complaints = self.losses(clients);
+        for client in clients {
+            let index = client.index;
+            complaints.extend(client.complaints.iter().map(|text| format!("{index}: {text}")));
+            if !client.is_quiet() {
+                complaints.push(format!("{index} is stuck: {client:?}"));
+            }
+            for (name, count) in &client.received {
+                if self.qos[name] == QoS::ExactlyOnce && *count > 1 {
+                    complaints.push(format!("{index} received {name:?} {count} times"));
+                }
+            }
+            complaints.extend(disorder(client));
+        }
+        for name in &self.shared {
+            let counts = clients.iter().filter_map(|client| client.received.get(name));
+            let count: usize = counts.sum();
+            if self.qos[name] == QoS::ExactlyOnce && count > 1 {
+                complaints.push(format!("the group received {name:?} {count} times"));
+            }
+        }
+        complaints.extend(wrong_retained(clients, retained));
+        complaints
+    }
+}
+
+fn wrong_retained(clients: &[Client], retained: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for client in clients {
+        let topic = format!("retained/{}", client.index);
+        let acknowledged = client.acknowledged.iter().filter(|name| topic_of(**name) == topic);
+        let Some(last) = acknowledged.max() else { continue };
+        let expected = format!("{}:{}", last.0, last.1);
+        let found = retained(&topic);
+        if found.as_deref() != Some(&expected) {
+            complaints.push(format!("{topic} is {found:?}, acknowledged was {expected}"));
+        }
+    }
+    complaints
+}
+
+/// First arrivals of one publisher, topic and QoS must come in order. [MQTT-4.6.0-6]
+fn disorder(client: &Client) -> Vec<String> {
+    let mut last: BTreeMap<(usize, &str, QoS), u64> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for ((publisher, number), topic, qos) in &client.arrivals {
+        // Members of a group see what others leave, in any order.
+        if topic.starts_with("shared/") {
+            continue;
+        }
+        let before = last.insert((*publisher, topic, *qos), *number);
+        if before.is_some_and(|before| before > *number) {
+            complaints.push(format!("{}: {publisher}:{number} after {before:?}", client.index));
+        }
+    }
+    complaints
+}
+
+pub(crate) fn make_client(index: usize, rng: &mut SmallRng) -> Client {
+    let is_v5 = rng.random_bool(0.5);
+    let version = if is_v5 { ProtocolVersion::V5_0 } else { ProtocolVersion::V3_1_1 };
+    let mut filters = Vec::new();
+    if index.is_multiple_of(2) {
+        filters.push(("plain/#".to_owned(), QoS::ExactlyOnce));
+    }
+    if index.is_multiple_of(3) {
+        filters.push(("$share/group/shared/#".to_owned(), QoS::ExactlyOnce));
+    }
+    Client::new(index, version, filters)
+}
