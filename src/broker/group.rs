@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 
 use parking_lot::Mutex;
 
@@ -10,12 +11,12 @@ use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::Session;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::message::{SessionId, Timestamp};
-use crate::session::outbound::{Delivered, Persistence, Terms};
+use crate::session::outbound::{Delivered, Outbound, Persistence, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::{
     Admission, Keep, PageRequest, Queue, QueueLimits, Queued, Spilled, dequeue,
 };
-use crate::store::{Change, Durability, QueueEntry, StoredEntry};
+use crate::store::{Change, CommitListener, Durability, QueueEntry, StoredEntry};
 use crate::topic::filter::TopicFilter;
 
 /// A group. A message goes to one member that is connected and has room; with none, it waits in the
@@ -32,6 +33,8 @@ struct GroupState {
     members: Vec<Member>,
     next: usize,
     queue: Queue,
+    /// The member whose Network Connection reads a page of the queue.
+    page_reader: Option<SessionId>,
     persistence: Persistence,
     ended: bool,
 }
@@ -63,7 +66,8 @@ impl Group {
         let id = queue.owner();
         let has_backlog = AtomicBool::new(!queue.is_empty());
         let members = Vec::new();
-        let state = GroupState { members, next: 0, queue, persistence, ended: false };
+        let state =
+            GroupState { members, next: 0, queue, page_reader: None, persistence, ended: false };
         Self { id, full, filter, state: Mutex::new(state), has_backlog }
     }
 
@@ -123,6 +127,8 @@ impl Group {
         let mut state = self.state.lock();
         state.members.retain(|member| member.session.id() != session.id());
         if !state.members.is_empty() || state.ended {
+            state.give_up_page(session.id());
+            effects.wakers.extend(state.signal_member());
             return false;
         }
         state.ended = true;
@@ -132,9 +138,17 @@ impl Group {
         true
     }
 
+    /// The Network Connection of this member is gone, or another has taken over: what it was about to do for the group
+    /// somebody else must do.
+    pub fn handle_absence(&self, session: SessionId, effects: &mut Effects) {
+        let mut state = self.state.lock();
+        state.give_up_page(session);
+        effects.wakers.extend(state.signal_member());
+    }
+
     /// Delivers to one member, or queues.
     pub fn deliver(
-        &self,
+        self: &Arc<Self>,
         publication: &mut Publication<'_>,
         terms: &GroupTerms<'_>,
         effects: &mut Effects,
@@ -143,7 +157,8 @@ impl Group {
         if state.ended {
             return Delivered::Absent;
         }
-        if state.queue.is_empty()
+        // QoS 0 does not wait, and so stands behind nothing that does.
+        if (state.queue.is_empty() || publication.qos == QoS::AtMostOnce)
             && let Some(delivered) = state.deliver_to_member(self.id, publication, terms, effects)
         {
             return delivered;
@@ -153,20 +168,17 @@ impl Group {
         }
         let delivered = state.enqueue(self.id, publication, terms, effects);
         self.has_backlog.store(true, Ordering::SeqCst);
-        // A member may have got room just before the queue had something for it.
-        for member in &state.members {
-            let mut outbound = member.session.outbound();
-            if outbound.has_room() {
-                effects.wakers.extend(outbound.signal());
-                break;
-            }
+        match delivered {
+            Delivered::QueuedUntilCommit => effects.listeners.push(Arc::clone(self) as Arc<_>),
+            // A member may have got room just before the queue had something for it.
+            _ => effects.wakers.extend(state.signal_member()),
         }
         delivered
     }
 
     /// Delivers what `leaving` did not: to another member, or into the queue.
     pub fn deliver_again(
-        &self,
+        self: &Arc<Self>,
         leaving: &Session,
         publication: &mut Publication<'_>,
         terms: &GroupTerms<'_>,
@@ -189,7 +201,8 @@ impl Group {
         self.has_backlog.load(Ordering::SeqCst)
     }
 
-    /// Gives `session` what waits, as far as it has room.
+    /// Gives `session` what waits, as far as it has room. What a durable group holds is handed on only once it is
+    /// committed: a crash would otherwise give it to a second member, from the publisher that repeats it.
     pub fn drain_to(
         &self,
         session: &Arc<Session>,
@@ -198,31 +211,7 @@ impl Group {
         effects: &mut Effects,
     ) {
         let mut state = self.state.lock();
-        let state = &mut *state;
-        let Some(member) = state.members.iter().find(|known| known.session.id() == session.id())
-        else {
-            return;
-        };
-        loop {
-            effects.pages.extend(state.queue.refill());
-            let mut outbound = session.outbound();
-            if !outbound.has_room() {
-                return;
-            }
-            let Some(Queued::Message(entry)) = state.queue.pop() else { break };
-            effects.changes.extend(dequeue(self.id, &entry));
-            if entry.message.is_expired(now) {
-                effects.tally.drop_one(DropReason::Expired);
-                continue;
-            }
-            let mut publication = Publication::from_message(&entry.message);
-            publication.qos = entry.qos;
-            let delivered =
-                outbound.deliver(&mut publication, &member.terms(&entry, self.id, terms), effects);
-            if delivered == Delivered::QueuedUntilCommit {
-                effects.listeners.push(Arc::clone(session) as Arc<_>);
-            }
-        }
+        state.drain_to(self.id, session, terms, now, effects);
         self.has_backlog.store(!state.queue.is_empty(), Ordering::SeqCst);
     }
 
@@ -233,6 +222,7 @@ impl Group {
             Some(page) => state.queue.handle_page(request, page, full),
             None => state.queue.handle_page_failure(),
         }
+        state.page_reader = None;
         self.has_backlog.store(!state.queue.is_empty(), Ordering::SeqCst);
     }
 
@@ -243,7 +233,80 @@ impl Group {
     }
 }
 
+impl CommitListener for Group {
+    fn handle_commit(&self) {
+        let waker = self.state.lock().signal_member();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
 impl GroupState {
+    fn drain_to(
+        &mut self,
+        group: SessionId,
+        session: &Arc<Session>,
+        terms: &GroupTerms<'_>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let position = self.members.iter().position(|member| member.session.id() == session.id());
+        let Some(position) = position else { return };
+        loop {
+            if let Some(request) = self.queue.refill() {
+                self.page_reader = Some(session.id());
+                effects.pages.push(request);
+            }
+            let Some(Queued::Message(entry)) = self.queue.front() else { return };
+            if self.persistence == Persistence::Durable && !entry.is_committed() {
+                return;
+            }
+            let mut outbound = session.outbound();
+            if !outbound.has_room() {
+                drop(outbound);
+                // One commit may have brought more than this member takes.
+                effects.wakers.extend(self.signal_member());
+                return;
+            }
+            let entry = Arc::clone(entry);
+            self.queue.pop();
+            effects.changes.extend(dequeue(group, &entry));
+            if entry.message.is_expired(now) {
+                effects.tally.drop_one(DropReason::Expired);
+                continue;
+            }
+            let mut publication = Publication::from_message(&entry.message);
+            publication.qos = entry.qos;
+            let Some(member) = self.members.get(position) else { return };
+            let retain = entry.retain && member.options.retain_as_published;
+            let terms = member.terms(retain, group, terms);
+            if outbound.deliver(&mut publication, &terms, effects) == Delivered::QueuedUntilCommit {
+                effects.listeners.push(Arc::clone(session) as Arc<_>);
+            }
+        }
+    }
+
+    /// Tells one member that has room to look at the queue; returns whom to wake.
+    fn signal_member(&self) -> Option<Waker> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        self.members.iter().find_map(|member| {
+            let mut outbound = member.session.outbound();
+            outbound.has_room().then(|| outbound.signal()).flatten()
+        })
+    }
+
+    /// The page that this member was about to read will not come.
+    fn give_up_page(&mut self, session: SessionId) {
+        if self.page_reader == Some(session) {
+            self.page_reader = None;
+            self.queue.handle_page_failure();
+        }
+    }
+
+    /// Delivers to the next member that can take it; `None` if there is none.
     fn deliver_to_member(
         &mut self,
         group: SessionId,
@@ -251,32 +314,31 @@ impl GroupState {
         terms: &GroupTerms<'_>,
         effects: &mut Effects,
     ) -> Option<Delivered> {
-        let count = self.members.len();
-        for offset in 0..count {
-            let index = (self.next + offset) % count;
-            let member = self.members.get(index)?;
-            let mut outbound = member.session.outbound();
-            if !outbound.has_room() {
-                continue;
-            }
-            self.next = index + 1;
-            let retain = publication.retain && member.options.retain_as_published;
-            let ids = [member.subscription_id];
-            let terms = Terms {
-                qos: member.options.qos,
-                retain,
-                subscription_ids: if member.subscription_id == 0 { &[] } else { &ids },
-                group: Some(group),
-                durability: terms.durability,
-                limits: terms.limits,
-            };
-            let delivered = outbound.deliver(publication, &terms, effects);
-            if delivered == Delivered::QueuedUntilCommit {
-                effects.listeners.push(Arc::clone(&member.session) as Arc<_>);
-            }
-            return Some(delivered);
+        let mut next = self.next_member(Outbound::has_room);
+        if next.is_none() && publication.qos == QoS::AtMostOnce {
+            // Dropped and counted there, if its outbox is full.
+            next = self.next_member(Outbound::is_open);
         }
-        None
+        let index = next?;
+        self.next = index + 1;
+        let member = self.members.get(index)?;
+        let mut outbound = member.session.outbound();
+        let retain = publication.retain && member.options.retain_as_published;
+        let terms = member.terms(retain, group, terms);
+        let delivered = outbound.deliver(publication, &terms, effects);
+        if delivered == Delivered::QueuedUntilCommit {
+            effects.listeners.push(Arc::clone(&member.session) as Arc<_>);
+        }
+        Some(delivered)
+    }
+
+    /// The next member in turn of which this is true.
+    fn next_member(&self, is_suitable: impl Fn(&Outbound) -> bool) -> Option<usize> {
+        let count = self.members.len();
+        let in_turn = (0..count).map(|offset| (self.next + offset) % count);
+        in_turn.into_iter().find(|index| {
+            self.members.get(*index).is_some_and(|member| is_suitable(&member.session.outbound()))
+        })
     }
 
     fn enqueue(
@@ -304,21 +366,19 @@ impl GroupState {
             Persistence::Transient => Durability::Memory,
         };
         effects.persist(Change::Enqueue { session: group, entry }, durability);
-        Delivered::Queued
+        match self.persistence {
+            Persistence::Durable => Delivered::QueuedUntilCommit,
+            Persistence::Transient => Delivered::Queued,
+        }
     }
 }
 
 impl Member {
-    fn terms<'a>(
-        &'a self,
-        entry: &QueueEntry,
-        group: SessionId,
-        terms: &GroupTerms<'a>,
-    ) -> Terms<'a> {
+    fn terms<'a>(&'a self, retain: bool, group: SessionId, terms: &GroupTerms<'a>) -> Terms<'a> {
         let ids = std::slice::from_ref(&self.subscription_id);
         Terms {
             qos: self.options.qos,
-            retain: entry.retain && self.options.retain_as_published,
+            retain,
             subscription_ids: if self.subscription_id == 0 { &[] } else { ids },
             group: Some(group),
             durability: terms.durability,

@@ -108,8 +108,12 @@ impl Broker {
         let mut outbound = Outbound::new(record.id, Persistence::Durable, load_queue(&found));
         outbound.set_sent_until(match record.disconnected {
             Some(_) => record.sent_until,
-            // What was sent before a crash is not recorded: at most a window from the start.
-            None => Sequence(found.queue_start.0 + u64::from(self.limits.max_inflight)),
+            // What was sent before a crash is not recorded: at most a window from the start, and nothing that is
+            // yet to come.
+            None => {
+                let window_end = found.queue_start.0 + u64::from(self.limits.max_inflight);
+                found.queue_end.min(Sequence(window_end))
+            }
         });
         let session = Arc::new(Session::new(Arc::clone(client_id), inbound, outbound));
         if !self.registry.insert(&session) {

@@ -457,7 +457,8 @@ impl Outbound {
             let durability = if is_promised { terms.durability } else { Durability::Memory };
             effects.persist(Change::Enqueue { session: self.session, entry }, durability);
         }
-        if is_durable && qos == QoS::ExactlyOnce && self.is_open() {
+        if is_durable && qos == QoS::ExactlyOnce {
+            // Also for a Client that is only just arriving: it may be there before the commit is.
             return Delivered::QueuedUntilCommit;
         }
         Delivered::Queued

@@ -12,7 +12,7 @@ use petrel::store::faulty::Honesty;
 use crate::world::World;
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 20_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()

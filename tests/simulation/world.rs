@@ -15,6 +15,7 @@ use petrel::packet::decode::{DecodeContext, Decoded, Sender, decode};
 use petrel::session::effects::Effects;
 use petrel::session::message::Timestamp;
 use petrel::session::outbox::Outbox;
+use petrel::session::queue::PageRequest;
 use petrel::store::faulty::{Crash, FaultyStore, Honesty};
 use petrel::store::image::Image;
 use petrel::store::{Store, StoreState};
@@ -45,6 +46,8 @@ struct Link {
     to_broker: VecDeque<u8>,
     to_client: VecDeque<u8>,
     received: Vec<u8>,
+    /// Pages that are being read from the store.
+    reads: VecDeque<PageRequest>,
     flag: Arc<Flag>,
     is_closed: bool,
 }
@@ -134,6 +137,7 @@ impl World {
             to_broker: VecDeque::new(),
             to_client: VecDeque::new(),
             received: Vec::new(),
+            reads: VecDeque::new(),
             flag: Arc::new(Flag(AtomicBool::new(true))),
             is_closed: false,
         });
@@ -156,7 +160,22 @@ impl World {
         self.carry(index, there, back);
     }
 
+    /// The shell has read the pages that a connection asked for, some time ago.
+    fn read_pages(&mut self, index: usize) {
+        let (now, effects) = (self.now, &mut self.effects);
+        let Some(link) = &mut self.links[index] else { return };
+        for request in std::mem::take(&mut link.reads) {
+            let count = self.rng.random_range(1..6);
+            let read =
+                self.store.read_queue(request.session, request.from, request.to, count, 1 << 20);
+            let is_full = read.as_ref().is_ok_and(|page| page.len() >= count);
+            link.connection.handle_page(request, read.ok(), is_full, now, effects);
+            link.flag.0.store(true, Ordering::SeqCst);
+        }
+    }
+
     fn carry(&mut self, index: usize, there: usize, back: usize) {
+        self.read_pages(index);
         let Some(link) = &mut self.links[index] else { return };
         let there = there.min(link.to_broker.len());
         if there > 0 {
@@ -260,11 +279,7 @@ impl World {
         link.connection.handle_timeout(now);
         while let Some(request) = link.connection.poll_request() {
             let Request::Page(request) = request else { panic!("nobody authenticates here") };
-            let count = self.rng.random_range(1..6);
-            let read =
-                self.store.read_queue(request.session, request.from, request.to, count, 1 << 20);
-            let is_full = read.as_ref().is_ok_and(|page| page.len() >= count);
-            link.connection.handle_page(request, read.ok(), is_full, now, effects);
+            link.reads.push_back(request);
         }
         if link.connection.take_output(&mut link.writing, &waker) {
             link.flag.0.store(true, Ordering::SeqCst);
@@ -314,17 +329,38 @@ impl World {
             }
             self.poll_all();
             let is_quiet = self.clients.iter().all(|client| client.is_open() && client.is_quiet());
-            if is_quiet && self.promises.losses(&self.clients).is_empty() {
+            let is_delivered = self.promises.losses(&self.clients).is_empty();
+            if is_quiet && is_delivered && self.waiting().is_empty() {
                 return;
             }
         }
     }
 
+    /// What still waits at the broker although everybody is there to take it.
+    fn waiting(&self) -> Vec<String> {
+        let mut waiting = Vec::new();
+        for link in self.links.iter().flatten() {
+            let Some(session) = link.connection.session() else { continue };
+            let outbound = session.outbound();
+            let counts = (outbound.queue().message_count(), outbound.inflight_count());
+            if counts != (0, 0) {
+                waiting
+                    .push(format!("{} has waiting and in flight {counts:?}", session.client_id()));
+            }
+            let inbound = session.inbound();
+            let groups = inbound.groups.iter().filter(|group| group.queued().0 > 0);
+            waiting.extend(groups.map(|group| format!("{group:?} has {:?}", group.queued())));
+        }
+        waiting
+    }
+
     fn complaints(&self) -> Vec<String> {
-        self.promises.complaints(&self.clients, |topic| {
+        let mut complaints = self.promises.complaints(&self.clients, |topic| {
             let found = self.broker.retained().get(topic);
             found.map(|found| String::from_utf8_lossy(found.payload()).into_owned())
-        })
+        });
+        complaints.extend(self.waiting());
+        complaints
     }
 }
 

@@ -168,6 +168,9 @@ impl ClientConnection {
             return;
         }
         session.outbound().close(self.epoch);
+        for group in &inbound.groups {
+            group.handle_absence(session.id(), effects);
+        }
         self.broker.persist_session(session, inbound, effects);
         self.broker.schedule(session, inbound);
     }

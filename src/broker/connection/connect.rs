@@ -187,6 +187,9 @@ impl ClientConnection {
         self.watches_others = true;
         let waker = session.outbound().take_over(self.epoch, persistence(expiry_seconds));
         effects.wakers.extend(waker);
+        for group in &inbound.groups {
+            group.handle_absence(session.id(), effects);
+        }
         self.broker.persist_session(session, inbound, effects);
     }
 
