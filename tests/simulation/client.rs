@@ -82,6 +82,11 @@ impl Client {
         self.outgoing.is_empty() && self.unacknowledged.is_empty() && self.is_subscribed
     }
 
+    /// Messages it sent and has no acknowledgement for.
+    pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = Name> {
+        self.outgoing.iter().filter(|known| !known.is_released).map(|known| known.name)
+    }
+
     pub(crate) fn filters(&self) -> &[(String, QoS)] {
         &self.filters
     }

@@ -109,6 +109,9 @@ impl World {
                 self.connect(index);
             }
         }
+        if self.store.state() != StoreState::Available {
+            self.promises.expect_refusals(&self.clients);
+        }
         self.poll_all();
     }
 
