@@ -131,8 +131,10 @@ impl Promises {
         let mut last: BTreeMap<(usize, &str, QoS), u64> = BTreeMap::new();
         let mut complaints = Vec::new();
         for (name, topic, qos) in &client.arrivals {
-            // Members of a group see what others leave, in any order.
-            if topic.starts_with("shared/") || self.refusable.contains(name) {
+            // Members of a group see what others leave, in any order. Who subscribed after a message was first sent
+            // meets it first where its publisher repeats it.
+            let was_subscribed = self.expected[name].contains(&client.index);
+            if topic.starts_with("shared/") || !was_subscribed || self.refusable.contains(name) {
                 continue;
             }
             let (publisher, number) = *name;
