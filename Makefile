@@ -70,6 +70,7 @@ bench: build ## Petrel, the bare loop and mosquitto side by side: ARGS="--quick"
 	scripts/bench.py $(PETREL) $(CARGO_TARGET_DIR)/release/examples/bare_loop $(ARGS)
 
 instructions: build ## Instructions of a message, compared with the baseline; ARGS=--record writes a new one
+	@scripts/setup.sh instructions
 	$(CARGO) build $(PROFILE) --locked --example instructions
 	scripts/instructions.py $(CARGO_TARGET_DIR)/release/examples/instructions $(ARGS)
 

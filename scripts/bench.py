@@ -247,7 +247,7 @@ def scaling(programs, work, quick):
 
 def run_all(programs, work, quick, wanted):
     """All figures of all repetitions: {row: {broker: [value, …]}}, and those of the second core."""
-    table = [row for row in rows(quick) if not wanted or row.name in wanted or row.arguments in wanted]
+    table = [row for row in rows(quick) if not wanted or row.name in wanted or str(row.arguments) in wanted]
     values = {row.name: {} for row in table}
     cores = []
     repetitions = 1 if quick else 3

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what this machine lacks: `setup.sh build` for compiling Petrel, `setup.sh test` for the interoperability tests.
+# Installs what this machine lacks: `setup.sh build` for compiling Petrel, `setup.sh test` for the interoperability tests,
+# `setup.sh instructions` for counting instructions.
 # Uses apt as root or with password-free sudo; otherwise it says in one line which packages to install.
 set -euo pipefail
 
@@ -68,8 +69,17 @@ tests() {
     fi
 }
 
+# Whether it can be done without is for scripts/instructions.py to say.
+instructions() {
+    local missing=()
+    has valgrind || missing+=(valgrind)
+    has python3 || missing+=(python3)
+    install optional "${missing[@]}"
+}
+
 case "$what" in
     build) build ;;
     test) tests ;;
-    *) echo "usage: setup.sh build|test" >&2; exit 2 ;;
+    instructions) instructions ;;
+    *) echo "usage: setup.sh build|test|instructions" >&2; exit 2 ;;
 esac
