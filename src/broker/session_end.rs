@@ -33,10 +33,11 @@ impl Broker {
         let mut outbound = session.outbound();
         let was_durable = outbound.persistence() == Persistence::Durable;
         let has_spilled = outbound.has_spilled();
-        let (entries, waker) = outbound.end();
+        let remains = outbound.end();
         drop(outbound);
-        effects.wakers.extend(waker);
-        self.hand_on(session, inbound, entries, effects);
+        effects.wakers.extend(remains.waker);
+        effects.tally.dropped[DropReason::SessionEnded as usize] += remains.in_store;
+        self.hand_on(session, inbound, remains.entries, effects);
         if was_durable || has_spilled {
             effects.persist(Change::DeleteSession(session.id()), Durability::Memory);
         }

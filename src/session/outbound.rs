@@ -97,6 +97,16 @@ pub struct Terms<'a> {
     pub limits: &'a QueueLimits,
 }
 
+/// What a Session leaves behind.
+pub struct Remains {
+    /// Messages in memory that were not delivered, oldest first.
+    pub entries: Vec<Arc<QueueEntry>>,
+    /// Messages that only the store has.
+    pub in_store: u64,
+    /// Whom to tell.
+    pub waker: Option<Waker>,
+}
+
 /// What became of a message for one recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivered {
@@ -269,17 +279,19 @@ impl Outbound {
 
     /// The Session ends: returns what was not delivered, oldest first, and with it those in flight
     /// at QoS 1, which a group may give to another member. [MQTT-4.8.2-4]
-    pub fn end(&mut self) -> (Vec<Arc<QueueEntry>>, Option<Waker>) {
+    pub fn end(&mut self) -> Remains {
         let inflight = self.window.drain().filter_map(|(_, delivery)| {
             let entry = delivery.entry?;
             (delivery.state == DeliveryState::AwaitsPuback).then_some(entry)
         });
         let mut entries: Vec<_> = inflight.collect();
-        entries.extend(self.queue.take_messages());
+        let waiting = self.queue.take_messages();
+        let in_store = self.queue.message_count().saturating_sub(waiting.len() as u64);
+        entries.extend(waiting);
         self.link = Link::Ended;
         self.outbox.discard();
         self.release_waiting();
-        (entries, self.waker.take())
+        Remains { entries, in_store, waker: self.waker.take() }
     }
 
     /// Remembers that there is something to look at, and returns whom to wake.

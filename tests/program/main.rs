@@ -344,3 +344,29 @@ fn scram_authenticates_in_both_directions() {
         assert_eq!(client.step(&authentication_data(&body[2..])), Ok(ClientStep::Done));
     }
 }
+
+/// A Session that ends while its messages wait on disk loses them, and says so.
+#[test]
+fn messages_that_end_with_their_session_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let http = free_port();
+    let listen = format!("127.0.0.1:{http}");
+    let broker = Broker::start(directory.path(), &[("PETREL_HTTP__LISTEN", &listen)]);
+    let port = broker.port.to_string();
+    let client = |arguments: &[&str]| {
+        let output = run(directory.path(), &[arguments, &["-p", &port, "-t", "x"]].concat());
+        assert!(output.status.success(), "{}", errors(&output));
+    };
+    client(&["pub", "-q", "1", "-r", "-m", "first"]);
+    client(&["sub", "-i", "a", "-c", "-x", "3600", "-q", "1", "-C", "1"]);
+    for number in ["1", "2", "3"] {
+        client(&["pub", "-q", "1", "-m", number]);
+    }
+    client(&["sub", "-i", "a", "-q", "1", "-C", "1"]);
+    let mut stream = TcpStream::connect(&listen).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics).unwrap();
+    let dropped = metrics.lines().find(|line| line.contains("session-ended")).unwrap();
+    assert!(dropped.ends_with(" 3"), "{dropped}");
+}
