@@ -1,30 +1,52 @@
 //! rumqttc, the Rust client, in both of its versions, against a broker process: every QoS both ways, retained, will,
-//! persistent session, 1 MiB, wildcards, shared subscriptions.
+//! persistent session, 1 MiB, wildcards, shared subscriptions; each over TCP, TLS, WebSocket and secure WebSocket.
 
 #![allow(missing_docs, reason = "tests are named by what they check")]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rumqttc::Transport;
+
+/// What carries the packets.
+#[derive(Debug, Clone, Copy)]
+enum Carrier {
+    Tcp,
+    Tls,
+    WebSocket,
+    SecureWebSocket,
+}
+
+const CARRIERS: [Carrier; 4] =
+    [Carrier::Tcp, Carrier::Tls, Carrier::WebSocket, Carrier::SecureWebSocket];
 
 /// A broker of this test's own; killed and removed at the end.
 struct Broker {
     child: Child,
     port: u16,
-    _directory: tempfile::TempDir,
+    carrier: Carrier,
+    directory: tempfile::TempDir,
 }
 
 impl Broker {
-    fn start() -> Self {
+    fn start(carrier: Carrier) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = directory.path().join("petrel.toml");
         let data = directory.path().join("data");
-        let text = format!(
+        let mut text = format!(
             "data_dir = {data:?}\nhttp.listen = \"\"\n[[listener]]\nlisten = \"127.0.0.1:{port}\"\nallow_anonymous = true\n"
         );
+        if matches!(carrier, Carrier::WebSocket | Carrier::SecureWebSocket) {
+            text += "transport = \"websocket\"\n";
+        }
+        if matches!(carrier, Carrier::Tls | Carrier::SecureWebSocket) {
+            text += &make_certificates(directory.path());
+        }
         fs::write(&config, text).unwrap();
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_petrel"))
@@ -39,8 +61,41 @@ impl Broker {
             assert!(started.elapsed() < Duration::from_secs(60), "the broker does not start");
             thread::sleep(Duration::from_millis(20));
         }
-        Self { child, port, _directory: directory }
+        Self { child, port, carrier, directory }
     }
+
+    /// What a client takes for the host.
+    fn host(&self) -> String {
+        match self.carrier {
+            Carrier::Tcp | Carrier::Tls => "127.0.0.1".to_owned(),
+            Carrier::WebSocket => format!("ws://127.0.0.1:{}/mqtt", self.port),
+            Carrier::SecureWebSocket => format!("wss://127.0.0.1:{}/mqtt", self.port),
+        }
+    }
+
+    fn transport(&self) -> Transport {
+        let authority = || fs::read(self.directory.path().join("ca.crt")).unwrap();
+        match self.carrier {
+            Carrier::Tcp => Transport::tcp(),
+            Carrier::Tls => Transport::tls(authority(), None, None),
+            Carrier::WebSocket => Transport::ws(),
+            Carrier::SecureWebSocket => Transport::wss(authority(), None, None),
+        }
+    }
+}
+
+/// Makes certificates in `directory`; returns the part of the configuration that names them.
+fn make_certificates(directory: &Path) -> String {
+    // The client's crate leaves the choice to its user.
+    let _chosen_already = rustls::crypto::ring::default_provider().install_default();
+    let made = Command::new(env!("CARGO_BIN_EXE_petrel"))
+        .args(["certs", "--out"])
+        .arg(directory)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let (certificate, key) = (directory.join("server.crt"), directory.join("server.key"));
+    format!("[listener.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n")
 }
 
 impl Drop for Broker {
@@ -60,7 +115,7 @@ macro_rules! client_tests {
             use $packet as Packet;
             use $qos as QoS;
 
-            use super::Broker;
+            use super::{Broker, CARRIERS};
 
             const DEADLINE: Duration = Duration::from_secs(20);
             const LEVELS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -73,7 +128,8 @@ macro_rules! client_tests {
 
             impl Client {
                 fn options(broker: &Broker, id: &str) -> api::MqttOptions {
-                    let mut options = api::MqttOptions::new(id, "127.0.0.1", broker.port);
+                    let mut options = api::MqttOptions::new(id, broker.host(), broker.port);
+                    options.set_transport(broker.transport());
                     options.set_keep_alive(Duration::from_secs(60));
                     $keep(&mut options, false);
                     options
@@ -142,91 +198,95 @@ macro_rules! client_tests {
 
             #[test]
             fn every_qos_both_ways() {
-                let broker = Broker::start();
-                let (mut receiver, mut sender) =
-                    (Client::new(&broker, "r"), Client::new(&broker, "s"));
-                for qos in LEVELS {
-                    receiver.subscribe("t", qos);
-                    for number in 0..10 {
-                        sender.publish("t", qos, false, format!("{number}").as_bytes());
-                    }
-                    for number in 0..10 {
-                        let (_, payload, found, _) = receiver.receive();
-                        assert_eq!((payload, found), (format!("{number}").into_bytes(), qos));
+                for broker in CARRIERS.map(Broker::start) {
+                    let (mut receiver, mut sender) =
+                        (Client::new(&broker, "r"), Client::new(&broker, "s"));
+                    for qos in LEVELS {
+                        receiver.subscribe("t", qos);
+                        for number in 0..10 {
+                            sender.publish("t", qos, false, format!("{number}").as_bytes());
+                        }
+                        for number in 0..10 {
+                            let (_, payload, found, _) = receiver.receive();
+                            assert_eq!((payload, found), (format!("{number}").into_bytes(), qos));
+                        }
                     }
                 }
             }
 
             #[test]
             fn retained_wildcards_and_a_mebibyte() {
-                let broker = Broker::start();
-                let mut sender = Client::new(&broker, "s");
-                let large = vec![7; 1 << 20];
-                sender.publish("kept/a/b", QoS::AtLeastOnce, true, b"kept");
-                let mut options = Client::options(&broker, "r");
-                let size = 2 << 20;
-                super::allow_large::$version(&mut options, size);
-                let mut receiver = Client::connect(options);
-                receiver.subscribe("kept/+/#", QoS::AtLeastOnce);
-                assert_eq!(
-                    receiver.receive(),
-                    ("kept/a/b".into(), b"kept".to_vec(), QoS::AtLeastOnce, true)
-                );
-                let mut options = Client::options(&broker, "large");
-                super::allow_large::$version(&mut options, size);
-                Client::connect(options).publish("kept/large", QoS::AtLeastOnce, false, &large);
-                assert!(receiver.receive().1 == large);
+                for broker in CARRIERS.map(Broker::start) {
+                    let mut sender = Client::new(&broker, "s");
+                    let large = vec![7; 1 << 20];
+                    sender.publish("kept/a/b", QoS::AtLeastOnce, true, b"kept");
+                    let mut options = Client::options(&broker, "r");
+                    let size = 2 << 20;
+                    super::allow_large::$version(&mut options, size);
+                    let mut receiver = Client::connect(options);
+                    receiver.subscribe("kept/+/#", QoS::AtLeastOnce);
+                    assert_eq!(
+                        receiver.receive(),
+                        ("kept/a/b".into(), b"kept".to_vec(), QoS::AtLeastOnce, true)
+                    );
+                    let mut options = Client::options(&broker, "large");
+                    super::allow_large::$version(&mut options, size);
+                    Client::connect(options).publish("kept/large", QoS::AtLeastOnce, false, &large);
+                    assert!(receiver.receive().1 == large);
+                }
             }
 
             #[test]
             fn a_persistent_session_and_a_will() {
-                let broker = Broker::start();
-                let mut options = Client::options(&broker, "durable");
-                $keep(&mut options, true);
-                let mut client = Client::connect(options.clone());
-                assert!(!client.session_present);
-                client.subscribe("queue", QoS::ExactlyOnce);
-                client.subscribe("will", QoS::AtLeastOnce);
-                drop(client);
-                let mut sender = Client::new(&broker, "s");
-                for number in 0..5 {
-                    sender.publish(
-                        "queue",
-                        QoS::ExactlyOnce,
-                        false,
-                        format!("{number}").as_bytes(),
-                    );
+                for broker in CARRIERS.map(Broker::start) {
+                    let mut options = Client::options(&broker, "durable");
+                    $keep(&mut options, true);
+                    let mut client = Client::connect(options.clone());
+                    assert!(!client.session_present);
+                    client.subscribe("queue", QoS::ExactlyOnce);
+                    client.subscribe("will", QoS::AtLeastOnce);
+                    drop(client);
+                    let mut sender = Client::new(&broker, "s");
+                    for number in 0..5 {
+                        sender.publish(
+                            "queue",
+                            QoS::ExactlyOnce,
+                            false,
+                            format!("{number}").as_bytes(),
+                        );
+                    }
+                    let mut client = Client::connect(options);
+                    assert!(client.session_present);
+                    for number in 0..5 {
+                        assert_eq!(client.receive().1, format!("{number}").into_bytes());
+                    }
+                    let mut dying = Client::options(&broker, "dying");
+                    dying.set_last_will($will);
+                    drop(Client::connect(dying));
+                    assert_eq!(client.receive().1, b"gone");
                 }
-                let mut client = Client::connect(options);
-                assert!(client.session_present);
-                for number in 0..5 {
-                    assert_eq!(client.receive().1, format!("{number}").into_bytes());
-                }
-                let mut dying = Client::options(&broker, "dying");
-                dying.set_last_will($will);
-                drop(Client::connect(dying));
-                assert_eq!(client.receive().1, b"gone");
             }
 
             #[test]
             fn shared_subscriptions() {
-                let broker = Broker::start();
-                let mut members = [Client::new(&broker, "m1"), Client::new(&broker, "m2")];
-                for member in &mut members {
-                    member.subscribe("$share/g/t", QoS::AtLeastOnce);
-                }
-                let mut sender = Client::new(&broker, "s");
-                for number in 0..10u8 {
-                    sender.publish("t", QoS::AtLeastOnce, false, &[number]);
-                }
-                let mut all: Vec<u8> = Vec::new();
-                for member in &mut members {
-                    for _ in 0..5 {
-                        all.extend(member.receive().1);
+                for broker in CARRIERS.map(Broker::start) {
+                    let mut members = [Client::new(&broker, "m1"), Client::new(&broker, "m2")];
+                    for member in &mut members {
+                        member.subscribe("$share/g/t", QoS::AtLeastOnce);
                     }
+                    let mut sender = Client::new(&broker, "s");
+                    for number in 0..10u8 {
+                        sender.publish("t", QoS::AtLeastOnce, false, &[number]);
+                    }
+                    let mut all: Vec<u8> = Vec::new();
+                    for member in &mut members {
+                        for _ in 0..5 {
+                            all.extend(member.receive().1);
+                        }
+                    }
+                    all.sort_unstable();
+                    assert_eq!(all, (0..10).collect::<Vec<u8>>());
                 }
-                all.sort_unstable();
-                assert_eq!(all, (0..10).collect::<Vec<u8>>());
             }
         }
     };
