@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
@@ -9,7 +10,7 @@ use crate::broker::group::Group;
 use crate::broker::retained::RetainedDelivery;
 use crate::packet::PacketId;
 use crate::packet::subscribe::SubscriptionOptions;
-use crate::session::message::{Message, MessageId, SessionId};
+use crate::session::message::{Message, MessageId, SessionId, Timestamp};
 
 /// One half of a Session.
 pub struct Inbound {
@@ -33,7 +34,7 @@ pub struct Inbound {
     /// The Session is over: who still holds it must look for another.
     pub ended: bool,
     /// When its Network Connection ended; `None` while it is open.
-    pub disconnected: Option<crate::session::message::Timestamp>,
+    pub disconnected: Option<Timestamp>,
     /// Numbers the messages published.
     next_message: MessageId,
 }
@@ -87,6 +88,14 @@ impl Inbound {
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.expiry_seconds > 0
+    }
+
+    /// Whether a Client that connects now is too late to stop this Will Message: its Network Connection ends now, if it
+    /// is open, or has ended as long ago as the delay. [MQTT-3.1.3-9]
+    #[must_use]
+    pub fn is_overdue(&self, will: &Will, now: Timestamp) -> bool {
+        let delay = Duration::from_secs(u64::from(will.delay_seconds));
+        self.disconnected.unwrap_or(now).plus(delay) <= now
     }
 
     /// Whose messages these are.

@@ -93,6 +93,23 @@ fn a_delayed_will_survives_a_crash() {
     client.expect_message("late");
 }
 
+/// A Client that was back within a second of a crash took its will with it: the will was due when the crash cut its
+/// connection, but the first timer of the new process found it replaced. [MQTT-3.1.2-8]
+#[test]
+fn a_will_is_published_after_a_crash_though_its_client_is_back_at_once() {
+    let Some(mut broker) = configured("") else { return };
+    let watcher = Connect::durable(V5, "watcher");
+    let mut client = Client::connect_to(&broker.address, &watcher);
+    client.subscribe("will", 1);
+    client.disconnect();
+    let dying = Connect::durable(V5, "dying").will(Will::new("will", "cut by the crash").qos(1));
+    let _cut = Client::connect_to(&broker.address, &dying);
+    broker.crash_and_restart("");
+    let _back = Client::connect_to(&broker.address, &dying);
+    let mut client = Client::connect_to(&broker.address, &watcher);
+    client.expect_message("cut by the crash");
+}
+
 /// Unacknowledged deliveries are repeated after a crash with DUP and their identifiers. [MQTT-4.4.0-1]
 #[test]
 fn deliveries_are_repeated_after_a_crash() {

@@ -130,8 +130,9 @@ impl ClientConnection {
             }
             let resumes = !connect.clean_start && inbound.is_durable();
             let was_connected = inbound.disconnected.is_none();
+            // One that is due waits for the timer at most; after a crash, no timer has run yet.
             if let Some(will) = inbound.will.take()
-                && (!resumes || (was_connected && will.delay_seconds == 0))
+                && (!resumes || inbound.is_overdue(&will, now))
             {
                 broker.publish_will(&will, now, effects);
             }
