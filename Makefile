@@ -59,8 +59,9 @@ conformance: ## The score: which normative statement is shown by which test
 sim: ## Deterministic simulation; SEED=n replays one seed, SEEDS=n runs that many
 	SEED=$(SEED) SEEDS=$(SEEDS) $(CARGO) test $(PROFILE) --locked --test simulation -- --nocapture
 
-crash: ## kill -9 of store and broker in the middle of their work, with what was acknowledged checked afterwards
-	$(CARGO) test $(PROFILE) --locked --test store --test broker crash -- --nocapture
+crash: ## kill -9 in the middle of work, with what was acknowledged checked; SEED=n replays a plan, ROUNDS=n kills each mode
+	$(CARGO) test $(PROFILE) --locked --test store --test broker -- crash kill
+	SEED=$(SEED) ROUNDS=$(or $(ROUNDS),60) $(CARGO) test $(PROFILE) --locked --test crash -- --nocapture --test-threads=1
 
 fuzz: ## Fuzz one target: TARGET=decode_packet|session_operations|topic_match
 	cd fuzz && $(CARGO) +nightly fuzz run $(or $(TARGET),decode_packet)

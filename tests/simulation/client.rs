@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
 use petrel::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
-use petrel::packet::connect::{Connect, ConnectProperties};
+use petrel::packet::connect::{Connect, ConnectProperties, Will};
+use petrel::packet::disconnect::Disconnect;
 use petrel::packet::publish::Publish;
 use petrel::packet::reason_code::ReasonCode;
 use petrel::packet::subscribe::{Subscribe, SubscriptionOptions};
@@ -16,6 +17,27 @@ pub(crate) const WINDOW: usize = 5;
 
 /// What a message is known by: who published it and its number there.
 pub(crate) type Name = (usize, u64);
+
+/// The Will Messages of Client `n` are named as if `WILLS + n` had published them.
+pub(crate) const WILLS: usize = 100;
+
+/// How long a Session outlives its Network Connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Lifetime {
+    /// Not at all: each Network Connection starts clean.
+    Connection,
+    /// One second. 5.0 only.
+    Brief,
+    #[default]
+    Lasting,
+}
+
+/// What kind of Will Message each CONNECT carries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WillTerms {
+    pub(crate) qos: QoS,
+    pub(crate) delay_seconds: u32,
+}
 
 /// A message on its way to the broker.
 #[derive(Debug, Clone)]
@@ -42,6 +64,13 @@ pub(crate) struct Client {
     unacknowledged: Vec<(AcknowledgementKind, PacketId)>,
     is_open: bool,
     had_session: bool,
+    pub(crate) lifetime: Lifetime,
+    /// Whether its Session must still be there when it comes back.
+    pub(crate) is_awaited: bool,
+    pub(crate) will_terms: Option<WillTerms>,
+    next_will: u64,
+    /// The Will Message of the present Network Connection.
+    will: Option<Name>,
     pub(crate) is_subscribed: bool,
     /// Messages that the broker acknowledged.
     pub(crate) acknowledged: BTreeSet<Name>,
@@ -65,6 +94,11 @@ impl Client {
             unacknowledged: Vec::new(),
             is_open: false,
             had_session: false,
+            lifetime: Lifetime::default(),
+            is_awaited: true,
+            will_terms: None,
+            next_will: 0,
+            will: None,
             is_subscribed: false,
             acknowledged: BTreeSet::new(),
             received: BTreeMap::new(),
@@ -77,9 +111,12 @@ impl Client {
         self.is_open
     }
 
-    /// Whether every exchange it began is finished.
+    /// Whether every exchange is finished.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.outgoing.is_empty() && self.unacknowledged.is_empty() && self.is_subscribed
+        self.outgoing.is_empty()
+            && self.incoming.is_empty()
+            && self.unacknowledged.is_empty()
+            && self.is_subscribed
     }
 
     /// Messages it sent and has no acknowledgement for.
@@ -91,25 +128,73 @@ impl Client {
         &self.filters
     }
 
-    /// The Network Connection is gone; what was received on it need not be acknowledged any more.
-    pub(crate) fn handle_cut(&mut self) {
+    /// What it has not finished, for a complaint.
+    pub(crate) fn unfinished(&self) -> String {
+        let Self { is_open, is_subscribed, outgoing, incoming, unacknowledged, .. } = self;
+        format!(
+            "open {is_open}, subscribed {is_subscribed}, outgoing {outgoing:?}, incoming {incoming:?}, \
+             unacknowledged {unacknowledged:?}"
+        )
+    }
+
+    /// The Network Connection is gone; what was received on it need not be acknowledged any more. Returns the name of
+    /// its Will Message, if the broker has confirmed to keep one.
+    pub(crate) fn handle_cut(&mut self) -> Option<Name> {
+        let will = self.will.take().filter(|_| self.is_open);
         self.is_open = false;
         self.unacknowledged.clear();
+        let is_due = self.lifetime == Lifetime::Lasting && !self.delays_will();
+        self.acknowledged.extend(will.filter(|_| is_due));
+        will
+    }
+
+    /// Whether its Will Message is due some time after its Network Connection has ended.
+    pub(crate) fn delays_will(&self) -> bool {
+        self.will_terms.is_some_and(|terms| terms.delay_seconds > 0)
+    }
+
+    /// Says goodbye. The Will Message is not to be published any more. [MQTT-3.14.4-3]
+    pub(crate) fn disconnect(&mut self, out: &mut Vec<u8>) {
+        self.will = None;
+        self.is_open = false;
+        Disconnect::new(ReasonCode::Success).encode(out, self.version);
+    }
+
+    /// The name and QoS of the Will Message in the last CONNECT.
+    pub(crate) fn will(&self) -> Option<(Name, QoS)> {
+        Some((self.will?, self.will_terms?.qos))
     }
 
     pub(crate) fn connect(&mut self, out: &mut Vec<u8>) {
         let client_id = format!("client-{}", self.index);
+        self.will = self.will_terms.map(|_| (WILLS + self.index, self.next_will));
+        self.next_will += 1;
+        let (topic, payload) = self.will.map(|name| (topic_of(name), payload_of(name))).unzip();
+        let will = self.will_terms.map(|terms| Will {
+            qos: terms.qos,
+            retain: false,
+            topic: topic.as_deref().unwrap_or_default(),
+            payload: payload.as_deref().unwrap_or_default().as_bytes(),
+            delay_seconds: Some(terms.delay_seconds).filter(|delay| *delay > 0),
+            message_expiry: None,
+            properties: std::borrow::Cow::Borrowed(&[]),
+        });
+        let session_expiry_seconds = match self.lifetime {
+            Lifetime::Connection => None,
+            Lifetime::Brief => Some(1),
+            Lifetime::Lasting => Some(u32::MAX),
+        };
         let connect = Connect {
             version: self.version,
             bridge: false,
-            clean_start: false,
+            clean_start: self.lifetime == Lifetime::Connection,
             keep_alive_seconds: 0,
             client_id: &client_id,
-            will: None,
+            will,
             user_name: None,
             password: None,
             properties: ConnectProperties {
-                session_expiry_seconds: Some(u32::MAX),
+                session_expiry_seconds,
                 receive_maximum: u16::try_from(WINDOW).ok(),
                 topic_alias_maximum: Some(3),
                 ..ConnectProperties::default()
@@ -134,6 +219,12 @@ impl Client {
         if !self.is_open || self.outgoing.len() >= WINDOW {
             return None;
         }
+        let name = (self.index, self.next_number);
+        if qos == QoS::AtMostOnce {
+            self.next_number += 1;
+            encode_publish(name, (topic, qos, retain), None, self.version, out);
+            return Some(name);
+        }
         let packet_id = loop {
             self.next_packet_id = self.next_packet_id % 20 + 1;
             let packet_id = PacketId(NonZeroU16::new(self.next_packet_id)?);
@@ -141,7 +232,6 @@ impl Client {
                 break packet_id;
             }
         };
-        let name = (self.index, self.next_number);
         self.next_number += 1;
         let topic = topic.to_owned();
         let mut outgoing =
@@ -193,11 +283,17 @@ impl Client {
     }
 
     fn handle_connack(&mut self, session_present: bool, out: &mut Vec<u8>) {
-        if self.had_session && !session_present {
+        if self.lifetime == Lifetime::Connection && session_present {
+            self.complaints.push("a clean start found a session".to_owned());
+        } else if self.lifetime != Lifetime::Connection
+            && self.had_session
+            && self.is_awaited
+            && !session_present
+        {
             self.complaints.push("the broker has lost an acknowledged session".to_owned());
         }
         if !session_present {
-            self.incoming.clear();
+            self.forget_session();
         }
         self.had_session = true;
         self.is_open = true;
@@ -208,6 +304,17 @@ impl Client {
         }
         for outgoing in &mut self.outgoing {
             send(outgoing, self.version, out);
+        }
+    }
+
+    /// Begins anew, with a Session that has seen nothing.
+    fn forget_session(&mut self) {
+        self.incoming.clear();
+        if self.had_session {
+            self.outgoing.clear();
+            self.is_subscribed = false;
+            self.received.clear();
+            self.arrivals.clear();
         }
     }
 
@@ -281,9 +388,10 @@ fn parse(payload: &[u8]) -> Name {
     (publisher.parse().unwrap(), number.parse().unwrap())
 }
 
-/// The topic of a message follows from its name.
+/// The topic of a message follows from its name; that of a Will from whose it is.
 pub(crate) fn topic_of((publisher, number): Name) -> String {
     match number % 4 {
+        _ if publisher >= WILLS => format!("will/{}", publisher - WILLS),
         0 | 1 => format!("plain/{publisher}"),
         2 => "shared/jobs".to_owned(),
         _ => format!("retained/{publisher}"),
@@ -297,13 +405,31 @@ fn send(outgoing: &mut Outgoing, version: ProtocolVersion, out: &mut Vec<u8>) {
         encode_acknowledgement(out, kind, outgoing.packet_id, success, version);
         return;
     }
-    let payload = format!("{}:{}", outgoing.name.0, outgoing.name.1);
+    let terms = (outgoing.topic.as_str(), outgoing.qos, outgoing.retain);
+    let sent = Some((outgoing.packet_id, outgoing.was_sent));
+    encode_publish(outgoing.name, terms, sent, version, out);
+    outgoing.was_sent = true;
+}
+
+pub(crate) fn payload_of(name: Name) -> String {
+    format!("{}:{}", name.0, name.1)
+}
+
+/// PUBLISH, at QoS 1 and 2 with its Packet Identifier and whether it was sent before.
+fn encode_publish(
+    name: Name,
+    (topic, qos, retain): (&str, QoS, bool),
+    sent: Option<(PacketId, bool)>,
+    version: ProtocolVersion,
+    out: &mut Vec<u8>,
+) {
+    let payload = payload_of(name);
     let publish = Publish {
-        dup: outgoing.was_sent,
-        qos: outgoing.qos,
-        retain: outgoing.retain,
-        topic: &outgoing.topic,
-        packet_id: Some(outgoing.packet_id),
+        dup: sent.is_some_and(|(_, was_sent)| was_sent),
+        qos,
+        retain,
+        topic,
+        packet_id: sent.map(|(packet_id, _)| packet_id),
         topic_alias: None,
         message_expiry: None,
         subscription_ids: Vec::new(),
@@ -311,5 +437,4 @@ fn send(outgoing: &mut Outgoing, version: ProtocolVersion, out: &mut Vec<u8>) {
         payload: payload.as_bytes(),
     };
     publish.encode(out, version);
-    outgoing.was_sent = true;
 }

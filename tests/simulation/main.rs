@@ -3,7 +3,9 @@
 //!
 //! `SEED=n` replays one seed, `SEEDS=n` runs that many.
 
+#[allow(dead_code, reason = "wills and short Sessions belong to the crash test")]
 mod client;
+#[allow(dead_code, reason = "wills belong to the crash test")]
 mod promises;
 mod world;
 

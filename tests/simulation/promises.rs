@@ -7,7 +7,17 @@ use petrel::packet::{ProtocolVersion, QoS};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use crate::client::{Client, Name, topic_of};
+use crate::client::{Client, Lifetime, Name, WILLS, payload_of, topic_of};
+
+/// Which messages are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Mix {
+    /// Only such as are acknowledged, and one QoS for each topic and half of it.
+    #[default]
+    Acknowledged,
+    /// QoS 0 as well, and QoS 1 to groups.
+    EveryQoS,
+}
 
 /// What must have happened in the end.
 #[derive(Default)]
@@ -19,26 +29,63 @@ pub(crate) struct Promises {
     /// Messages that may have been refused for now: the broker owes them no place in the order, because it may meet them
     /// for the first time when they are repeated.
     refusable: BTreeSet<Name>,
+    /// Will Messages that must not be published, because their Client was back in time.
+    forbidden: BTreeSet<Name>,
+    mix: Mix,
 }
 
 impl Promises {
+    pub(crate) fn new(mix: Mix) -> Self {
+        Self { mix, ..Self::default() }
+    }
+
     /// Lets a Client publish its next message, if its window has room, and notes who must have it.
     pub(crate) fn publish(&mut self, clients: &mut [Client], index: usize, out: &mut Vec<u8>) {
         let number = clients[index].next_number();
         let topic = topic_of((index, number));
-        // One QoS for each topic, so that order can be judged.
-        let qos =
-            if number % 4 == 1 || number % 4 == 3 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+        let qos = self.qos_of(number);
         let is_retained = topic.starts_with("retained/");
         let Some(name) = clients[index].publish(&topic, qos, is_retained, out) else { return };
         assert_eq!(name, (index, number), "names are dealt out in order");
-        let is_shared = topic.starts_with("shared/");
+        self.expect(clients, name, qos);
+    }
+
+    /// Notes who must have the Will Message of the CONNECT that a Client has just sent, once it is due.
+    pub(crate) fn promise_will(&mut self, clients: &[Client], index: usize) {
+        if let Some((name, qos)) = clients[index].will() {
+            self.expect(clients, name, qos);
+        }
+    }
+
+    /// Whether anybody must have this message once it is acknowledged.
+    pub(crate) fn is_expected(&self, name: Name) -> bool {
+        self.expected.get(&name).is_some_and(|subscribers| !subscribers.is_empty())
+    }
+
+    /// This Will Message must not be published. [MQTT-3.1.3-9]
+    pub(crate) fn forbid(&mut self, will: Name) {
+        self.forbidden.insert(will);
+    }
+
+    /// For each topic one QoS, or two with an order each, so that order can be judged.
+    fn qos_of(&self, number: u64) -> QoS {
+        match number % 8 {
+            5 if self.mix == Mix::EveryQoS => QoS::AtMostOnce,
+            6 if self.mix == Mix::EveryQoS => QoS::AtLeastOnce,
+            1 | 3 | 5 | 7 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        }
+    }
+
+    fn expect(&mut self, clients: &[Client], name: Name, qos: QoS) {
+        let topic = topic_of(name);
+        let kind = topic.split('/').next().unwrap_or_default();
+        let is_shared = kind == "shared";
+        let wanted = if is_shared { SHARED.to_owned() } else { format!("{kind}/#") };
         let subscribers = clients.iter().filter(|client| {
-            let wanted = if is_shared { "$share/group/shared/#" } else { "plain/#" };
-            let is_wanted = !topic.starts_with("retained/");
             client.is_subscribed
-                && is_wanted
-                && client.filters().iter().any(|(filter, _)| filter == wanted)
+                && client.lifetime == Lifetime::Lasting
+                && client.filters().iter().any(|(filter, _)| *filter == wanted)
         });
         let subscribers: Vec<_> = subscribers.map(|client| client.index).collect();
         if is_shared {
@@ -57,7 +104,7 @@ impl Promises {
     pub(crate) fn losses(&self, clients: &[Client]) -> Vec<String> {
         let mut losses = Vec::new();
         for (name, subscribers) in &self.expected {
-            if !clients[name.0].acknowledged.contains(name) {
+            if !clients[name.0 % WILLS].acknowledged.contains(name) {
                 continue;
             }
             let has = |index: &usize| clients[*index].received.contains_key(name);
@@ -84,11 +131,14 @@ impl Promises {
             let index = client.index;
             complaints.extend(client.complaints.iter().map(|text| format!("{index}: {text}")));
             if !client.is_quiet() {
-                complaints.push(format!("{index} is stuck: {client:?}"));
+                complaints.push(format!("{index} is stuck: {}", client.unfinished()));
             }
             for (name, count) in &client.received {
-                if self.qos[name] == QoS::ExactlyOnce && *count > 1 {
+                if self.qos[name] != QoS::AtLeastOnce && *count > 1 {
                     complaints.push(format!("{index} received {name:?} {count} times"));
+                }
+                if self.forbidden.contains(name) {
+                    complaints.push(format!("{index} received {name:?}, a will that was revoked"));
                 }
             }
             complaints.extend(self.disorder(client));
@@ -96,7 +146,7 @@ impl Promises {
         for name in &self.shared {
             let counts = clients.iter().filter_map(|client| client.received.get(name));
             let count: usize = counts.sum();
-            if self.qos[name] == QoS::ExactlyOnce && count > 1 {
+            if self.qos[name] != QoS::AtLeastOnce && count > 1 {
                 complaints.push(format!("the group received {name:?} {count} times"));
             }
         }
@@ -106,7 +156,7 @@ impl Promises {
 
     /// A topic holds what was acknowledged last, or something later: a message without an acknowledgement may have taken
     /// effect all the same, also one that was refused when it was repeated.
-    fn wrong_retained(
+    pub(crate) fn wrong_retained(
         &self,
         clients: &[Client],
         retained: impl Fn(&str) -> Option<String>,
@@ -114,12 +164,12 @@ impl Promises {
         let mut complaints = Vec::new();
         for client in clients {
             let topic = format!("retained/{}", client.index);
-            let acknowledged = client.acknowledged.iter().filter(|name| topic_of(**name) == topic);
-            let Some(last) = acknowledged.max() else { continue };
+            let mut acknowledged = client.acknowledged.range(..(WILLS, 0)).rev();
+            let Some(last) = acknowledged.find(|name| topic_of(**name) == topic) else { continue };
             let found = retained(&topic);
-            let sent = self.expected.keys().filter(|name| topic_of(**name) == topic);
-            let mut allowed = sent.filter(|name| *name >= last);
-            if !allowed.any(|(publisher, number)| found == Some(format!("{publisher}:{number}"))) {
+            let sent = self.expected.range(last..=&(client.index, u64::MAX));
+            let mut allowed = sent.map(|(name, _)| *name).filter(|name| topic_of(*name) == topic);
+            if !allowed.any(|name| found.as_deref() == Some(&payload_of(name))) {
                 complaints.push(format!("{topic} is {found:?}, acknowledged was {last:?}"));
             }
         }
@@ -147,6 +197,9 @@ impl Promises {
     }
 }
 
+/// The Shared Subscription.
+pub(crate) const SHARED: &str = "$share/group/shared/#";
+
 pub(crate) fn make_client(index: usize, rng: &mut SmallRng) -> Client {
     let is_v5 = rng.random_bool(0.5);
     let version = if is_v5 { ProtocolVersion::V5_0 } else { ProtocolVersion::V3_1_1 };
@@ -155,7 +208,7 @@ pub(crate) fn make_client(index: usize, rng: &mut SmallRng) -> Client {
         filters.push(("plain/#".to_owned(), QoS::ExactlyOnce));
     }
     if index.is_multiple_of(3) {
-        filters.push(("$share/group/shared/#".to_owned(), QoS::ExactlyOnce));
+        filters.push((SHARED.to_owned(), QoS::ExactlyOnce));
     }
     Client::new(index, version, filters)
 }
