@@ -91,13 +91,19 @@ impl NodeControl {
         Value::Array(rows.collect())
     }
 
-    async fn backup(&self, directory: PathBuf) -> Result<Value, String> {
+    async fn backup(&self, directory: PathBuf, progress: Progress) -> Result<Value, String> {
         let Some(rocks) = self.handle.rocks().cloned() else {
             return Err(
                 "this broker keeps its store in memory: there is nothing to copy".to_owned()
             );
         };
-        let copied = tokio::task::spawn_blocking(move || rocks.backup(&directory)).await;
+        let copied = tokio::task::spawn_blocking(move || {
+            rocks.backup(&directory, &|done, total| {
+                // Whoever asked is slower than the disk: the next step tells more.
+                let _late = progress.try_send((done, total));
+            })
+        });
+        let copied = copied.await;
         let report = copied.map_err(|bug| bug.to_string())?.map_err(|error| error.to_string())?;
         Ok(json!({ "files": report.files, "bytes": report.bytes }))
     }
@@ -131,7 +137,7 @@ impl NodeControl {
 }
 
 impl ControlTarget for NodeControl {
-    fn handle(&self, request: Request, _progress: Progress) -> Answer<'_> {
+    fn handle(&self, request: Request, progress: Progress) -> Answer<'_> {
         let done = |result: Result<(), ManagerError>| match result {
             Ok(()) => Ok(Value::Null),
             Err(error) => Err(error.to_string()),
@@ -141,7 +147,7 @@ impl ControlTarget for NodeControl {
                 Request::Status => Ok(self.status()),
                 Request::Sessions { prefix, limit } => Ok(self.sessions(&prefix, limit)),
                 Request::Reload => (self.reload)().await,
-                Request::Backup { directory } => self.backup(directory).await,
+                Request::Backup { directory } => self.backup(directory, progress).await,
                 Request::BridgeList => Ok(json!(self.bridges.status())),
                 Request::BridgeShow { name } => self.show(&name),
                 Request::BridgeAdd { settings, replace } => self.add(&settings, replace).await,

@@ -306,10 +306,8 @@ impl NodeHandle {
         ours
     }
 
-    /// Writes a backup of the running store.
-    ///
-    /// # Errors
-    /// In words, when there is no store on disk or it could not be copied.
+    /// The store on disk, unless the broker keeps everything in memory.
+    #[must_use]
     pub fn rocks(&self) -> Option<&Arc<RocksStore>> {
         self.rocks.as_ref()
     }

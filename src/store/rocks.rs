@@ -174,13 +174,17 @@ impl RocksStore {
     }
 
     /// Copies the store into an empty or missing directory while it runs; see [`crate::store::backup`]. Blocks for as
-    /// long as copying takes: the shell calls it on a blocking thread.
+    /// long as copying takes: the shell calls it on a blocking thread. `progress` is told bytes done and in all.
     ///
     /// # Errors
     /// [`StoreError`] when the directory is not empty or copying fails.
-    pub fn backup(&self, directory: &Path) -> Result<BackupReport, StoreError> {
+    pub fn backup(
+        &self,
+        directory: &Path,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<BackupReport, StoreError> {
         let db = self.shared.database()?;
-        back_up(db, &self.shared.settings.data_dir, directory, &|_, _| ())
+        back_up(db, &self.shared.settings.data_dir, directory, progress)
     }
 
     /// Counters, and what the database takes on disk and in memory. Asks the file system: not for the message path.

@@ -2,6 +2,7 @@
 
 use petrel::store::Store;
 use petrel::store::maintenance::{StoreCommand, run};
+use std::cell::RefCell;
 
 use crate::damage::command;
 use crate::harness::*;
@@ -13,10 +14,17 @@ fn a_running_store_is_backed_up_and_restored_elsewhere() {
     let target = backups.path().join("monday");
     let (store, _) = open(directory.path());
     commit(&store, vec![put_session(1), enqueue(1, 0), enqueue(1, 1)]);
-    let report = store.backup(&target).unwrap();
+    let steps = RefCell::new(Vec::new());
+    let report =
+        store.backup(&target, &|done, total| steps.borrow_mut().push((done, total))).unwrap();
+    assert_eq!(
+        steps.borrow().last(),
+        Some(&(report.bytes, report.bytes)),
+        "progress is shown to the end"
+    );
     assert!(report.files > 5 && report.bytes > 1000);
     commit(&store, vec![enqueue(1, 2)]);
-    assert!(store.backup(&target).is_err(), "a backup is not written over");
+    assert!(store.backup(&target, &|_, _| ()).is_err(), "a backup is not written over");
     assert_eq!(places(&store, 1), [0, 1, 2]);
 
     let elsewhere = tempfile::tempdir().unwrap();
@@ -57,7 +65,7 @@ fn a_spoilt_backup_is_refused_and_the_store_stays() {
     let target = backups.path().join("monday");
     let (store, _) = open(directory.path());
     commit(&store, vec![put_session(1), enqueue(1, 0)]);
-    store.backup(&target).unwrap();
+    store.backup(&target, &|_, _| ()).unwrap();
     store.close();
     let files = std::fs::read_dir(target.join("store")).unwrap().flatten();
     let largest = files.max_by_key(|file| file.metadata().unwrap().len()).unwrap().path();
