@@ -48,19 +48,26 @@ impl Broker {
         let due = self.timers.take_due(now);
         let is_full = due.len() == SESSIONS_PER_CALL;
         for session in due {
-            self.handle_due(&session, now, effects);
+            let mut inbound = session.inbound();
+            self.handle_due(&session, &mut inbound, now, effects);
+            // Before the lock goes: see `ClientConnection::handle_closed`.
             self.submit(effects);
         }
         is_full
     }
 
-    fn handle_due(&self, session: &Arc<Session>, now: Timestamp, effects: &mut Effects) {
-        let mut inbound = session.inbound();
+    fn handle_due(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
         let Some(disconnected) = inbound.disconnected else { return };
         if inbound.ended {
             return;
         }
-        let ends = session_end(&inbound, disconnected);
+        let ends = session_end(inbound, disconnected);
         let is_over = ends.is_some_and(|ends| ends <= now);
         let will_due = inbound.will.as_ref().is_some_and(|will| {
             let delay = std::time::Duration::from_secs(u64::from(will.delay_seconds));
@@ -69,16 +76,16 @@ impl Broker {
         if will_due && let Some(will) = inbound.will.take() {
             self.publish_will(&will, now, effects);
             if !is_over {
-                self.persist_session(session, &inbound, effects);
+                self.persist_session(session, inbound, effects);
             }
         }
         if is_over {
             self.figures.sessions_expired.fetch_add(1, Ordering::Relaxed);
             effects.tally.sessions_expired += 1;
-            self.end_session(session, &mut inbound, effects);
+            self.end_session(session, inbound, effects);
             return;
         }
-        self.schedule(session, &inbound);
+        self.schedule(session, inbound);
     }
 
     /// Adds a disconnected Session to the table for the next thing that is due.

@@ -146,8 +146,10 @@ impl ClientConnection {
             inbound.will = None;
         }
         self.release_session(&session, &mut inbound, now, effects);
-        drop(inbound);
+        // Before the lock goes: a connection that takes over must not get its record written before this one, which would
+        // then replace it, and a crash between the two would lose the Will.
         self.broker.submit(effects);
+        drop(inbound);
     }
 
     fn release_session(

@@ -72,9 +72,8 @@ impl ClientConnection {
             true => requested,
             false => requested.min(limits.max_session_expiry_seconds),
         };
-        let session_present = self.attach(connect, expiry_seconds, now, effects);
         let opening = Opening {
-            session_present,
+            session_present: false,
             assigned_client_id: connect.is_id_assigned.then(|| Arc::clone(&connect.client_id)),
             session_expiry_seconds: (expiry_seconds != requested).then_some(expiry_seconds),
             server_keep_alive_seconds: (keep_alive != connect.keep_alive_seconds)
@@ -84,25 +83,33 @@ impl ClientConnection {
             link: self.link(connect),
         };
         self.patience = Duration::from_millis(u64::from(keep_alive) * 1500);
+        self.attach(connect, expiry_seconds, opening, now, effects);
+    }
+
+    /// Answers CONNACK, when everything that it stands for is safe. The caller holds the Session's inbound half: were its
+    /// record submitted later, that of a connection that takes over meanwhile could be written first, and then replaced
+    /// by this one.
+    fn confirm(&mut self, session: &Arc<Session>, opening: Opening, effects: &mut Effects) {
+        self.broker.count_connected();
+        self.session = Some(Arc::clone(session));
         let is_changed = !effects.changes.is_empty();
         let wait = match is_changed && effects.durability > Durability::Memory {
             true => Wait::ForCommit,
             false => Wait::InTurn,
         };
         self.answer(PendingPacket::Connack(Box::new(opening)), wait, effects);
-        if let Some(session) = self.session.clone() {
-            self.submit(&session, effects);
-        }
+        self.submit(session, effects);
     }
 
-    /// Finds or makes the Session. Returns Session Present. [MQTT-3.1.2-4] [MQTT-3.1.2-5]
+    /// Finds or makes the Session. [MQTT-3.1.2-4] [MQTT-3.1.2-5]
     fn attach(
         &mut self,
         connect: &PendingConnect,
         expiry_seconds: u32,
+        opening: Opening,
         now: Timestamp,
         effects: &mut Effects,
-    ) -> bool {
+    ) {
         let broker = Arc::clone(&self.broker);
         loop {
             let Some(session) = broker.registry().find(&connect.client_id) else {
@@ -118,10 +125,8 @@ impl ClientConnection {
                 if inbound.is_durable() {
                     broker.persist_session(&session, &inbound, effects);
                 }
-                drop(inbound);
-                broker.count_connected();
-                self.session = Some(session);
-                return false;
+                self.confirm(&session, opening, effects);
+                return;
             };
             let mut inbound = session.inbound();
             if inbound.ended {
@@ -141,10 +146,8 @@ impl ClientConnection {
             }
             if resumes {
                 self.resume(&session, &mut inbound, connect, expiry_seconds, effects);
-                drop(inbound);
-                broker.count_connected();
-                self.session = Some(session);
-                return true;
+                self.confirm(&session, Opening { session_present: true, ..opening }, effects);
+                return;
             }
             let was_durable = inbound.is_durable();
             // Not counted again when the old connection notices.
