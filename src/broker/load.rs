@@ -16,10 +16,11 @@ use crate::broker::timers::Timers;
 use crate::broker::{Broker, COUNTER_BITS, Figures};
 use crate::session::Session;
 use crate::session::effects::Effects;
-use crate::session::inbound::{Inbound, SubscriptionState, Will};
+use crate::session::inbound::{Inbound, Will};
 use crate::session::message::{Sequence, Timestamp};
 use crate::session::outbound::{Outbound, Persistence};
 use crate::session::queue::Queue;
+use crate::session::subscriptions::SubscriptionState;
 use crate::store::{Change, Durability, Loaded, LoadedSession, QueueOwner, Store};
 use crate::topic::filter::TopicFilter;
 use crate::topic::retained_tree::RetainedTree;
@@ -98,7 +99,7 @@ impl Broker {
         inbound.epoch = record.epoch;
         inbound.expiry_seconds = record.expiry_seconds;
         inbound.user_name.clone_from(&record.user_name);
-        inbound.incoming = found.incoming.iter().copied().collect();
+        inbound.incoming.extend(found.incoming.iter().copied());
         // Connected when the broker stopped: its Network Connection ended with the broker.
         inbound.disconnected = Some(record.disconnected.unwrap_or(now));
         inbound.will = record

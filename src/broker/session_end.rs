@@ -26,7 +26,7 @@ impl Broker {
     ) {
         inbound.ended = true;
         let subscriptions = std::mem::take(&mut inbound.subscriptions);
-        for full in subscriptions.keys() {
+        for full in subscriptions.filters() {
             self.remove_from_tree(session, inbound, full, effects);
         }
         self.registry.remove(session);
@@ -42,8 +42,8 @@ impl Broker {
             effects.persist(Change::DeleteSession(session.id()), Durability::Memory);
         }
         inbound.incoming = Default::default();
-        inbound.retained.clear();
-        for group in std::mem::take(&mut inbound.groups) {
+        drop(inbound.retained.take());
+        for group in inbound.groups.take() {
             self.leave_group(&group, session, effects);
         }
     }
@@ -54,7 +54,7 @@ impl Broker {
         &self,
         session: &Arc<Session>,
         inbound: &mut Inbound,
-        full: &Arc<str>,
+        full: &str,
         effects: &mut Effects,
     ) {
         self.figures.subscriptions.fetch_sub(1, Ordering::Relaxed);
@@ -69,9 +69,9 @@ impl Broker {
             // Its groups are left last, after what it held was handed on.
             return;
         }
-        let position = inbound.groups.iter().position(|group| group.full() == full);
-        if let Some(position) = position {
-            let group = inbound.groups.swap_remove(position);
+        let position = inbound.groups.iter().position(|group| **group.full() == *full);
+        if let (Some(position), Some(groups)) = (position, inbound.groups.as_mut()) {
+            let group = groups.swap_remove(position);
             self.leave_group(&group, session, effects);
         }
     }

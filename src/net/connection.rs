@@ -24,6 +24,7 @@ use crate::broker::Broker;
 use crate::broker::connection::{Authenticated, ClientConnection, CloseReason, Exchanged, Request};
 use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
+use crate::net::deadlines::{Deadlines, Place};
 use crate::net::lingering::close_gracefully;
 use crate::net::shutdown::Shutdown;
 use crate::net::tally::{self, Stage};
@@ -75,6 +76,7 @@ struct Shared {
     clock: BrokerClock,
     counters: Counters,
     shutdown: Shutdown,
+    deadlines: Deadlines,
 }
 
 impl MqttHandler {
@@ -86,7 +88,13 @@ impl MqttHandler {
         counters: Counters,
         shutdown: Shutdown,
     ) -> Self {
-        Self { shared: Arc::new(Shared { broker, clock, counters, shutdown }) }
+        let deadlines = Deadlines::default();
+        Self { shared: Arc::new(Shared { broker, clock, counters, shutdown, deadlines }) }
+    }
+
+    /// Keeps the time of its connections: without it, none is closed for being silent.
+    pub async fn keep_time(self) {
+        self.shared.deadlines.run(self.shared.clock).await;
     }
 }
 
@@ -124,15 +132,17 @@ struct Driver<S> {
     stream: S,
     connection: ClientConnection,
     shared: Arc<Shared>,
-    peer_address: Option<std::net::SocketAddr>,
     /// Bytes received and not handled yet; without memory when there are none.
     unhandled: Vec<u8>,
     needs_more: bool,
     writing: Outbox,
     written: usize,
     needs_flush: bool,
+    /// For Keep Alive and the connect timeout, armed for this time.
+    place: Option<Place>,
+    due: Timestamp,
+    /// For waits of a tenth of a second; most connections never have one.
     timer: Option<Pin<Box<Sleep>>>,
-    timer_at: Timestamp,
     job: Option<JoinHandle<JobResult>>,
     /// Watched until the Client is connected; afterwards its Session is told.
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -153,27 +163,29 @@ impl<S> Drop for Driver<S> {
         let mut effects = Effects::new();
         self.connection.handle_closed(now, &mut effects);
         tally::count(&self.shared.counters, &mut effects.tally);
+        if let Some(place) = self.place.take() {
+            self.shared.deadlines.remove(place);
+        }
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn new(stream: S, shared: Arc<Shared>, peer: Peer) -> Self {
         let now = shared.clock.now();
-        let peer_address = peer.address;
         let mut shutdown = shared.shutdown.clone();
         let connection = ClientConnection::new(Arc::clone(&shared.broker), peer, now);
         Self {
             stream,
             connection,
             shared,
-            peer_address,
             unhandled: Vec::new(),
             needs_more: true,
             writing: Outbox::default(),
             written: 0,
             needs_flush: false,
+            place: None,
+            due: Timestamp(0),
             timer: None,
-            timer_at: Timestamp(0),
             job: None,
             draining: Some(Box::pin(async move { shutdown.draining().await })),
         }
@@ -297,30 +309,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Arms the timer for the next deadline, and acts on one that has passed. A deadline that moves
-    /// away is looked at only when the timer fires: packets do not touch it.
+    /// Acts on a deadline that has passed, and sees to it that the next one is noticed. A deadline
+    /// that moves away is looked at only when its old time has come: packets do not touch it.
+    #[inline]
     fn poll_timer(&mut self, now: Timestamp, cx: &mut Context<'_>) {
         if self.connection.is_connected() {
             self.draining = None;
+        }
+        if self.timer.is_some() || self.connection.throttled_until().is_some() {
+            self.poll_throttle(now, cx);
         }
         let Some(next) = self.connection.next_timeout() else { return };
         if next <= now {
             self.connection.handle_timeout(now);
         }
-        let Some(next) = self.connection.next_timeout() else { return };
-        let must_arm = self.timer.is_none() || next < self.timer_at || self.timer_at <= now;
+        let must_arm = self.place.is_none() || next < self.due || self.due <= now;
         if must_arm {
-            let wait = next.since(now).max(Duration::from_millis(1));
-            let at = Instant::now() + wait;
-            self.timer_at = now.plus(wait);
-            match &mut self.timer {
-                Some(timer) => timer.as_mut().reset(at),
-                None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
-            }
+            self.arm(now, cx);
         }
-        if let Some(timer) = &mut self.timer
-            && timer.as_mut().poll(cx).is_ready()
-        {
+    }
+
+    fn arm(&mut self, now: Timestamp, cx: &mut Context<'_>) {
+        let Some(next) = self.connection.next_timeout() else { return };
+        self.due = next.max(now.plus(Duration::from_millis(1)));
+        let deadlines = &self.shared.deadlines;
+        match self.place {
+            Some(place) => deadlines.set(place, self.due),
+            None => self.place = Some(deadlines.add(self.due, cx.waker())),
+        }
+    }
+
+    /// The wait for recipients that lag behind is too short for the table of deadlines.
+    fn poll_throttle(&mut self, now: Timestamp, cx: &mut Context<'_>) {
+        let Some(until) = self.connection.throttled_until() else {
+            self.timer = None;
+            return;
+        };
+        let at = Instant::now() + until.since(now).max(Duration::from_millis(1));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.is_elapsed() || timer.deadline() > at {
+            timer.as_mut().reset(at);
+        }
+        if timer.as_mut().poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
     }
@@ -384,7 +414,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             None => Stage::Connecting,
         };
         let client_id = client_id.as_deref().unwrap_or_default();
-        let address = self.peer_address;
+        let address = self.connection.peer_address();
         let cause = match (ending, self.connection.closing()) {
             (_, Some(reason)) => {
                 debug!(client_id, ?address, %reason, "network connection closed");

@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod connection;
+pub mod deadlines;
 pub mod establish;
 pub mod lingering;
 pub mod listener;

@@ -68,7 +68,7 @@ impl LocalBroker for NodeHandle {
     fn subscriptions(&self, client_id: &str) -> Option<Vec<String>> {
         let session = self.broker().registry().find(client_id)?;
         let inbound = session.inbound();
-        Some(inbound.subscriptions.keys().map(|filter| filter.to_string()).collect())
+        Some(inbound.subscriptions.filters().map(str::to_owned).collect())
     }
 
     fn publish_retained(&self, topic: &str, payload: &[u8]) {

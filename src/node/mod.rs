@@ -76,6 +76,7 @@ pub struct Node {
     total_queue_bytes: u64,
     shutdown_grace: Duration,
     durability: &'static str,
+    handler: MqttHandler,
     shutdown: Shutdown,
     trigger: Arc<ShutdownTrigger>,
 }
@@ -138,6 +139,12 @@ impl Node {
             settings.persistence.durability,
         )));
         health.watch_store(store);
+        let handler = MqttHandler::new(
+            Arc::clone(&broker),
+            clock,
+            metrics.counters().clone(),
+            shutdown.clone(),
+        );
         Ok(Self {
             broker,
             clock,
@@ -152,6 +159,7 @@ impl Node {
             total_queue_bytes: settings.limits.total_queue_bytes,
             shutdown_grace: settings.shutdown_grace,
             durability,
+            handler,
             shutdown,
             trigger: Arc::new(trigger),
         })
@@ -179,25 +187,16 @@ impl Node {
             metrics: self.metrics.clone(),
             users: self.users.clone(),
             certificates: self.certificates.clone(),
-            handler: self.handler(),
+            handler: self.handler.clone(),
             trigger: Arc::clone(&self.trigger),
         }
-    }
-
-    fn handler(&self) -> MqttHandler {
-        MqttHandler::new(
-            Arc::clone(&self.broker),
-            self.clock,
-            self.metrics.counters().clone(),
-            self.shutdown.clone(),
-        )
     }
 
     /// Serves until the shutdown begins, drains for the grace configured at most, and closes the
     /// store.
     pub async fn run(self) {
-        let handler = self.handler();
         let mut tasks = JoinSet::new();
+        tasks.spawn(self.handler.clone().keep_time());
         tasks.spawn(keep_time(
             Arc::clone(&self.broker),
             self.clock,
@@ -218,7 +217,7 @@ impl Node {
         );
         let drain = tokio::spawn(drain);
         self.health.advance(Phase::Serving);
-        self.listeners.run(handler, self.shutdown.clone()).await;
+        self.listeners.run(self.handler, self.shutdown.clone()).await;
         self.trigger.advance(Stage::Stop);
         tasks.shutdown().await;
         for task in [Some(drain), self.http].into_iter().flatten() {

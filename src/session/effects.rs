@@ -62,7 +62,18 @@ impl Effects {
         Some(batch)
     }
 
+    /// Whether nothing is left to do but to wake Clients.
+    #[inline]
+    #[must_use]
+    pub fn is_nothing_but_wakers(&self) -> bool {
+        self.changes.is_empty()
+            && !self.barrier
+            && self.listeners.is_empty()
+            && self.pages.is_empty()
+    }
+
     /// Wakes everyone who has something to write.
+    #[inline]
     pub fn wake(&mut self) {
         for waker in self.wakers.drain(..) {
             waker.wake();

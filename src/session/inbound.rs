@@ -4,27 +4,28 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 
 use crate::broker::group::Group;
 use crate::broker::retained::RetainedDelivery;
 use crate::packet::PacketId;
-use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::message::{Message, MessageId, SessionId, Timestamp};
+use crate::session::rare::Rare;
+use crate::session::subscriptions::Subscriptions;
 
 /// One half of a Session.
 pub struct Inbound {
     /// Raised by every take-over; a connection of an older epoch changes nothing any more.
     pub epoch: u64,
     /// QoS 2 Packet Identifiers received and not released. [MQTT-4.3.3-10]
-    pub incoming: HashSet<PacketId, foldhash::fast::FixedState>,
-    /// Subscriptions by their Topic Filter in full.
-    pub subscriptions: HashMap<Arc<str>, SubscriptionState, foldhash::fast::FixedState>,
+    pub incoming: IncomingIds,
+    /// Its Subscriptions.
+    pub subscriptions: Subscriptions,
     /// Groups of Shared Subscriptions it is a member of.
-    pub groups: Vec<Arc<Group>>,
+    pub groups: Rare<Vec<Arc<Group>>>,
     /// Retained Messages still to be delivered for new Subscriptions. They outlive the Network
     /// Connection, so that a cut in the middle loses none.
-    pub retained: VecDeque<RetainedDelivery>,
+    pub retained: Rare<VecDeque<RetainedDelivery>>,
     /// The Will Message of the current Network Connection, or one whose delay runs.
     pub will: Option<Will>,
     /// Session Expiry Interval in seconds.
@@ -39,14 +40,9 @@ pub struct Inbound {
     next_message: MessageId,
 }
 
-/// A Subscription as its Session knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SubscriptionState {
-    /// Its options.
-    pub options: SubscriptionOptions,
-    /// Its Subscription Identifier, 0 for none.
-    pub subscription_id: u32,
-}
+/// A set of Packet Identifiers of messages with QoS 2.
+#[derive(Debug, Default)]
+pub struct IncomingIds(Rare<HashSet<PacketId, foldhash::fast::FixedState>>);
 
 /// A Will Message and its delay.
 #[derive(Debug, Clone)]
@@ -63,10 +59,10 @@ impl Inbound {
     pub fn new(first_message: MessageId) -> Self {
         Self {
             epoch: 0,
-            incoming: HashSet::default(),
-            subscriptions: HashMap::default(),
-            groups: Vec::new(),
-            retained: VecDeque::new(),
+            incoming: IncomingIds::default(),
+            subscriptions: Subscriptions::default(),
+            groups: Rare::default(),
+            retained: Rare::default(),
             will: None,
             expiry_seconds: 0,
             user_name: None,
@@ -102,5 +98,45 @@ impl Inbound {
     #[must_use]
     pub fn session_id(&self) -> SessionId {
         self.next_message.publisher
+    }
+}
+
+impl IncomingIds {
+    /// How many there are.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, HashSet::len)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a message with this identifier was received and not released.
+    #[inline]
+    #[must_use]
+    pub fn contains(&self, packet_id: PacketId) -> bool {
+        self.0.as_ref().is_some_and(|known| known.contains(&packet_id))
+    }
+
+    /// A message with this identifier was received.
+    #[inline]
+    pub fn insert(&mut self, packet_id: PacketId) {
+        self.0.fill().insert(packet_id);
+    }
+
+    /// It is released; tells whether it was known.
+    #[inline]
+    pub fn remove(&mut self, packet_id: PacketId) -> bool {
+        self.0.as_mut().is_some_and(|known| known.remove(&packet_id))
+    }
+}
+
+impl Extend<PacketId> for IncomingIds {
+    fn extend<I: IntoIterator<Item = PacketId>>(&mut self, packet_ids: I) {
+        packet_ids.into_iter().for_each(|packet_id| self.insert(packet_id));
     }
 }

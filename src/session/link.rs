@@ -18,7 +18,7 @@ pub struct LinkParameters {
     /// The smaller of the Client's Receive Maximum and the broker's own limit. [MQTT-3.3.4-9]
     pub receive_maximum: u16,
     /// Topic Aliases, if the Client takes any.
-    pub aliases: Option<OutgoingAliases>,
+    pub aliases: Option<Box<OutgoingAliases>>,
     /// Taken off the front of topics.
     pub mount_point: Option<Arc<str>>,
     /// Bytes of QoS 0 messages that may wait in the outbox.

@@ -14,6 +14,8 @@ pub mod outbound;
 pub mod outbox;
 pub mod publication;
 pub mod queue;
+pub mod rare;
+pub mod subscriptions;
 pub mod violation;
 pub mod window;
 

@@ -19,6 +19,7 @@ use crate::session::publication::Publication;
 use crate::session::queue::{
     Admission, Keep, Oldest, OverflowPolicy, Queue, QueueLimits, Queued, Spilled, dequeue,
 };
+use crate::session::rare::Rare;
 use crate::session::window::{Delivery, DeliveryState, Window};
 use crate::store::{Change, Durability, QueueEntry};
 
@@ -45,10 +46,10 @@ pub struct Outbound {
     /// The Client's task waits for something to write; the next message wakes it.
     is_idle: bool,
     waker: Option<Waker>,
-    waiting: Vec<Waker>,
+    waiting: Rare<Vec<Waker>>,
     dropped_count: u64,
     has_spilled: bool,
-    own_queue: SessionQueue,
+    own_queue: Option<Box<SessionQueue>>,
 }
 
 /// Rules for the queue of one Session that stand above those for topics. Bridges have them.
@@ -156,16 +157,16 @@ impl Outbound {
             is_stalled: false,
             is_idle: false,
             waker: None,
-            waiting: Vec::new(),
+            waiting: Rare::default(),
             dropped_count: 0,
             has_spilled: false,
-            own_queue: SessionQueue::default(),
+            own_queue: None,
         }
     }
 
     /// Rules of its own for its queue.
     pub fn set_own_queue(&mut self, own_queue: SessionQueue) {
-        self.own_queue = own_queue;
+        self.own_queue = Some(Box::new(own_queue));
     }
 
     /// When the oldest message that is not done with arrived: known, or to be read from the store.
@@ -323,8 +324,9 @@ impl Outbound {
 
     /// A publisher wants to be woken when there is room again.
     pub fn wait_for_room(&mut self, waker: &Waker) {
-        if !self.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
-            self.waiting.push(waker.clone());
+        let waiting = self.waiting.fill();
+        if !waiting.iter().any(|waiting| waiting.will_wake(waker)) {
+            waiting.push(waker.clone());
         }
     }
 
@@ -352,7 +354,7 @@ impl Outbound {
     ) -> Delivered {
         let link = match &mut self.link {
             Link::Open(link) => link,
-            Link::Absent if self.own_queue.stores_qos0 => {
+            Link::Absent if self.own_queue.as_ref().is_some_and(|own| own.stores_qos0) => {
                 return self.enqueue(publication, QoS::AtMostOnce, terms, effects);
             }
             Link::Absent | Link::Ended => return Delivered::Absent,
@@ -443,11 +445,12 @@ impl Outbound {
         effects: &mut Effects,
     ) -> Delivered {
         let before = effects.tally.dropped_count();
-        let limits = QueueLimits {
-            max_messages: self.own_queue.max_messages.unwrap_or(terms.limits.max_messages),
-            max_bytes: self.own_queue.max_bytes.unwrap_or(terms.limits.max_bytes),
-            policy: self.own_queue.policy.unwrap_or(terms.limits.policy),
-        };
+        let mut limits = *terms.limits;
+        if let Some(own) = &self.own_queue {
+            limits.max_messages = own.max_messages.unwrap_or(limits.max_messages);
+            limits.max_bytes = own.max_bytes.unwrap_or(limits.max_bytes);
+            limits.policy = own.policy.unwrap_or(limits.policy);
+        }
         let admission = self.queue.admit(publication.size_bytes(), &limits, effects);
         self.dropped_count += effects.tally.dropped_count() - before;
         match admission {
@@ -544,7 +547,14 @@ impl Outbound {
 
     /// Sends what waits, as far as window and outbox have room, and asks for what lies in the
     /// store.
+    #[inline]
     pub fn pump(&mut self, now: Timestamp, effects: &mut Effects) {
+        if !self.queue.is_empty() {
+            self.pump_queue(now, effects);
+        }
+    }
+
+    fn pump_queue(&mut self, now: Timestamp, effects: &mut Effects) {
         loop {
             if self.is_open() {
                 effects.pages.extend(self.queue.refill());
@@ -699,8 +709,8 @@ impl Outbound {
 
     fn release_waiting(&mut self) {
         self.is_stalled = false;
-        for waker in self.waiting.drain(..) {
-            waker.wake();
+        if !self.waiting.is_empty() {
+            self.waiting.take().into_iter().for_each(Waker::wake);
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::packet::ProtocolVersion;
 use crate::packet::publish::OutgoingPublish;
 use crate::session::message::Message;
+use crate::session::rare::Rare;
 
 /// Payloads of at least this many bytes are sent from where they lie; smaller ones are copied,
 /// which costs less than the bookkeeping.
@@ -18,7 +19,7 @@ pub const SHARED_PAYLOAD_BYTES: usize = 2048;
 #[derive(Default)]
 pub struct Outbox {
     buffer: Vec<u8>,
-    splices: Vec<Splice>,
+    splices: Rare<Vec<Splice>>,
     bytes: usize,
 }
 
@@ -30,12 +31,14 @@ struct Splice {
 
 impl Outbox {
     /// Bytes waiting, shared payloads included.
+    #[inline]
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether nothing waits.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
@@ -75,7 +78,7 @@ impl Outbox {
     ) {
         self.append(|out| publish.encode_head(out, version));
         self.bytes += message.payload().len();
-        self.splices.push(Splice { at: self.buffer.len(), message: Arc::clone(message) });
+        self.splices.fill().push(Splice { at: self.buffer.len(), message: Arc::clone(message) });
     }
 
     /// Moves everything to the end of `target` and leaves this one without memory.
@@ -85,11 +88,14 @@ impl Outbox {
         } else {
             let offset = target.buffer.len();
             target.buffer.extend_from_slice(&self.buffer);
-            let splices = std::mem::take(&mut self.splices);
-            let moved = splices
-                .into_iter()
-                .map(|splice| Splice { at: splice.at + offset, message: splice.message });
-            target.splices.extend(moved);
+            if !self.splices.is_empty() {
+                let moved = self
+                    .splices
+                    .take()
+                    .into_iter()
+                    .map(|splice| Splice { at: splice.at + offset, message: splice.message });
+                target.splices.fill().extend(moved);
+            }
             target.bytes += self.bytes;
         }
         self.discard();
@@ -103,7 +109,7 @@ impl Outbox {
     /// Drops everything and gives the buffer back.
     pub fn discard(&mut self) {
         give_buffer(std::mem::take(&mut self.buffer));
-        self.splices = Vec::new();
+        self.splices = Rare::default();
         self.bytes = 0;
     }
 

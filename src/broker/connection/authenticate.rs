@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::{Credentials, Exchange, ExchangeStep};
 use crate::broker::connection::{
-    Authenticated, ClientConnection, CloseReason, Exchanged, Phase, Request,
+    Authenticated, ClientConnection, CloseReason, EnhancedAuthentication, Exchanged, Phase, Request,
 };
 use crate::packet::auth::Auth;
 use crate::packet::connect::{Connect, Will};
@@ -112,13 +112,14 @@ impl ClientConnection {
         };
         self.is_bridge = connect.bridge;
         if let Some(method) = properties.authentication_method {
-            self.method = Some(method.into());
+            self.enhanced =
+                Some(Box::new(EnhancedAuthentication { method: method.into(), exchange: None }));
             let Some(exchange) = self.broker.authority().begin_exchange(method, &self.peer) else {
                 self.refuse(ReasonCode::BadAuthenticationMethod);
                 return;
             };
             let data = properties.authentication_data.unwrap_or_default().to_vec();
-            self.requests.push_back(Request::Exchange(exchange, data));
+            self.requests.fill().push_back(Request::Exchange(exchange, data));
             self.phase = Phase::Authenticating(pending);
             return;
         }
@@ -135,7 +136,7 @@ impl ClientConnection {
         };
         self.phase = Phase::Authenticating(pending);
         if self.broker.authority().may_block(&credentials) {
-            self.requests.push_back(Request::Authenticate(Box::new(credentials)));
+            self.requests.fill().push_back(Request::Authenticate(Box::new(credentials)));
             return;
         }
         let result = self.broker.authority().authenticate(&credentials);
@@ -246,7 +247,7 @@ impl ClientConnection {
     ) {
         match step {
             ExchangeStep::Continue(data) => {
-                self.exchange = Some(exchange);
+                self.keep_exchange(exchange);
                 self.phase = Phase::AwaitsAuth(pending);
                 self.send_auth(ReasonCode::ContinueAuthentication, Some(&data));
             }
@@ -262,7 +263,7 @@ impl ClientConnection {
     fn handle_later_exchange(&mut self, exchange: Box<dyn Exchange>, step: ExchangeStep) {
         match step {
             ExchangeStep::Continue(data) => {
-                self.exchange = Some(exchange);
+                self.keep_exchange(exchange);
                 self.send_auth(ReasonCode::ContinueAuthentication, Some(&data));
             }
             ExchangeStep::Accept(principal, data) => {
@@ -296,43 +297,55 @@ impl ClientConnection {
             return;
         }
         let method = auth.method.unwrap_or_default();
-        if self.method.is_none() || auth.reason != ReasonCode::ReAuthenticate {
+        if self.method().is_none() || auth.reason != ReasonCode::ReAuthenticate {
             self.close(CloseReason::Violation(Violation::UnexpectedAuth));
-        } else if self.method.as_deref() != Some(method) {
+        } else if self.method() != Some(method) {
             self.close(CloseReason::Violation(Violation::OtherAuthenticationMethod));
         } else if let Some(exchange) = self.broker.authority().begin_exchange(method, &self.peer) {
             let data = auth.data.unwrap_or_default().to_vec();
-            self.requests.push_back(Request::Exchange(exchange, data));
+            self.requests.fill().push_back(Request::Exchange(exchange, data));
         } else {
             self.close(CloseReason::AuthenticationFailed(ReasonCode::BadAuthenticationMethod));
         }
     }
 
+    /// The method of enhanced authentication, if the Client chose one.
+    pub(super) fn method(&self) -> Option<&str> {
+        self.enhanced.as_deref().map(|enhanced| &*enhanced.method)
+    }
+
+    fn keep_exchange(&mut self, exchange: Box<dyn Exchange>) {
+        if let Some(enhanced) = &mut self.enhanced {
+            enhanced.exchange = Some(exchange);
+        }
+    }
+
     fn continue_exchange(&mut self, auth: &Auth<'_>) {
-        if auth.method != self.method.as_deref() {
+        if auth.method != self.method() {
             self.close(CloseReason::Violation(Violation::OtherAuthenticationMethod));
             return;
         }
-        let Some(exchange) = self.exchange.take() else {
+        let Some(exchange) = self.enhanced.as_mut().and_then(|enhanced| enhanced.exchange.take())
+        else {
             self.close(CloseReason::Violation(Violation::UnexpectedAuth));
             return;
         };
         let data = auth.data.unwrap_or_default().to_vec();
-        self.requests.push_back(Request::Exchange(exchange, data));
+        self.requests.fill().push_back(Request::Exchange(exchange, data));
     }
 
     fn send_auth(&mut self, reason: ReasonCode, data: Option<&[u8]>) {
-        let method = self.method.take();
+        let enhanced = self.enhanced.take();
         let auth = Auth {
             reason,
-            method: method.as_deref(),
+            method: enhanced.as_deref().map(|enhanced| &*enhanced.method),
             data,
             reason_string: None,
             user_properties: Vec::new(),
         };
         let version = self.version;
         self.own.append(|out| auth.encode(out, version));
-        self.method = method;
+        self.enhanced = enhanced;
     }
 }
 

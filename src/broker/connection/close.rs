@@ -141,7 +141,7 @@ impl ClientConnection {
         }
         self.broker.figures().connected.fetch_sub(1, Ordering::Relaxed);
         inbound.disconnected = Some(now);
-        inbound.retained.extend(self.new_retained.drain(..));
+        self.hand_over_retained(&mut inbound);
         if self.discards_will {
             inbound.will = None;
         }
@@ -170,7 +170,7 @@ impl ClientConnection {
             return;
         }
         session.outbound().close(self.epoch);
-        for group in &inbound.groups {
+        for group in inbound.groups.iter() {
             group.handle_absence(session.id(), effects);
         }
         self.broker.persist_session(session, inbound, effects);

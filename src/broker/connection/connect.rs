@@ -191,7 +191,7 @@ impl ClientConnection {
         self.watches_others = true;
         let waker = session.outbound().take_over(self.epoch, persistence(expiry_seconds));
         effects.wakers.extend(waker);
-        for group in &inbound.groups {
+        for group in inbound.groups.iter() {
             group.handle_absence(session.id(), effects);
         }
         self.broker.persist_session(session, inbound, effects);
@@ -219,7 +219,7 @@ impl ClientConnection {
             shared_subscription_available: (!limits.shared_available).then_some(false),
             server_keep_alive_seconds: opening.server_keep_alive_seconds,
             response_information,
-            authentication_method: self.method.as_deref(),
+            authentication_method: self.enhanced.as_deref().map(|enhanced| &*enhanced.method),
             authentication_data: opening.authentication_data.as_deref(),
             ..ConnackProperties::default()
         };
@@ -261,7 +261,7 @@ impl ClientConnection {
             version: self.version,
             max_packet_bytes: connect.maximum_packet_bytes.unwrap_or(u32::MAX),
             receive_maximum: connect.receive_maximum.min(limits.max_inflight),
-            aliases: (max_aliases > 0).then(|| OutgoingAliases::new(max_aliases)),
+            aliases: (max_aliases > 0).then(|| Box::new(OutgoingAliases::new(max_aliases))),
             mount_point: self.peer.listener.mount_point.clone(),
             outbox_bytes: limits.outbox_bytes,
         }

@@ -18,6 +18,7 @@ mod subscribe;
 mod throttle;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -40,6 +41,7 @@ use crate::session::inbound::Inbound;
 use crate::session::message::Timestamp;
 use crate::session::outbox::Outbox;
 use crate::session::queue::PageRequest;
+use crate::session::rare::Rare;
 use crate::session::violation::Violation;
 use crate::store::{StoredEntry, Ticket};
 
@@ -71,25 +73,31 @@ pub struct ClientConnection {
     session: Option<Arc<Session>>,
     epoch: u64,
     principal: Principal,
-    method: Option<Box<str>>,
-    exchange: Option<Box<dyn Exchange>>,
+    enhanced: Option<Box<EnhancedAuthentication>>,
     own: Outbox,
     pending: VecDeque<Pending>,
     pending_pubacks: u16,
-    new_retained: Vec<RetainedDelivery>,
+    new_retained: Rare<Vec<RetainedDelivery>>,
     /// Whether something outside its own queue may wait for the Client: groups, Retained Messages.
     watches_others: bool,
     aliases: Option<Box<IncomingAliases>>,
     sends_problem_information: bool,
     plans: Option<Box<PlanCache>>,
     throttle: Option<Box<Throttle>>,
-    requests: VecDeque<Request>,
+    requests: Rare<VecDeque<Request>>,
     discards_will: bool,
     /// The store has more to write than it should: the Client is not read until it has caught up.
     is_store_behind: bool,
     /// A bridge of 3.x by the bit in its protocol level: it gets no echo, and RETAIN as published.
     is_bridge: bool,
     closing: Option<CloseReason>,
+}
+
+/// What a Client that authenticates with challenges has said so far. [MQTT-4.12.0-1]
+struct EnhancedAuthentication {
+    method: Box<str>,
+    /// Waiting for the Client's next AUTH.
+    exchange: Option<Box<dyn Exchange>>,
 }
 
 /// How far the connection has come.
@@ -127,23 +135,28 @@ impl ClientConnection {
             session: None,
             epoch: 0,
             principal: Principal::default(),
-            method: None,
-            exchange: None,
+            enhanced: None,
             own: Outbox::default(),
             pending: VecDeque::new(),
             pending_pubacks: 0,
-            new_retained: Vec::new(),
+            new_retained: Rare::default(),
             watches_others: false,
             aliases: None,
             sends_problem_information: true,
             plans: None,
             throttle: None,
-            requests: VecDeque::new(),
+            requests: Rare::default(),
             discards_will: false,
             is_store_behind: false,
             is_bridge: false,
             closing: None,
         }
+    }
+
+    /// Where the Client is, as the listener found it.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.peer.address
     }
 
     /// The Session, once there is one.
@@ -160,18 +173,21 @@ impl ClientConnection {
 
     /// Whether CONNECT has been answered with success.
     #[must_use]
+    #[inline]
     pub fn is_connected(&self) -> bool {
         matches!(self.phase, Phase::Connected)
     }
 
     /// Why the connection is to be closed after its output was written.
     #[must_use]
+    #[inline]
     pub fn closing(&self) -> Option<&CloseReason> {
         self.closing.as_ref()
     }
 
     /// Whether more bytes may be handed in now. If not, some event will change it.
     #[must_use]
+    #[inline]
     pub fn is_reading(&self) -> bool {
         self.closing.is_none()
             && self.throttle.is_none()
@@ -363,16 +379,27 @@ impl ClientConnection {
     }
 
     /// When [`Self::handle_timeout`] is to be called next.
+    #[inline]
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        let patience = (!self.patience.is_zero()).then(|| self.last_received.plus(self.patience));
-        let throttle = self.throttle.as_ref().map(|throttle| throttle.deadline());
-        [patience, throttle].into_iter().flatten().min()
+        (!self.patience.is_zero()).then(|| self.last_received.plus(self.patience))
+    }
+
+    /// When a wait for recipients that lag behind ends at the latest, if there is one:
+    /// [`Self::handle_wake`] is to be called then.
+    #[inline]
+    #[must_use]
+    pub fn throttled_until(&self) -> Option<Timestamp> {
+        self.throttle.as_ref().map(|throttle| throttle.deadline())
     }
 
     /// What must be done elsewhere.
     pub fn poll_request(&mut self) -> Option<Request> {
-        self.requests.pop_front()
+        let request = self.requests.as_mut()?.pop_front();
+        if self.requests.is_empty() {
+            self.requests = Rare::default();
+        }
+        request
     }
 
     /// Moves what is to be written into `target`, which has been written to the end. With nothing to
@@ -433,23 +460,36 @@ impl ClientConnection {
         if inbound.epoch != self.epoch {
             return;
         }
-        inbound.retained.extend(std::mem::take(&mut self.new_retained));
+        self.hand_over_retained(&mut inbound);
         self.deliver_retained(session, &mut inbound, now, effects);
         self.watches_others = !inbound.retained.is_empty() || !inbound.groups.is_empty();
-        for group in &inbound.groups {
+        for group in inbound.groups.iter() {
             if group.has_backlog() {
                 self.broker.drain_group(group, session, now, effects);
             }
         }
     }
 
+    fn hand_over_retained(&mut self, inbound: &mut Inbound) {
+        if !self.new_retained.is_empty() {
+            inbound.retained.fill().extend(self.new_retained.take());
+        }
+    }
+
     fn take_requests(&mut self, effects: &mut Effects) {
-        self.requests.extend(effects.pages.drain(..).map(Request::Page));
+        if !effects.pages.is_empty() {
+            self.requests.fill().extend(effects.pages.drain(..).map(Request::Page));
+        }
     }
 
     /// Submits the collected changes and notes which acknowledgements wait for them.
     fn submit(&mut self, session: &Arc<Session>, effects: &mut Effects) {
-        if self.pending.back().is_some_and(Pending::is_unsubmitted) {
+        let has_unsubmitted = self.pending.back().is_some_and(Pending::is_unsubmitted);
+        if !has_unsubmitted && effects.is_nothing_but_wakers() {
+            effects.wake();
+            return;
+        }
+        if has_unsubmitted {
             effects.listeners.push(Arc::clone(session) as Arc<_>);
         }
         let has_changes = !effects.changes.is_empty();

@@ -66,10 +66,14 @@ impl ClientConnection {
         self.pending.push_back(Pending { ticket: UNSUBMITTED, packet });
     }
 
+    #[inline]
     pub(super) fn flush_pending(&mut self, effects: &mut Effects) {
-        if self.pending.is_empty() {
-            return;
+        if !self.pending.is_empty() {
+            self.flush_durable(effects);
         }
+    }
+
+    fn flush_durable(&mut self, effects: &mut Effects) {
         let durable = self.broker.store().durable();
         while let Some(first) = self.pending.front()
             && first.ticket <= durable
@@ -101,7 +105,9 @@ impl ClientConnection {
                 let suback =
                     Suback { packet_id, reason_string: None, user_properties: Vec::new(), reasons };
                 self.own.append(|out| suback.encode(out, version));
-                self.new_retained.extend(retained);
+                if !retained.is_empty() {
+                    self.new_retained.fill().extend(retained);
+                }
                 self.watches_others = true;
             }
             PendingPacket::Unsuback(packet_id, reasons) => {

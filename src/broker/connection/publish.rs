@@ -54,7 +54,7 @@ impl ClientConnection {
             return;
         }
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id)
-            && inbound.incoming.contains(&packet_id)
+            && inbound.incoming.contains(packet_id)
         {
             // Sent again: it was routed the first time, and is safe once what was submitted before
             // is. [MQTT-4.3.3-10]
@@ -106,7 +106,7 @@ impl ClientConnection {
         if self.version == ProtocolVersion::V5_0
             && publish.qos > QoS::AtMostOnce
             && inflight >= usize::from(limits.receive_maximum)
-            && !publish.packet_id.is_some_and(|known| inbound.incoming.contains(&known))
+            && !publish.packet_id.is_some_and(|known| inbound.incoming.contains(known))
         {
             return Err(Violation::ReceiveMaximumExceeded);
         }
@@ -306,13 +306,13 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        if inbound.retained.is_empty() {
-            return;
-        }
+        // A Client at rest keeps no room for what it once was to receive.
+        let mut waiting = inbound.retained.take();
         let mut page = Vec::new();
-        while let Some(mut delivery) = inbound.retained.pop_front() {
+        while let Some(mut delivery) = waiting.pop_front() {
             if session.outbound().is_crowded() {
-                inbound.retained.push_front(delivery);
+                waiting.push_front(delivery);
+                *inbound.retained.fill() = waiting;
                 return;
             }
             let cursor = delivery.cursor.take();
@@ -325,11 +325,9 @@ impl ClientConnection {
                 self.deliver_one_retained(session, &delivery, &mut publication, effects);
             }
             if delivery.cursor.is_some() {
-                inbound.retained.push_front(delivery);
+                waiting.push_front(delivery);
             }
         }
-        // A Client at rest keeps no room for what it once was to receive.
-        inbound.retained = std::collections::VecDeque::new();
     }
 
     fn deliver_one_retained(
@@ -365,7 +363,7 @@ impl ClientConnection {
         packet_id: PacketId,
         effects: &mut Effects,
     ) {
-        let is_known = inbound.incoming.remove(&packet_id);
+        let is_known = inbound.incoming.remove(packet_id);
         let reason = match is_known {
             true => ReasonCode::Success,
             false => ReasonCode::PacketIdentifierNotFound,

@@ -98,7 +98,7 @@ impl ClientConnection {
             usize::from(self.pending_pubacks) + inbound.incoming.len() + run.publications.len();
         let within =
             self.version < ProtocolVersion::V5_0 || inflight < usize::from(limits.receive_maximum);
-        let is_repeated = plain.qos == QoS::ExactlyOnce && inbound.incoming.contains(&packet_id);
+        let is_repeated = plain.qos == QoS::ExactlyOnce && inbound.incoming.contains(packet_id);
         within && plain.qos <= limits.maximum_qos && !is_repeated
     }
 
@@ -127,7 +127,7 @@ impl ClientConnection {
             Some(reason) => {
                 for (publication, packet_id) in run.publications.iter().zip(&run.packet_ids) {
                     if let Some(packet_id) = packet_id {
-                        inbound.incoming.remove(packet_id);
+                        inbound.incoming.remove(*packet_id);
                     }
                     effects.tally.publish_refused += 1;
                     self.refuse_publish(publication.qos, *packet_id, reason, effects);

@@ -15,8 +15,9 @@ use crate::packet::subscribe::{RetainHandling, Subscribe, SubscriptionOptions};
 use crate::packet::unsubscribe::Unsubscribe;
 use crate::session::Session;
 use crate::session::effects::Effects;
-use crate::session::inbound::{Inbound, SubscriptionState};
+use crate::session::inbound::Inbound;
 use crate::session::outbound::Persistence;
+use crate::session::subscriptions::SubscriptionState;
 use crate::session::violation::Violation;
 use crate::store::{Change, Durability, QueueOwner, SessionRecord, StoreState, SubscriptionRecord};
 use crate::topic::filter::{ParsedFilter, TopicFilter};
@@ -107,7 +108,7 @@ impl ClientConnection {
             effects.tally.subscribe_denied += 1;
             return Err(ReasonCode::NotAuthorized);
         }
-        let is_new = !inbound.subscriptions.contains_key(&parsed.full);
+        let is_new = !inbound.subscriptions.contains(&parsed.full);
         if is_new && inbound.subscriptions.len() >= limits.max_subscriptions {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -174,10 +175,12 @@ impl ClientConnection {
             Ok(parsed) => parsed,
             Err(reason) => return reason,
         };
-        if inbound.subscriptions.remove(&parsed.full).is_none() {
+        if !inbound.subscriptions.remove(&parsed.full) {
             return ReasonCode::NoSubscriptionExisted;
         }
-        inbound.retained.retain(|delivery| delivery.filter.as_str() != parsed.filter.as_str());
+        if let Some(retained) = inbound.retained.as_mut() {
+            retained.retain(|delivery| delivery.filter.as_str() != parsed.filter.as_str());
+        }
         self.broker.remove_from_tree(session, inbound, &parsed.full, effects);
         if inbound.is_durable() {
             let change = Change::DeleteSubscription { session: session.id(), filter: parsed.full };
@@ -197,7 +200,7 @@ impl Broker {
         state: SubscriptionState,
         effects: &mut Effects,
     ) {
-        let replaced = inbound.subscriptions.insert(Arc::clone(&parsed.full), state);
+        let replaced = inbound.subscriptions.insert(&parsed.full, state);
         if replaced.is_none() {
             self.figures().subscriptions.fetch_add(1, Ordering::Relaxed);
         }
@@ -246,8 +249,9 @@ impl Broker {
             }
             let destination = Destination::Group(Arc::clone(&group));
             self.tree.subscribe(&parsed.filter, destination, SubscriptionOptions::default(), None);
-            if !inbound.groups.iter().any(|known| known.id() == group.id()) {
-                inbound.groups.push(group);
+            let groups = inbound.groups.fill();
+            if !groups.iter().any(|known| known.id() == group.id()) {
+                groups.push(group);
             }
             return;
         }

@@ -44,7 +44,14 @@ impl ClientConnection {
     }
 
     /// Ends the wait if everybody caught up, or if it has lasted too long.
+    #[inline]
     pub(super) fn end_throttle(&mut self, now: Timestamp) {
+        if self.throttle.is_some() {
+            self.end_wait(now);
+        }
+    }
+
+    fn end_wait(&mut self, now: Timestamp) {
         let Some(throttle) = &mut self.throttle else { return };
         throttle.recipients.retain(|recipient| recipient.outbound().makes_wait());
         if now >= throttle.deadline {

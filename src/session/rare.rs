@@ -1,0 +1,58 @@
+//! Parts that most Sessions never need, behind one pointer: what an idle Client costs is the sum of
+//! such parts.
+
+/// A collection that takes no memory before something is put into it.
+#[derive(Debug, Clone)]
+pub struct Rare<T>(Option<Box<T>>);
+
+impl<T> Default for Rare<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Default> Rare<T> {
+    /// The collection, if anything was put in.
+    #[inline]
+    #[must_use]
+    pub fn as_ref(&self) -> Option<&T> {
+        self.0.as_deref()
+    }
+
+    /// The collection, if anything was put in.
+    #[inline]
+    #[must_use]
+    pub fn as_mut(&mut self) -> Option<&mut T> {
+        self.0.as_deref_mut()
+    }
+
+    /// The collection, to put something in.
+    #[inline]
+    pub fn fill(&mut self) -> &mut T {
+        self.0.get_or_insert_default()
+    }
+
+    /// Takes everything out and gives the memory back.
+    #[inline]
+    pub fn take(&mut self) -> T {
+        self.0.take().map_or_else(T::default, |filled| *filled)
+    }
+}
+
+impl<T> Rare<T>
+where
+    for<'a> &'a T: IntoIterator,
+{
+    /// What is in it.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = <&T as IntoIterator>::Item> {
+        self.0.as_deref().into_iter().flatten()
+    }
+
+    /// Whether nothing is in it.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+}
