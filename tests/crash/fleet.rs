@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::client::{Client, Lifetime, Name, WILLS};
 use crate::link::Link;
-use crate::promises::{Mix, Promises};
+use crate::promises::Promises;
 use crate::roster::make_clients;
 
 /// A turn ends after this long if the network is silent.
@@ -61,7 +61,7 @@ impl Fleet {
             links: clients.iter().map(|_| None).collect(),
             absences: vec![absence; clients.len()],
             clients,
-            promises: Promises::new(Mix::EveryQoS),
+            promises: Promises::default(),
             poll: Poll::new().unwrap(),
             events: Events::with_capacity(64),
             last_packet: now,

@@ -9,16 +9,6 @@ use rand::rngs::SmallRng;
 
 use crate::client::{Client, Lifetime, Name, WILLS, payload_of, topic_of};
 
-/// Which messages are published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Mix {
-    /// Only such as are acknowledged, and one QoS for each topic and half of it.
-    #[default]
-    Acknowledged,
-    /// QoS 0 as well, and QoS 1 to groups.
-    EveryQoS,
-}
-
 /// What must have happened in the end.
 #[derive(Default)]
 pub(crate) struct Promises {
@@ -31,19 +21,14 @@ pub(crate) struct Promises {
     refusable: BTreeSet<Name>,
     /// Will Messages that must not be published, because their Client was back in time.
     forbidden: BTreeSet<Name>,
-    mix: Mix,
 }
 
 impl Promises {
-    pub(crate) fn new(mix: Mix) -> Self {
-        Self { mix, ..Self::default() }
-    }
-
     /// Lets a Client publish its next message, if its window has room, and notes who must have it.
     pub(crate) fn publish(&mut self, clients: &mut [Client], index: usize, out: &mut Vec<u8>) {
         let number = clients[index].next_number();
         let topic = topic_of((index, number));
-        let qos = self.qos_of(number);
+        let qos = qos_of(number);
         let is_retained = topic.starts_with("retained/");
         let Some(name) = clients[index].publish(&topic, qos, is_retained, out) else { return };
         assert_eq!(name, (index, number), "names are dealt out in order");
@@ -65,16 +50,6 @@ impl Promises {
     /// This Will Message must not be published. [MQTT-3.1.3-9]
     pub(crate) fn forbid(&mut self, will: Name) {
         self.forbidden.insert(will);
-    }
-
-    /// For each topic one QoS, or two with an order each, so that order can be judged.
-    fn qos_of(&self, number: u64) -> QoS {
-        match number % 8 {
-            5 if self.mix == Mix::EveryQoS => QoS::AtMostOnce,
-            6 if self.mix == Mix::EveryQoS => QoS::AtLeastOnce,
-            1 | 3 | 5 | 7 => QoS::AtLeastOnce,
-            _ => QoS::ExactlyOnce,
-        }
     }
 
     fn expect(&mut self, clients: &[Client], name: Name, qos: QoS) {
@@ -194,6 +169,15 @@ impl Promises {
             }
         }
         complaints
+    }
+}
+
+/// Every kind of topic has messages of several QoS, and an order for each.
+fn qos_of(number: u64) -> QoS {
+    match number % 8 {
+        5 => QoS::AtMostOnce,
+        1 | 3 | 6 | 7 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
     }
 }
 
