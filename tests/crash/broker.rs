@@ -77,6 +77,14 @@ impl Broker {
         }
     }
 
+    /// Whether it lives, for a complaint.
+    pub(crate) fn state(&mut self) -> String {
+        match self.running.as_mut().map(|running| running.process.try_wait()) {
+            Some(Ok(None)) => "the broker runs".to_owned(),
+            other => format!("the broker has ended: {other:?}"),
+        }
+    }
+
     /// What it logged, over all its lives.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()

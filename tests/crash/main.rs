@@ -65,7 +65,8 @@ fn complaints(durability: &'static str, seed: u64, rounds: u64, patience: Durati
         }
         if !complaints.is_empty() {
             complaints.truncate(COMPLAINTS);
-            complaints.push(format!("after kill {round}; the log:\n{}", broker.log()));
+            let state = broker.state();
+            complaints.push(format!("after kill {round}; {state}; the log:\n{}", broker.log()));
             return complaints;
         }
         if round.is_multiple_of(10) || round == rounds {
