@@ -35,6 +35,9 @@ impl RateLimit {
 
     /// Takes one message of this size, if it may pass now.
     pub fn take(&mut self, bytes: usize, now: Instant) -> bool {
+        if !self.is_limited() {
+            return true;
+        }
         self.messages.fill(now);
         self.bytes.fill(now);
         if self.messages.is_empty() || self.bytes.is_empty() {

@@ -22,6 +22,7 @@
 //! a local connection of its own; lane 0 also has the Subscriptions for outgoing messages.
 
 mod incoming;
+mod inflight;
 mod opening;
 mod outgoing;
 mod side;
@@ -38,8 +39,9 @@ use crate::bridge::rate::RateLimit;
 use crate::bridge::settings::BridgeSettings;
 use crate::bridge::status::Tally;
 use crate::bridge::wire;
-use crate::packet::{Packet, ProtocolVersion};
-use outgoing::{Held, Route};
+use crate::packet::reason_code::ReasonCode;
+use crate::packet::{Packet, PacketId, ProtocolVersion};
+use outgoing::{HeldMessage, Route};
 use side::{LocalSide, RemoteSide};
 
 pub use opening::{LanePlan, lane_plan};
@@ -47,7 +49,7 @@ pub use side::{Accepted, Sweep};
 
 /// An output buffer with this much in it stops the input that fills it.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
-/// Held messages beyond this many bytes stop the local input.
+/// Held messages beyond this many bytes stop the local input, where that ends by itself; otherwise QoS 0 is dropped.
 const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Topic names whose mapping is remembered.
 const ROUTES_MAX: usize = 1024;
@@ -104,14 +106,13 @@ pub struct Relay {
     remotes: Vec<RemoteSide>,
     locals: Vec<Option<LocalSide>>,
     routes: HashMap<Box<str>, Route>,
-    /// Which lane an outgoing identifier took; only kept with several.
-    lane_of: Vec<u8>,
-    /// Identifiers released on all lanes, because the lane they took was forgotten, and how many answers are missing.
-    broadcasts: HashMap<u16, usize>,
     /// QoS 2 messages sent with QoS 1, because the remote broker takes no more.
     downgraded: hashbrown::HashSet<u16>,
-    held: Vec<VecDeque<Held>>,
+    held: Vec<VecDeque<HeldMessage>>,
     held_bytes: usize,
+    held_qos0: usize,
+    /// PUBREL packets that came during the opening.
+    held_releases: Vec<(PacketId, ReasonCode)>,
     rate: RateLimit,
     echoes: Arc<EchoGuard>,
     stale_local_filters: Vec<String>,
@@ -148,11 +149,11 @@ impl Relay {
             remotes,
             locals,
             routes: HashMap::new(),
-            lane_of: if lanes > 1 { vec![u8::MAX; 1 << 16] } else { Vec::new() },
-            broadcasts: HashMap::new(),
             downgraded: hashbrown::HashSet::new(),
             held: (0..lanes).map(|_| VecDeque::new()).collect(),
             held_bytes: 0,
+            held_qos0: 0,
+            held_releases: Vec::new(),
             rate: RateLimit::new(settings.rate_messages, settings.rate_bytes, now),
             echoes: options.echoes,
             stale_local_filters: options.stale_local_filters,
@@ -232,7 +233,7 @@ impl Relay {
         let response_timeout = self.settings.response_timeout;
         let sides = self.remotes.iter().filter_map(|remote| remote.next_timeout(response_timeout));
         // What waits for an acknowledgement or for room in an output is not a matter of time.
-        let may_send = |(remote, held): (&RemoteSide, &VecDeque<Held>)| {
+        let may_send = |(remote, held): (&RemoteSide, &VecDeque<HeldMessage>)| {
             !held.is_empty() && remote.has_quota() && remote.output.len() < OUTPUT_BYTES_MAX
         };
         let is_waiting =
@@ -260,9 +261,19 @@ impl Relay {
                 .is_some_and(|remote| remote.output.len() < OUTPUT_BYTES_MAX);
         }
         let has_room = self.remotes.iter().all(|remote| remote.output.len() < OUTPUT_BYTES_MAX);
-        has_room
-            && (self.held_bytes < HELD_BYTES_MAX
-                || !self.rate.is_limited() && self.phase == Phase::Running)
+        has_room && (self.held_bytes < HELD_BYTES_MAX || !self.only_time_holds())
+    }
+
+    /// Whether what is held waits for the rate limit and nothing else. What waits for the end of the opening may wait
+    /// for an answer that stands behind it in the local input, and what waits for room at a connection, for a PUBREL
+    /// there; that much is bounded by the window of the local Session.
+    fn only_time_holds(&self) -> bool {
+        let has_quota = |(remote, held): (&RemoteSide, &VecDeque<HeldMessage>)| {
+            held.is_empty() || remote.has_quota()
+        };
+        self.phase == Phase::Running
+            && self.rate.is_limited()
+            && self.remotes.iter().zip(&self.held).all(has_quota)
     }
 
     /// Whether remote input of a lane is welcome: the local side must have room for what it may bring.
@@ -301,7 +312,7 @@ impl Relay {
     /// Whether everything sent to the remote broker has been acknowledged.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.held_bytes == 0 && self.remotes.iter().all(|remote| remote.inflight == 0)
+        self.held_bytes == 0 && self.remotes.iter().all(|remote| remote.inflight.len() == 0)
     }
 
     /// Publishes a message of the bridge itself to the remote broker, with QoS 0: identifiers belong to the messages
@@ -343,7 +354,7 @@ impl Relay {
             Packet::Publish(publish) => self.local_publish(&publish, now),
             Packet::Puback(ack) => self.local_puback(lane, &ack.0)?,
             Packet::Pubrec(ack) => self.local_pubrec(lane, &ack.0)?,
-            Packet::Pubrel(ack) => self.local_pubrel(&ack.0, now),
+            Packet::Pubrel(ack) => self.local_pubrel(&ack.0),
             Packet::Pubcomp(ack) => self.local_pubcomp(lane, &ack.0, now),
             Packet::Suback(ack) => self.local_suback(lane, &ack, now),
             Packet::Unsuback(ack) => self.local_done(lane, ack.packet_id, now),

@@ -71,7 +71,7 @@ pub struct BridgeFile {
     pub connect_timeout: Period,
     /// How long the remote broker may take to answer a PINGREQ or a SUBSCRIBE.
     pub response_timeout: Period,
-    /// Messages in flight towards the remote broker.
+    /// Messages in flight towards the remote broker on each connection; zero: see [`DEFAULT_WINDOW_3X`].
     pub max_inflight: u16,
     /// Messages in flight from the remote broker (5.0 Receive Maximum).
     pub receive_maximum: u16,
@@ -317,7 +317,7 @@ impl Default for BridgeFile {
             stable_after: seconds(30),
             connect_timeout: seconds(20),
             response_timeout: seconds(10),
-            max_inflight: 1000,
+            max_inflight: 0,
             receive_maximum: 1000,
             max_packet: Size(0),
             topic_alias_maximum: 32,
@@ -376,10 +376,11 @@ impl BridgeSettings {
             "" => format!("$SYS/broker/connection/{client_id}/state"),
             topic => topic.to_owned(),
         };
+        let protocol = checker.protocol(&file.protocol)?;
         let settings = Self {
             addresses: checker.addresses(file)?,
             rules: checker.rules(file)?,
-            protocol: checker.protocol(&file.protocol)?,
+            protocol,
             session_expiry_seconds: checker.session_expiry(&file.session_expiry)?,
             username: checker.secret("username", &file.username, &file.username_file)?,
             password: checker.secret("password", &file.password, &file.password_file)?,
@@ -403,7 +404,7 @@ impl BridgeSettings {
             stable_after: file.stable_after.0,
             connect_timeout: file.connect_timeout.0,
             response_timeout: file.response_timeout.0,
-            max_inflight: file.max_inflight,
+            max_inflight: window(file.max_inflight, protocol),
             receive_maximum: file.receive_maximum,
             max_packet_bytes: u32::try_from(file.max_packet.0).unwrap_or(MAX_PACKET_BYTES),
             topic_alias_maximum: file.topic_alias_maximum,
@@ -447,6 +448,20 @@ impl BridgeSettings {
             all.push(settings);
         }
         Ok(all)
+    }
+}
+
+/// Messages in flight on a 3.x link unless configured. Such a broker cannot say how many it takes, and mosquitto, whose
+/// limit is 20 by default, drops what comes beyond it with QoS 2 and acknowledges it all the same.
+pub const DEFAULT_WINDOW_3X: u16 = 20;
+/// The same on a 5.0 link, where the remote broker says if it takes fewer.
+pub const DEFAULT_WINDOW_5: u16 = 1000;
+
+fn window(configured: u16, protocol: ProtocolVersion) -> u16 {
+    match (configured, protocol) {
+        (0, ProtocolVersion::V5_0) => DEFAULT_WINDOW_5,
+        (0, _) => DEFAULT_WINDOW_3X,
+        (window, _) => window,
     }
 }
 
@@ -500,12 +515,8 @@ impl Checker<'_> {
         if !(1..=MAX_CONNECTIONS).contains(&file.connections) {
             return self.fail("connections", "must be 1 to 64");
         }
-        for (key, value) in
-            [("max_inflight", file.max_inflight), ("receive_maximum", file.receive_maximum)]
-        {
-            if value == 0 {
-                return self.fail(key, "must be at least 1");
-            }
+        if file.receive_maximum == 0 {
+            return self.fail("receive_maximum", "must be at least 1");
         }
         if file.max_packet.0 != 0
             && !(1024..=u64::from(MAX_PACKET_BYTES)).contains(&file.max_packet.0)

@@ -29,11 +29,13 @@ pub enum DropReason {
     RefusedRemote,
     /// The local broker refused it for good.
     RefusedLocal,
+    /// QoS 0, while too much waited for the opening of the link or for the rate limit.
+    NoRoom,
 }
 
 impl DropReason {
     /// All of them, in the order of the counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Excluded,
         Self::NoRule,
         Self::Topic,
@@ -43,6 +45,7 @@ impl DropReason {
         Self::Expired,
         Self::RefusedRemote,
         Self::RefusedLocal,
+        Self::NoRoom,
     ];
 
     /// Its name in metrics and topics.
@@ -58,6 +61,7 @@ impl DropReason {
             Self::Expired => "expired",
             Self::RefusedRemote => "refused_remote",
             Self::RefusedLocal => "refused_local",
+            Self::NoRoom => "no_room",
         }
     }
 }
@@ -65,7 +69,7 @@ impl DropReason {
 /// What a link counted since it was last asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Messages acknowledged by the remote broker, or written to it with QoS 0.
+    /// Messages sent to the remote broker; one that was sent again after a cut counts again.
     pub messages_out: u64,
     /// Topic and payload of messages sent.
     pub bytes_out: u64,

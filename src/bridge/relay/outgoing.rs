@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::bridge::error::LinkError;
 use crate::bridge::loop_guard::{trail_contains, trail_length};
 use crate::bridge::properties::{Changes, hop_trail, response_topic, rewrite};
-use crate::bridge::relay::{Phase, ROUTES_MAX, Relay};
+use crate::bridge::relay::{HELD_BYTES_MAX, Phase, ROUTES_MAX, Relay};
 use crate::bridge::rule::Mapping;
 use crate::bridge::status::DropReason;
 use crate::bridge::wire;
@@ -20,14 +20,6 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 pub(super) struct Route {
     outcome: Result<Box<str>, DropReason>,
     lane: usize,
-}
-
-/// Something that waits for its turn.
-pub(super) enum Held {
-    /// A message.
-    Message(Box<HeldMessage>),
-    /// A PUBREL.
-    Release(PacketId, ReasonCode),
 }
 
 /// A message that waits for the rate limit, for the end of the opening, or for room at its connection.
@@ -96,10 +88,12 @@ impl Relay {
             packet_id: publish.packet_id,
             message_expiry: publish.message_expiry,
         };
-        if self.must_hold(lane, message.size(), now) {
-            self.hold_message(lane, message, now);
-        } else {
+        if !self.must_hold(lane, message.qos, message.size(), now) {
             self.send(lane, message, now);
+        } else if message.qos == QoS::AtMostOnce && self.held_bytes >= HELD_BYTES_MAX {
+            self.tally.drop(DropReason::NoRoom);
+        } else {
+            self.hold_message(lane, message, now);
         }
         self.properties = properties;
     }
@@ -156,15 +150,23 @@ impl Relay {
         Ok(())
     }
 
-    /// Order within a lane: nothing overtakes what is held.
-    fn must_hold(&mut self, lane: usize, bytes: usize, now: Instant) -> bool {
+    /// Order within a lane: nothing overtakes what is held, except that QoS 0, which needs no room in the window, does
+    /// not wait for others that do.
+    fn must_hold(&mut self, lane: usize, qos: QoS, bytes: usize, now: Instant) -> bool {
+        if self.phase < Phase::Running {
+            return true;
+        }
+        if qos == QoS::AtMostOnce && self.held_qos0 == 0 && !self.rate.is_limited() {
+            return false;
+        }
         let waits = self.held.get(lane).is_some_and(|held| !held.is_empty());
         let has_quota = self.remotes.get(lane).is_some_and(super::side::RemoteSide::has_quota);
-        waits || self.phase < Phase::Running || !has_quota || !self.rate.take(bytes, now)
+        waits || !has_quota || !self.rate.take(bytes, now)
     }
 
     fn hold_message(&mut self, lane: usize, message: Outgoing<&str, &[u8]>, now: Instant) {
         self.held_bytes += message.size();
+        self.held_qos0 += usize::from(message.qos == QoS::AtMostOnce);
         let Some(held) = self.held.get_mut(lane) else { return };
         let message = Outgoing {
             topic: message.topic.to_owned(),
@@ -176,7 +178,7 @@ impl Relay {
             packet_id: message.packet_id,
             message_expiry: message.message_expiry,
         };
-        held.push_back(Held::Message(Box::new(HeldMessage { message, since: now })));
+        held.push_back(HeldMessage { message, since: now });
     }
 
     /// Sends what was held, as far as room and rate go.
@@ -184,29 +186,25 @@ impl Relay {
         if self.phase < Phase::Running {
             return;
         }
+        for (packet_id, reason) in std::mem::take(&mut self.held_releases) {
+            self.release(packet_id, reason);
+        }
         for lane in 0..self.held.len() {
             while self.pump_one(lane, now) {}
         }
     }
 
     fn pump_one(&mut self, lane: usize, now: Instant) -> bool {
-        let has_quota = self.remotes.get(lane).is_some_and(|remote| {
+        let may_send = self.remotes.get(lane).is_some_and(|remote| {
             remote.has_quota() && remote.output.len() < super::OUTPUT_BYTES_MAX
         });
         let Some(held) = self.held.get_mut(lane) else { return false };
-        match held.front() {
-            None => return false,
-            Some(Held::Release(..)) => {}
-            Some(Held::Message(waiting)) => {
-                if !has_quota || !self.rate.take(waiting.message.size(), now) {
-                    return false;
-                }
-            }
+        let Some(next) = held.front() else { return false };
+        if !may_send || !self.rate.take(next.message.size(), now) {
+            return false;
         }
-        match held.pop_front() {
-            Some(Held::Release(packet_id, reason)) => self.release(packet_id, reason),
-            Some(Held::Message(waiting)) => self.send_held(lane, *waiting, now),
-            None => {}
+        if let Some(waiting) = held.pop_front() {
+            self.send_held(lane, waiting, now);
         }
         true
     }
@@ -214,6 +212,7 @@ impl Relay {
     fn send_held(&mut self, lane: usize, waiting: HeldMessage, now: Instant) {
         let HeldMessage { mut message, since } = waiting;
         self.held_bytes = self.held_bytes.saturating_sub(message.size());
+        self.held_qos0 -= usize::from(message.qos == QoS::AtMostOnce);
         if let Some(seconds) = message.message_expiry {
             let waited = now.saturating_duration_since(since);
             // One that was sent before may have arrived: its exchange has to be ended, not forgotten.
@@ -271,17 +270,14 @@ impl Relay {
         remote.note_progress(super::Progress::Sent, now);
         self.tally.messages_out += 1;
         self.tally.bytes_out += (message.topic.len() + message.payload.len()) as u64;
-        if qos > QoS::AtMostOnce {
-            remote.inflight = remote.inflight.saturating_add(1);
+        if let Some(packet_id) = packet_id {
+            remote.inflight.insert(packet_id);
         }
-        self.note_sent(lane, message.qos, qos, message.packet_id);
+        self.note_sent(message.qos, qos, message.packet_id);
     }
 
-    fn note_sent(&mut self, lane: usize, wanted: QoS, sent: QoS, packet_id: Option<PacketId>) {
+    fn note_sent(&mut self, wanted: QoS, sent: QoS, packet_id: Option<PacketId>) {
         let Some(packet_id) = packet_id else { return };
-        if let Some(place) = self.lane_of.get_mut(usize::from(packet_id.0.get())) {
-            *place = u8::try_from(lane).unwrap_or(u8::MAX);
-        }
         match (wanted, sent) {
             // The remote broker takes no acknowledged messages: written is all there can be.
             (QoS::AtLeastOnce, QoS::AtMostOnce) => {
@@ -319,15 +315,12 @@ impl Relay {
         }
     }
 
-    /// The local broker goes on with a QoS 2 exchange.
-    pub(super) fn local_pubrel(&mut self, ack: &Acknowledgement<'_>, _now: Instant) {
-        let lane = self.lane_of_id(ack.packet_id).unwrap_or(0);
-        let waits = self.held.get(lane).is_some_and(|held| !held.is_empty());
-        match self.held.get_mut(lane) {
-            Some(held) if self.phase < Phase::Running || waits => {
-                held.push_back(Held::Release(ack.packet_id, ack.reason));
-            }
-            _ => self.release(ack.packet_id, ack.reason),
+    /// The local broker goes on with a QoS 2 exchange. This overtakes messages that are held: those may wait for the
+    /// room that the end of this exchange makes.
+    pub(super) fn local_pubrel(&mut self, ack: &Acknowledgement<'_>) {
+        match self.phase < Phase::Running {
+            true => self.held_releases.push((ack.packet_id, ack.reason)),
+            false => self.release(ack.packet_id, ack.reason),
         }
     }
 
@@ -338,31 +331,22 @@ impl Relay {
         if !takes_qos2 {
             return self.pubcomp_local(packet_id);
         }
-        match self.lane_of_id(packet_id) {
-            Some(lane) => {
-                if let Some(remote) = self.remotes.get_mut(lane) {
-                    wire::pubrel(&mut remote.output, version, packet_id, reason);
-                }
-            }
-            // Sent by an earlier process: one of them knows it, the others answer all the same.
-            None => {
-                for remote in &mut self.remotes {
-                    wire::pubrel(&mut remote.output, version, packet_id, reason);
-                }
-                self.broadcasts.insert(packet_id.0.get(), self.remotes.len());
+        let lane = self.lane_of(packet_id);
+        for (index, remote) in self.remotes.iter_mut().enumerate() {
+            // Sent over an earlier link: one of them knows it, the others answer all the same.
+            if lane.is_none_or(|lane| lane == index) {
+                wire::pubrel(&mut remote.output, version, packet_id, reason);
+                remote.inflight.insert(packet_id);
             }
         }
     }
 
-    fn lane_of_id(&self, packet_id: PacketId) -> Option<usize> {
-        match self.lane_of.get(usize::from(packet_id.0.get())) {
-            None => Some(0),
-            Some(&u8::MAX) => None,
-            Some(lane) => Some(usize::from(*lane)),
-        }
+    /// The connection that an exchange under way takes.
+    fn lane_of(&self, packet_id: PacketId) -> Option<usize> {
+        self.remotes.iter().position(|remote| remote.inflight.contains(packet_id))
     }
 
-    /// QoS 1 arrived.
+    /// QoS 1 arrived. An answer to nothing is ignored: it must not end the exchange of a message that is still held.
     pub(super) fn remote_puback(
         &mut self,
         lane: usize,
@@ -370,7 +354,9 @@ impl Relay {
         now: Instant,
     ) -> Result<(), LinkError> {
         self.check_refusal(ack.reason)?;
-        self.end_exchange(lane);
+        if !self.end_exchange(lane, ack.packet_id) {
+            return Ok(());
+        }
         if self.downgraded.remove(&ack.packet_id.0.get()) {
             self.pubrec_local(ack.packet_id, ReasonCode::Success);
         } else {
@@ -388,30 +374,25 @@ impl Relay {
         now: Instant,
     ) -> Result<(), LinkError> {
         self.check_refusal(ack.reason)?;
-        if ack.reason.is_failure() {
-            self.end_exchange(lane);
-            self.pump_held(now);
+        if self.lane_of(ack.packet_id).is_none() {
+            return Ok(());
         }
         self.pubrec_local(ack.packet_id, ack.reason);
+        if ack.reason.is_failure() {
+            self.end_exchange(lane, ack.packet_id);
+            self.pump_held(now);
+        }
         Ok(())
     }
 
-    /// QoS 2 is complete.
+    /// QoS 2 is complete, where every connection has answered that was asked.
     pub(super) fn remote_pubcomp(&mut self, lane: usize, ack: &Acknowledgement<'_>, now: Instant) {
         if self.remote_swept(lane, now) {
             return;
         }
-        let id = ack.packet_id.0.get();
-        if let Some(missing) = self.broadcasts.get_mut(&id) {
-            *missing -= 1;
-            if *missing > 0 {
-                return;
-            }
-            self.broadcasts.remove(&id);
-        } else {
-            self.end_exchange(lane);
+        if self.end_exchange(lane, ack.packet_id) && self.lane_of(ack.packet_id).is_none() {
+            self.pubcomp_local(ack.packet_id);
         }
-        self.pubcomp_local(ack.packet_id);
         self.pump_held(now);
     }
 
@@ -431,10 +412,8 @@ impl Relay {
         }
     }
 
-    fn end_exchange(&mut self, lane: usize) {
-        if let Some(remote) = self.remotes.get_mut(lane) {
-            remote.inflight = remote.inflight.saturating_sub(1);
-        }
+    fn end_exchange(&mut self, lane: usize, packet_id: PacketId) -> bool {
+        self.remotes.get_mut(lane).is_some_and(|remote| remote.inflight.remove(packet_id))
     }
 
     fn puback_local(&mut self, packet_id: PacketId, reason: ReasonCode) {

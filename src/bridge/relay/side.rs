@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use crate::bridge::error::LinkError;
+use crate::bridge::relay::inflight::Inflight;
 use crate::bridge::relay::opening::LanePlan;
 use crate::bridge::relay::{OUTPUT_BYTES_MAX, Progress};
 use crate::bridge::settings::BridgeSettings;
@@ -47,6 +48,12 @@ impl Accepted {
             topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
             keep_alive: server_keep_alive.map_or(keep_alive, Duration::from_secs),
         }
+    }
+
+    /// Exchanges of QoS 1 and 2 that may be under way to this broker, of at most `configured`.
+    #[must_use]
+    pub fn window(&self, configured: u16) -> u16 {
+        self.receive_maximum.min(configured)
     }
 }
 
@@ -145,9 +152,10 @@ pub(super) struct RemoteSide {
     pub(super) output: Vec<u8>,
     pub(super) plan: LanePlan,
     pub(super) is_subscribed: bool,
-    /// Messages sent and not yet acknowledged, for the Receive Maximum. [MQTT-3.3.4-9]
-    pub(super) inflight: u16,
-    pub(super) receive_maximum: u16,
+    /// Exchanges under way, for the Receive Maximum. [MQTT-3.3.4-9] Those that only have their PUBREL left count as
+    /// well: mosquitto takes them for part of its window, also after a cut.
+    pub(super) inflight: Inflight,
+    window: usize,
     pub(super) maximum_qos: QoS,
     pub(super) retain_available: bool,
     pub(super) packet_bytes_max: usize,
@@ -187,8 +195,8 @@ impl RemoteSide {
             output: Vec::new(),
             plan,
             is_subscribed,
-            inflight: 0,
-            receive_maximum: accepted.receive_maximum,
+            inflight: Inflight::new(),
+            window: usize::from(accepted.window(settings.max_inflight)),
             maximum_qos: accepted.maximum_qos,
             retain_available: accepted.retain_available,
             packet_bytes_max: accepted.packet_bytes_max.min(own_limit) as usize,
@@ -211,7 +219,7 @@ impl RemoteSide {
     }
 
     pub(super) fn has_quota(&self) -> bool {
-        self.inflight < self.receive_maximum
+        self.inflight.len() < self.window
     }
 
     /// An answer to this packet is due.

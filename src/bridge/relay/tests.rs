@@ -309,6 +309,100 @@ fn the_receive_maximum_of_the_remote_is_respected() {
     assert_eq!(stage.to_remote(0), ["PUBLISH t 1 3"]);
 }
 
+/// mosquitto acknowledged what exceeded its window over 3.1.1, and dropped it. The window was exceeded because the
+/// PUBCOMP of an exchange that had begun before a cut was taken for the end of one that had begun after it.
+#[test]
+fn an_exchange_that_went_on_after_a_cut_makes_room_only_for_itself() {
+    let mut setting = setting(&["t out 2"]);
+    setting.remote.receive_maximum = 3;
+    let mut stage = setting.open();
+    stage.from_local(Packet::Pubrel(Pubrel(ack(1))));
+    for number in 2..=5 {
+        stage.from_local(Packet::Publish(message("t", QoS::ExactlyOnce, number)));
+    }
+    assert_eq!(stage.to_remote(0), ["PUBREL 1", "PUBLISH t 2 2", "PUBLISH t 2 3"]);
+    stage.from_remote(0, Packet::Pubcomp(Pubcomp(ack(1)))).unwrap();
+    assert_eq!(stage.to_remote(0), ["PUBLISH t 2 4"]);
+    stage.from_remote(0, Packet::Pubcomp(Pubcomp(ack(1)))).unwrap();
+    assert!(stage.to_remote(0).is_empty(), "an answer to nothing makes no room");
+    assert_eq!(stage.to_local(), ["PUBCOMP 1"]);
+}
+
+/// With several connections more may come from the local broker than one of them takes. The release of what it has
+/// waited behind what it had no room for, and that waited for the release: the link stood still for ever.
+#[test]
+fn a_release_overtakes_messages_that_wait_for_room() {
+    let mut setting = setting(&["t out 2"]);
+    setting.remote.receive_maximum = 1;
+    let mut stage = setting.open();
+    for number in 1..=2 {
+        stage.from_local(Packet::Publish(message("t", QoS::ExactlyOnce, number)));
+    }
+    assert_eq!(stage.to_remote(0), ["PUBLISH t 2 1"]);
+    stage.from_remote(0, Packet::Pubrec(Pubrec(ack(1)))).unwrap();
+    // An answer to a message that was not sent yet belongs to something older.
+    stage.from_remote(0, Packet::Pubrec(Pubrec(ack(2)))).unwrap();
+    assert_eq!(stage.to_local(), ["PUBREC 1"]);
+    stage.from_local(Packet::Pubrel(Pubrel(ack(1))));
+    assert_eq!(stage.to_remote(0), ["PUBREL 1"]);
+    stage.from_remote(0, Packet::Pubcomp(Pubcomp(ack(1)))).unwrap();
+    assert_eq!(stage.to_remote(0), ["PUBLISH t 2 2"]);
+}
+
+/// The local broker repeats what was in flight before it answers the SUBSCRIBE. Refusing more than a few MiB of that
+/// left the link in its opening for ever.
+#[test]
+fn the_opening_takes_everything_that_was_in_flight() {
+    let mut stage = setting(&["t out 1"]).begin();
+    assert_eq!(stage.to_local(), ["SUBSCRIBE 1"]);
+    let payload = vec![b'x'; HELD_BYTES_MAX];
+    for number in 1..=2 {
+        let large = message("t", QoS::AtLeastOnce, number);
+        stage.from_local(Packet::Publish(Publish { dup: true, payload: &payload, ..large }));
+    }
+    let small = message("t", QoS::AtMostOnce, 0);
+    stage.from_local(Packet::Publish(small));
+    assert_eq!(stage.relay.take_tally().drops[DropReason::NoRoom as usize], 1);
+    stage.from_local(answer("SUBSCRIBE 1").unwrap());
+    assert!(stage.relay.is_running());
+    let mut sent = Vec::new();
+    for _ in 0..2 {
+        sent.extend(stage.to_remote(0));
+        stage.relay.handle_timeout(stage.now).unwrap();
+    }
+    assert_eq!(sent, ["PUBLISH t 1 1", "PUBLISH t 1 2"]);
+}
+
+/// 3.x brokers cannot say how many messages they take at a time; mosquitto's limit is 20.
+#[test]
+fn a_3x_link_has_a_small_window_unless_configured() {
+    for (protocol, configured, expected) in
+        [("3.1.1", 0, 20), ("3.1.1", 50, 50), ("5.0", 0, 1000), ("5.0", 7, 7)]
+    {
+        let mut setting = setting(&["t out 1"]);
+        setting.file.protocol = protocol.into();
+        setting.file.max_inflight = configured;
+        let mut stage = setting.open();
+        for number in 1..=1001 {
+            stage.from_local(Packet::Publish(message("t", QoS::AtLeastOnce, number)));
+        }
+        assert_eq!(stage.to_remote(0).len(), expected, "{protocol} {configured}");
+    }
+}
+
+/// QoS 0 needs no room in the window and does not wait for it.
+#[test]
+fn qos_0_passes_a_full_window() {
+    let mut setting = setting(&["t out 1"]);
+    setting.remote.receive_maximum = 1;
+    let mut stage = setting.open();
+    for number in 1..=2 {
+        stage.from_local(Packet::Publish(message("t", QoS::AtLeastOnce, number)));
+    }
+    stage.from_local(Packet::Publish(message("t", QoS::AtMostOnce, 0)));
+    assert_eq!(stage.to_remote(0), ["PUBLISH t 1 1", "PUBLISH t 0 0"]);
+}
+
 #[test]
 fn a_refusal_that_passes_ends_the_link_and_another_is_counted() {
     let mut stage = setting(&["t out 1", "u in 1"]).open();

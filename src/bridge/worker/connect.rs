@@ -30,9 +30,9 @@ impl Worker {
             .map(|lane| self.open_remote(address, &credentials, lane, stage));
         let remotes = try_join_all(lanes).await?;
         // The window of the local Session is what the remote broker takes: then nothing has to wait in between.
-        let granted: u32 =
-            remotes.iter().map(|remote| u32::from(remote.accepted.receive_maximum)).sum();
-        let window = u16::try_from(granted).unwrap_or(u16::MAX).min(settings.max_inflight);
+        let granted =
+            remotes.iter().map(|remote| u32::from(remote.accepted.window(settings.max_inflight)));
+        let window = u16::try_from(granted.sum::<u32>()).unwrap_or(u16::MAX);
         let address = address.to_string();
         let plans = self.plans(&address);
         let mut locals = Vec::with_capacity(remotes.len());
