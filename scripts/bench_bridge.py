@@ -151,7 +151,7 @@ def petrel(binary, directory, port, sink_port, qos, durability):
             f'[persistence]\ndurability = "{durability}"\n'
             f'[[listener]]\nname = "bench"\nlisten = "127.0.0.1:{port}"\nallow_anonymous = true\n'
             f'[[bridge]]\nname = "bench"\naddresses = ["127.0.0.1:{sink_port}"]\nprotocol = "3.1.1"\n'
-            f'topics = ["b/# out {qos}"]\nbackoff_min = "100ms"\n'
+            f'topics = ["b/# out {qos}"]\nbackoff_min = "100ms"\nmax_inflight = 1000\n'
         )
     return subprocess.Popen(
         [binary, "serve", "--config", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -128,7 +128,7 @@ impl Link {
     /// Registers for the next timeout; a timeout that is due has been handled in the round before.
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         let now = Instant::now();
-        let Some(at) = self.relay.next_timeout(now) else { return Poll::Pending };
+        let Some(at) = self.relay.next_timeout() else { return Poll::Pending };
         if self.timer_at != Some(at) {
             self.timer_at = Some(at);
             self.timer.as_mut().reset(at.into());
@@ -145,7 +145,7 @@ impl Link {
     fn round(&mut self, context: &mut Context<'_>) -> Result<bool, LinkError> {
         let now = Instant::now();
         let mut moved = false;
-        if self.relay.next_timeout(now).is_some_and(|at| at <= now) {
+        if self.relay.next_timeout().is_some_and(|at| at <= now) {
             self.relay.handle_timeout(now)?;
             moved = true;
         }

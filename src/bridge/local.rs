@@ -7,6 +7,7 @@ use std::pin::Pin;
 use crate::bridge::settings::QueueLimits;
 use crate::bridge::status::QueueStats;
 use crate::bridge::transport::BoxStream;
+use crate::packet::subscribe::SubscriptionOptions;
 
 /// A connection that is being made.
 pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxStream>> + Send + 'a>>;
@@ -40,6 +41,14 @@ pub trait LocalBroker: Send + Sync {
 
     /// Topic Filters of a Session; `None` if it is not known.
     fn subscriptions(&self, client_id: &str) -> Option<Vec<String>>;
+
+    /// Gives a Session that is there and durable exactly these Subscriptions; false if it is not. Unlike a connection,
+    /// this sends nothing: QoS 0 messages of the queue stay in it.
+    fn replace_subscriptions(
+        &self,
+        client_id: &str,
+        wanted: &[(String, SubscriptionOptions)],
+    ) -> bool;
 
     /// Publishes a Retained Message of the broker itself.
     fn publish_retained(&self, topic: &str, payload: &[u8]);

@@ -16,27 +16,16 @@ const VERSION: ProtocolVersion = ProtocolVersion::V5_0;
 /// Filters in one packet.
 const FILTERS_PER_PACKET: usize = 32;
 
-/// Opens the Session of the bridge, brings its Subscriptions up to date and leaves it to collect messages. True if it
-/// was there before.
+/// Makes the Session of the bridge, or brings the Subscriptions of the one that is there up to date, and leaves it to
+/// collect messages. True if it was there before.
 ///
 /// # Errors
 /// [`LinkError`] of the local side.
 pub async fn prepare_session(
     broker: &dyn LocalBroker,
     settings: &BridgeSettings,
-    stale: &[String],
 ) -> Result<bool, LinkError> {
     let client_id = local_client_id(&settings.name, 0);
-    let mut connected = open(broker, &client_id, LocalLifetime::Durable).await?;
-    broker.set_queue_limits(&client_id, settings.queue);
-    let mut output = Vec::new();
-    let mut ids = (1..=u16::MAX).filter_map(wire::packet_id);
-    let mut awaited = 0_usize;
-    for chunk in stale.chunks(FILTERS_PER_PACKET) {
-        let Some(id) = ids.next() else { break };
-        wire::unsubscribe(&mut output, VERSION, id, chunk);
-        awaited += 1;
-    }
     // Retained Messages follow when there is somebody to send them to: those of QoS 0 would not wait.
     let options = |qos: QoS| SubscriptionOptions {
         qos,
@@ -46,6 +35,15 @@ pub async fn prepare_session(
     };
     let filters = settings.rules.local_filters();
     let filters: Vec<_> = filters.into_iter().map(|(filter, qos)| (filter, options(qos))).collect();
+    if broker.replace_subscriptions(&client_id, &filters) {
+        broker.set_queue_limits(&client_id, settings.queue);
+        return Ok(true);
+    }
+    let mut connected = open(broker, &client_id, LocalLifetime::Durable).await?;
+    broker.set_queue_limits(&client_id, settings.queue);
+    let mut output = Vec::new();
+    let mut ids = (1..=u16::MAX).filter_map(wire::packet_id);
+    let mut awaited = 0_usize;
     for chunk in filters.chunks(FILTERS_PER_PACKET) {
         let Some(id) = ids.next() else { break };
         wire::subscribe(&mut output, VERSION, id, chunk);
@@ -110,7 +108,6 @@ async fn await_answers(
                     tracing::warn!("the local broker refused a subscription of the bridge: {why}");
                 }
             }
-            Packet::Unsuback(_) => awaited -= 1,
             Packet::Disconnect(disconnect) => {
                 return Err(LinkError::LocalRefused(disconnect.reason));
             }

@@ -50,10 +50,11 @@ impl RateLimit {
         true
     }
 
-    /// When the next message may pass.
+    /// When the next message may pass. The same instant whenever it is asked: it counts from the last look at the
+    /// buckets. Counted from now, it would never come, unless something else happens to look.
     #[must_use]
-    pub fn ready_at(&self, now: Instant) -> Instant {
-        now + self.messages.wait().max(self.bytes.wait())
+    pub fn ready_at(&self) -> Instant {
+        self.messages.ready_at().max(self.bytes.ready_at())
     }
 }
 
@@ -75,12 +76,13 @@ impl Bucket {
         self.per_second > 0.0 && self.tokens < 1.0
     }
 
-    fn wait(&self) -> Duration {
+    fn ready_at(&self) -> Instant {
         if !self.is_empty() {
-            return Duration::ZERO;
+            return self.filled;
         }
         // A millisecond at least: finer steps only burn time.
-        Duration::from_secs_f64(((1.0 - self.tokens) / self.per_second).clamp(0.001, 3600.0))
+        let wait = ((1.0 - self.tokens) / self.per_second).clamp(0.001, 3600.0);
+        self.filled + Duration::from_secs_f64(wait)
     }
 }
 
@@ -96,7 +98,8 @@ mod tests {
                 count += 1;
                 assert!(count < 1_000_000, "no limit");
             }
-            now = limit.ready_at(now);
+            now = limit.ready_at();
+            assert_eq!(now, limit.ready_at());
         }
         count
     }

@@ -229,7 +229,7 @@ impl Relay {
 
     /// When [`Relay::handle_timeout`] has something to do.
     #[must_use]
-    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         let response_timeout = self.settings.response_timeout;
         let sides = self.remotes.iter().filter_map(|remote| remote.next_timeout(response_timeout));
         // What waits for an acknowledgement or for room in an output is not a matter of time.
@@ -238,7 +238,7 @@ impl Relay {
         };
         let is_waiting =
             self.phase == Phase::Running && self.remotes.iter().zip(&self.held).any(may_send);
-        let held = is_waiting.then(|| self.rate.ready_at(now));
+        let held = is_waiting.then(|| self.rate.ready_at());
         sides.chain(held).min()
     }
 
@@ -264,16 +264,20 @@ impl Relay {
         has_room && (self.held_bytes < HELD_BYTES_MAX || !self.only_time_holds())
     }
 
-    /// Whether what is held waits for the rate limit and nothing else. What waits for the end of the opening may wait
-    /// for an answer that stands behind it in the local input, and what waits for room at a connection, for a PUBREL
-    /// there; that much is bounded by the window of the local Session.
+    /// Whether what is held waits for the remote broker's answers to the opening or for the rate limit, and for nothing
+    /// that stands behind it in the local input: an answer of the local broker, a PUBREL that makes room at a
+    /// connection. Where it does, the window of the local Session bounds it.
     fn only_time_holds(&self) -> bool {
         let has_quota = |(remote, held): (&RemoteSide, &VecDeque<HeldMessage>)| {
             held.is_empty() || remote.has_quota()
         };
-        self.phase == Phase::Running
-            && self.rate.is_limited()
-            && self.remotes.iter().zip(&self.held).all(has_quota)
+        match self.phase {
+            Phase::OpeningLocal => false,
+            Phase::OpeningRemote => self.locals.iter().flatten().all(LocalSide::has_room),
+            Phase::Running => {
+                self.rate.is_limited() && self.remotes.iter().zip(&self.held).all(has_quota)
+            }
+        }
     }
 
     /// Whether remote input of a lane is welcome: the local side must have room for what it may bring.

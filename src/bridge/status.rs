@@ -29,7 +29,7 @@ pub enum DropReason {
     RefusedRemote,
     /// The local broker refused it for good.
     RefusedLocal,
-    /// QoS 0, while too much waited for the opening of the link or for the rate limit.
+    /// QoS 0, while too much waited behind a rate limit and a full window.
     NoRoom,
 }
 

@@ -134,8 +134,7 @@ impl Worker {
         if self.settings.local_clean_start {
             return true;
         }
-        let stale = self.stale_filters();
-        match prepare_session(&*self.context.broker, &self.settings, &stale).await {
+        match prepare_session(&*self.context.broker, &self.settings).await {
             Ok(true) => {}
             Ok(false) => {
                 self.memory = BridgeMemory { is_fresh: true, ..BridgeMemory::default() };

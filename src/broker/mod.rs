@@ -11,6 +11,7 @@ pub mod registry;
 pub mod retained;
 pub mod route;
 pub mod session_end;
+pub mod subscriptions;
 pub mod timers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

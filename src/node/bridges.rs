@@ -21,6 +21,7 @@ use crate::broker::{LoopGuard, LoopSender, Retain};
 use crate::metrics::Source;
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::node::NodeHandle;
+use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::effects::Effects;
 use crate::session::outbound::SessionQueue;
 use crate::session::queue::{Oldest, OverflowPolicy};
@@ -69,6 +70,14 @@ impl LocalBroker for NodeHandle {
         let session = self.broker().registry().find(client_id)?;
         let inbound = session.inbound();
         Some(inbound.subscriptions.filters().map(str::to_owned).collect())
+    }
+
+    fn replace_subscriptions(
+        &self,
+        client_id: &str,
+        wanted: &[(String, SubscriptionOptions)],
+    ) -> bool {
+        self.broker().replace_subscriptions(client_id, wanted, &mut Effects::new())
     }
 
     fn publish_retained(&self, topic: &str, payload: &[u8]) {
@@ -160,7 +169,14 @@ pub async fn publish_bridges(handle: NodeHandle, manager: Arc<BridgeManager>, pe
     loop {
         ticks.tick().await;
         let topics = manager.sys_topics();
-        known.retain(|topic, _| topics.iter().any(|(present, _)| present == topic));
+        // A bridge that was removed leaves nothing behind.
+        known.retain(|topic, _| {
+            let is_present = topics.iter().any(|(present, _)| present == topic);
+            if !is_present {
+                handle.publish_retained(topic, b"");
+            }
+            is_present
+        });
         for (topic, value) in topics {
             if known.get(&topic) != Some(&value) {
                 handle.publish_retained(&topic, value.as_bytes());

@@ -42,43 +42,52 @@ fn remote_broker(protocol: &str) -> Broker {
     if protocol == "petrel" { Broker::petrel("") } else { Broker::mosquitto("") }
 }
 
+/// Each stage with a bridge of its own, which happens to have the name at the remote broker that the one before had.
 fn outgoing(protocol: &str, remote_kind: &str) {
+    let remote = remote_broker(remote_kind);
+    let far = Subscriber::new(&remote, &["-t", "x", "-q", "2", "-F", "%p"]);
+    let local = Broker::petrel("");
+    let mut seen = 0;
     for qos in [1, 2] {
-        let remote = remote_broker(remote_kind);
-        let far = Subscriber::new(&remote, &["-t", "x", "-q", "2", "-F", "%p"]);
-        let mut seen = 0;
         for cut in stages(qos) {
             let proxy = Proxy::start(remote.port, Some(cut), 3);
-            let rule = format!("x out {qos}");
-            let local = Broker::petrel(&bridge(proxy.port, protocol, &[&rule], ""));
+            local.add_bridge(&bridge(proxy.port, protocol, &[&format!("x out {qos}")], ""));
             local.wait_connected("b");
             local.publish_lines("x", qos, (0..COUNT).map(|number| number.to_string()));
             eventually("all cuts happened and all crossed", || {
                 proxy.cuts() == 3 && local.bridge("b", "queue_messages") == 0
             });
-            let lines = far.settle();
+            let end = format!("end {qos} {cut:?}");
+            remote.publish(&["-t", "x", "-q", "2", "-m", &end]);
+            let lines = far.wait_for_end(&end);
             check(&lines[seen..], qos, cut, protocol);
-            seen = lines.len();
-            // The next bridge is another one that happens to have the same name at the remote broker.
-            local.ctl(&["bridge", "remove", "b"]).unwrap();
+            seen = lines.len() + 1;
+            local.ctl(&["bridge", "remove", "b", "--purge"]).unwrap();
         }
     }
 }
 
 fn incoming(protocol: &str, remote_kind: &str) {
+    let remote = remote_broker(remote_kind);
+    let local = Broker::petrel("");
+    let near = Subscriber::new(&local, &["-t", "x", "-q", "2", "-F", "%p"]);
+    let mut seen = 0;
     for qos in [1, 2] {
-        for mut cut in stages(qos) {
+        for (stage, mut cut) in stages(qos).into_iter().enumerate() {
             cut.from_client = !cut.from_client;
-            let remote = remote_broker(remote_kind);
             let proxy = Proxy::start(remote.port, Some(cut), 3);
-            let rule = format!("x in {qos}");
-            let local = Broker::petrel(&bridge(proxy.port, protocol, &[&rule], ""));
-            let near = Subscriber::new(&local, &["-t", "x", "-q", "2", "-F", "%p"]);
+            let own_name = format!("client_id = \"b-{qos}-{stage}\"");
+            local.add_bridge(&bridge(proxy.port, protocol, &[&format!("x in {qos}")], &own_name));
             local.wait_connected("b");
             remote.publish_lines("x", qos, (0..COUNT).map(|number| number.to_string()));
-            near.wait_for(COUNT);
+            near.wait_for(seen + COUNT);
             eventually("all cuts happened", || proxy.cuts() == 3);
-            check(&near.settle(), qos, cut, protocol);
+            let end = format!("end {qos} {cut:?}");
+            remote.publish(&["-t", "x", "-q", "2", "-m", &end]);
+            let lines = near.wait_for_end(&end);
+            check(&lines[seen..], qos, cut, protocol);
+            seen = lines.len() + 1;
+            local.ctl(&["bridge", "remove", "b", "--purge"]).unwrap();
         }
     }
 }

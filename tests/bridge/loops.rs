@@ -1,22 +1,24 @@
 //! Messages that travel in circles come to an end, whatever the shape.
 
-use crate::process::{Broker, Subscriber, eventually, free_port, has_mosquitto};
+use crate::process::{Broker, Subscriber, eventually, free_port, has_mosquitto, side_by_side};
 
 fn ring(ports: &[u16], direction: &str, protocol: &str) -> Vec<Broker> {
     let count = ports.len();
-    let brokers: Vec<Broker> = (0..count)
-        .map(|index| {
-            let next = ports[(index + 1) % count];
-            Broker::petrel_on(
-                ports[index],
-                &format!(
-                    "[[bridge]]\nname = \"next\"\naddresses = [\"127.0.0.1:{next}\"]\n\
-                     client_id = \"from{index}\"\nprotocol = \"{protocol}\"\ntopics = [\"# {direction} 1\"]\n\
-                     backoff_min = \"100ms\"\nbackoff_max = \"500ms\"\n"
-                ),
-            )
-        })
-        .collect();
+    let start = |index: usize| {
+        let next = ports[(index + 1) % count];
+        Broker::petrel_on(
+            ports[index],
+            &format!(
+                "[[bridge]]\nname = \"next\"\naddresses = [\"127.0.0.1:{next}\"]\n\
+                 client_id = \"from{index}\"\nprotocol = \"{protocol}\"\ntopics = [\"# {direction} 1\"]\n\
+                 backoff_min = \"20ms\"\nbackoff_max = \"200ms\"\n"
+            ),
+        )
+    };
+    let brokers: Vec<Broker> = std::thread::scope(|scope| {
+        let starting: Vec<_> = (0..count).map(|index| scope.spawn(move || start(index))).collect();
+        starting.into_iter().map(|starting| starting.join().unwrap()).collect()
+    });
     brokers.iter().for_each(|broker| broker.wait_connected("next"));
     brokers
 }
@@ -34,9 +36,11 @@ fn assert_it_ends(brokers: &[Broker], most: usize) {
     for (index, broker) in brokers.iter().enumerate() {
         broker.publish(&["-t", &format!("loop/{index}"), "-q", "1", "-m", "round"]);
     }
-    for (index, subscriber) in subscribers.iter().enumerate() {
+    subscribers.iter().for_each(|subscriber| {
         subscriber.wait_for(brokers.len());
-        let lines = subscriber.settle();
+    });
+    let all: Vec<&Subscriber> = subscribers.iter().collect();
+    for (index, lines) in Subscriber::settle_all(&all).iter().enumerate() {
         for source in 0..brokers.len() {
             let wanted = format!("loop/{source} round");
             let found = lines.iter().filter(|line| **line == wanted).count();
@@ -54,9 +58,9 @@ fn a_one_way_ring_of_three_and_five_delivers_once() {
         return;
     }
     for count in [3, 5] {
-        for protocol in ["5.0", "3.1.1"] {
+        side_by_side(&["5.0", "3.1.1"], |protocol| {
             assert_it_ends(&ring(&ports(count), "out", protocol), 1);
-        }
+        });
     }
 }
 
@@ -65,10 +69,8 @@ fn a_two_way_ring_of_three_and_five_comes_to_rest() {
     if !has_mosquitto() {
         return;
     }
-    for count in [3, 5] {
-        // Both ways around: twice at most.
-        assert_it_ends(&ring(&ports(count), "both", "5.0"), 2);
-    }
+    // Both ways around: twice at most.
+    side_by_side(&[3, 5], |count| assert_it_ends(&ring(&ports(*count), "both", "5.0"), 2));
 }
 
 #[test]
@@ -77,8 +79,9 @@ fn two_way_bridges_on_both_ends_of_a_pair_come_to_rest() {
         return;
     }
     // A ring of two: each has a bridge to the other, which makes two parallel bridges.
-    assert_it_ends(&ring(&ports(2), "both", "5.0"), 2);
-    assert_it_ends(&ring(&ports(2), "both", "3.1.1"), 2);
+    side_by_side(&["5.0", "3.1.1"], |protocol| {
+        assert_it_ends(&ring(&ports(2), "both", protocol), 2);
+    });
 }
 
 #[test]
@@ -86,7 +89,7 @@ fn a_two_way_bridge_to_mosquitto_does_not_echo() {
     if !has_mosquitto() {
         return;
     }
-    for protocol in ["5.0", "3.1.1", "3.1"] {
+    side_by_side(&["5.0", "3.1.1", "3.1"], |protocol| {
         for private in ["true", "false"] {
             let mosquitto = Broker::mosquitto("");
             let petrel = Broker::petrel(&format!(
@@ -99,14 +102,15 @@ fn a_two_way_bridge_to_mosquitto_does_not_echo() {
             let far = Subscriber::new(&mosquitto, &["-t", "#", "-q", "1", "-F", "%t %p"]);
             petrel.publish(&["-t", "x", "-q", "1", "-m", "here"]);
             mosquitto.publish(&["-t", "y", "-q", "1", "-m", "there"]);
-            for side in [&near, &far] {
+            [&near, &far].iter().for_each(|side| {
                 side.wait_for(2);
-                let mut lines = side.settle();
+            });
+            for mut lines in Subscriber::settle_all(&[&near, &far]) {
                 lines.sort();
                 assert_eq!(lines, ["x here", "y there"], "{protocol} private {private}");
             }
         }
-    }
+    });
 }
 
 #[test]

@@ -3,10 +3,13 @@
 //! Messages are published and received by `mosquitto_pub` and `mosquitto_sub`, the clients that others wrote. Without
 //! mosquitto installed the tests say so and pass: `make setup` installs it where it may.
 
+mod carriers;
 mod control;
 mod cuts;
 mod failures;
 mod loops;
+mod options;
+mod probe;
 mod process;
 mod proxy;
 mod queue;

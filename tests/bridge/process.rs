@@ -19,6 +19,8 @@ pub const PATIENCE: Duration = Duration::from_secs(40);
 pub struct Broker {
     child: Child,
     pub port: u16,
+    /// Where a Petrel tells its metrics.
+    pub http_port: u16,
     directory: TempDir,
     restart: Vec<String>,
 }
@@ -44,6 +46,16 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Runs a test for each of these at the same time: most of what they do is wait.
+pub fn side_by_side<T: Sync>(cases: &[T], test: impl Fn(&T) + Sync) {
+    let test = &test;
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || test(case));
+        }
+    });
+}
+
 /// Whether mosquitto and its clients are installed.
 pub fn has_mosquitto() -> bool {
     let found = Command::new("mosquitto_pub").arg("--help").stdout(Stdio::null()).status();
@@ -65,15 +77,13 @@ impl Broker {
     pub fn mosquitto_on(port: u16, extra: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("mosquitto.conf");
-        let data = directory.path().display();
         let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\n\
-             persistence_location {data}/\nautosave_interval 1\nautosave_on_changes true\n\
+            "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence false\n\
              max_queued_messages 0\n{extra}\n"
         );
         fs::write(&config, text).unwrap();
         let command = vec![MOSQUITTO.into(), "-c".into(), config.display().to_string()];
-        Self::spawn(directory, port, command)
+        Self::spawn(directory, port, 0, command)
     }
 
     /// A Petrel with `extra` TOML behind the usual configuration.
@@ -83,20 +93,21 @@ impl Broker {
 
     pub fn petrel_on(port: u16, extra: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = Self::write_petrel(directory.path(), port, extra);
+        let http_port = free_port();
+        let config = Self::write_petrel(directory.path(), port, http_port, extra);
         let command = vec![
             env!("CARGO_BIN_EXE_petrel").into(),
             "serve".into(),
             "--config".into(),
             config.display().to_string(),
         ];
-        Self::spawn(directory, port, command)
+        Self::spawn(directory, port, http_port, command)
     }
 
-    fn write_petrel(directory: &Path, port: u16, extra: &str) -> PathBuf {
+    fn write_petrel(directory: &Path, port: u16, http_port: u16, extra: &str) -> PathBuf {
         let config = directory.join("petrel.toml");
         let text = format!(
-            "data_dir = \"{}/data\"\nhttp.listen = \"\"\nsys.interval = \"1s\"\n\
+            "data_dir = \"{}/data\"\nhttp.listen = \"127.0.0.1:{http_port}\"\nsys.interval = \"1s\"\n\
              [persistence]\ndurability = \"os\"\n\
              [[listener]]\nname = \"tests\"\nlisten = \"127.0.0.1:{port}\"\nallow_anonymous = true\n\
              {extra}\n",
@@ -106,9 +117,9 @@ impl Broker {
         config
     }
 
-    fn spawn(directory: TempDir, port: u16, restart: Vec<String>) -> Self {
+    fn spawn(directory: TempDir, port: u16, http_port: u16, restart: Vec<String>) -> Self {
         let child = Self::run(&restart, directory.path());
-        let broker = Self { child, port, directory, restart };
+        let broker = Self { child, port, http_port, directory, restart };
         broker.wait_until_ready();
         broker
     }
@@ -161,7 +172,7 @@ impl Broker {
 
     /// Replaces the configuration of a Petrel.
     pub fn configure(&self, extra: &str) {
-        Self::write_petrel(self.directory.path(), self.port, extra);
+        Self::write_petrel(self.directory.path(), self.port, self.http_port, extra);
     }
 
     pub fn log(&self) -> String {
@@ -187,6 +198,13 @@ impl Broker {
         }
     }
 
+    /// Adds the bridge of this TOML while the broker runs.
+    pub fn add_bridge(&self, toml: &str) {
+        let file = self.directory.path().join("added.toml");
+        fs::write(&file, toml.replace("[[bridge]]\n", "").replace("[bridge.", "[")).unwrap();
+        self.ctl(&["bridge", "add", "--file", &file.display().to_string()]).unwrap();
+    }
+
     /// A field of `petrel ctl bridge show`.
     pub fn bridge(&self, name: &str, field: &str) -> serde_json::Value {
         self.ctl(&["bridge", "show", name]).map(|shown| shown[field].clone()).unwrap_or_default()
@@ -209,8 +227,16 @@ impl Broker {
         assert!(status.unwrap().success(), "{arguments:?}");
     }
 
-    /// Publishes each line as a message, with one connection.
+    /// Publishes each line as a message, with one connection for every 50,000: mosquitto_pub takes the end of an earlier
+    /// message for that of the last one when the Packet Identifier is the same, so it stops short after 65,535.
     pub fn publish_lines(&self, topic: &str, qos: u8, lines: impl Iterator<Item = String>) {
+        let mut lines = lines.peekable();
+        while lines.peek().is_some() {
+            self.publish_some(topic, qos, lines.by_ref().take(50_000));
+        }
+    }
+
+    fn publish_some(&self, topic: &str, qos: u8, lines: impl Iterator<Item = String>) {
         let mut child = Command::new("mosquitto_pub")
             .args(["-p", &self.port.to_string(), "-t", topic, "-q", &qos.to_string(), "-l"])
             .stdin(Stdio::piped())
@@ -286,18 +312,35 @@ impl Subscriber {
         }
     }
 
+    /// Waits for a line that says `end` and returns those before it.
+    pub fn wait_for_end(&self, end: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        eventually(&format!("there is a line {end}"), || {
+            lines = self.lines();
+            lines.iter().any(|line| line == end)
+        });
+        let place = lines.iter().position(|line| line == end).unwrap();
+        lines.truncate(place);
+        lines
+    }
+
     /// Waits until nothing more came for a while: for tests that expect nothing more.
     pub fn settle(&self) -> Vec<String> {
-        let mut count = self.lines().len();
-        let mut since = Instant::now();
+        Self::settle_all(&[self]).remove(0)
+    }
+
+    /// Waits until nothing more came to any of them for a while.
+    pub fn settle_all(all: &[&Self]) -> Vec<Vec<String>> {
+        let count = || all.iter().map(|subscriber| subscriber.lines().len()).sum::<usize>();
+        let (mut before, mut since) = (count(), Instant::now());
         while since.elapsed() < Duration::from_millis(1500) {
             sleep(Duration::from_millis(50));
-            let now = self.lines().len();
-            if now != count {
-                (count, since) = (now, Instant::now());
+            let now = count();
+            if now != before {
+                (before, since) = (now, Instant::now());
             }
         }
-        self.lines()
+        all.iter().map(|subscriber| subscriber.lines()).collect()
     }
 }
 
@@ -312,6 +355,6 @@ impl Drop for Subscriber {
 pub fn bridge(port: u16, protocol: &str, topics: &[&str], extra: &str) -> String {
     format!(
         "[[bridge]]\nname = \"b\"\naddresses = [\"127.0.0.1:{port}\"]\nprotocol = \"{protocol}\"\n\
-         topics = {topics:?}\nbackoff_min = \"100ms\"\nbackoff_max = \"500ms\"\n{extra}\n"
+         topics = {topics:?}\nbackoff_min = \"20ms\"\nbackoff_max = \"200ms\"\n{extra}\n"
     )
 }

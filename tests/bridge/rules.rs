@@ -1,6 +1,6 @@
 //! What crosses a bridge and what it looks like on the other side.
 
-use crate::process::{Broker, Subscriber, bridge, eventually, has_mosquitto};
+use crate::process::{Broker, Subscriber, bridge, eventually, has_mosquitto, side_by_side};
 
 /// The remote broker of a test: another Petrel, or a mosquitto.
 #[derive(Clone, Copy)]
@@ -16,14 +16,12 @@ fn remote(kind: Kind) -> Broker {
     }
 }
 
-fn every_combination(test: impl Fn(Kind, &str)) {
+fn every_combination(test: impl Fn(Kind, &str) + Sync) {
     if !has_mosquitto() {
         return;
     }
     for kind in [Kind::Petrel, Kind::Mosquitto] {
-        for protocol in ["5.0", "3.1.1", "3.1"] {
-            test(kind, protocol);
-        }
+        side_by_side(&["5.0", "3.1.1", "3.1"], |protocol| test(kind, protocol));
     }
 }
 
@@ -73,9 +71,10 @@ fn every_rule_form_in_both_directions_at_every_qos() {
                 expected_near.push(format!("{here} {} {payload}", qos.min(most)));
             }
         }
-        for (subscriber, mut expected) in [(&far, expected_far), (&near, expected_near)] {
-            subscriber.wait_for(expected.len());
-            let mut lines = subscriber.settle();
+        far.wait_for(expected_far.len());
+        near.wait_for(expected_near.len());
+        let settled = Subscriber::settle_all(&[&far, &near]);
+        for (mut lines, mut expected) in settled.into_iter().zip([expected_far, expected_near]) {
             lines.sort();
             expected.sort();
             assert_eq!(lines, expected, "{protocol}");
@@ -188,7 +187,7 @@ fn mosquitto_bridges_to_petrel() {
     if !has_mosquitto() {
         return;
     }
-    for version in ["mqttv50", "mqttv311", "mqttv31"] {
+    side_by_side(&["mqttv50", "mqttv311", "mqttv31"], |version| {
         let petrel = Broker::petrel("");
         let mosquitto = Broker::mosquitto(&format!(
             "connection m\nremote_clientid mosq\naddress 127.0.0.1:{}\nbridge_protocol_version {version}\n\
@@ -210,8 +209,9 @@ fn mosquitto_bridges_to_petrel() {
         lines.iter_mut().for_each(|lines| lines.sort());
         assert_eq!(lines[0], ["both/1 b", "both/2 d", "r/down/1 c", "r/up/1 a"], "{version}");
         assert_eq!(lines[1], ["both/1 b", "both/2 d", "l/down/1 c", "l/up/1 a"], "{version}");
-        assert_eq!((far.settle().len(), near.settle().len()), (4, 4), "{version}");
-    }
+        let settled = Subscriber::settle_all(&[&far, &near]);
+        assert_eq!((settled[0].len(), settled[1].len()), (4, 4), "{version}");
+    });
 }
 
 #[test]

@@ -90,7 +90,10 @@ impl Relay {
         };
         if !self.must_hold(lane, message.qos, message.size(), now) {
             self.send(lane, message, now);
-        } else if message.qos == QoS::AtMostOnce && self.held_bytes >= HELD_BYTES_MAX {
+        } else if message.qos == QoS::AtMostOnce
+            && self.held_bytes >= HELD_BYTES_MAX
+            && self.phase > Phase::OpeningLocal
+        {
             self.tally.drop(DropReason::NoRoom);
         } else {
             self.hold_message(lane, message, now);
