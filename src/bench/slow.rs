@@ -38,6 +38,9 @@ pub(super) struct SlowOptions {
     rate: Option<f64>,
     #[command(flatten)]
     message: MessageOptions,
+    /// How long to let the readers' buffers fill before measuring again
+    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
+    fill: Duration,
     /// How long to measure, before and again while the readers stand still
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     duration: Duration,
@@ -66,7 +69,7 @@ impl SlowOptions {
         let readers = self.stopped_readers(engine, &prefix).await?;
         let flood = self.flood(engine, &prefix)?;
         // What fits into the buffers of the kernel and the broker is filled meanwhile.
-        traffic.run_for(engine, "filling buffers", WARM_UP).await;
+        traffic.run_for(engine, "filling buffers", self.fill).await;
         let during = self.measure(engine, &traffic).await?;
         describe(&before, &during, &mut report);
         if let (Some(memory), Some(now)) = (memory, engine.process_figures()?) {

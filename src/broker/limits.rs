@@ -101,7 +101,7 @@ impl Default for Limits {
             client_id_prefix: "auto-".to_owned(),
             max_retained: 10_000_000,
             max_retained_bytes: usize::MAX,
-            outbox_bytes: 1024 * 1024,
+            outbox_bytes: 256 * 1024,
             connect_timeout: Duration::from_secs(10),
             check_payload_format: false,
             crowded_wait: Duration::from_millis(100),

@@ -461,7 +461,7 @@ impl Default for Limits {
             max_topic_bytes: 65_535,
             max_topic_levels: 256,
             max_subscriptions_per_session: 1_000_000,
-            outbox_size: Size(1024 * KIB),
+            outbox_size: Size(256 * KIB),
             queue_messages: 10_000_000,
             queue_size: Size(8 * GIB),
             backpressure_wait: seconds(10),

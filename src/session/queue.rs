@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::session::effects::{DropReason, Effects};
 use crate::session::message::{Sequence, SessionId, Timestamp};
+use crate::session::rare::Rare;
 use crate::session::window::{DeliveryState, Window};
 use crate::store::{AcknowledgedEntry, Change, QueueEntry, StoredEntry};
 
@@ -27,9 +28,9 @@ pub struct Queue {
     head_bytes: usize,
     /// First and one past the last place that only the store knows.
     disk: Option<(u64, u64)>,
-    tail: VecDeque<Arc<QueueEntry>>,
+    tail: Rare<VecDeque<Arc<QueueEntry>>>,
     /// What the store may not know yet about places in the disk range.
-    overrides: BTreeMap<u64, Override>,
+    overrides: Rare<BTreeMap<u64, Override>>,
     next: u64,
     message_count: u64,
     message_bytes: u64,
@@ -86,8 +87,8 @@ impl Queue {
             head: VecDeque::new(),
             head_bytes: 0,
             disk: None,
-            tail: VecDeque::new(),
-            overrides: BTreeMap::new(),
+            tail: Rare::default(),
+            overrides: Rare::default(),
             next: 0,
             message_count: 0,
             message_bytes: 0,
@@ -201,7 +202,7 @@ impl Queue {
             self.head.push_back(Queued::Message(entry));
             return Spilled::No;
         }
-        self.tail.push_back(entry);
+        self.tail.fill().push_back(entry);
         self.trim_tail();
         Spilled::Yes
     }
@@ -215,7 +216,7 @@ impl Queue {
     /// When the oldest message arrived: known, or to be read from the store.
     #[must_use]
     pub fn oldest(&self) -> Oldest {
-        match (self.head.front(), self.disk, self.tail.front()) {
+        match (self.head.front(), self.disk, self.tail.iter().next()) {
             (Some(Queued::Message(entry)), _, _) | (None, None, Some(entry)) => {
                 Oldest::Arrived(entry.message.arrived)
             }
@@ -254,7 +255,7 @@ impl Queue {
             });
         }
         while self.head.len() < HEAD_MESSAGES && self.head_bytes < HEAD_BYTES {
-            let Some(entry) = self.tail.pop_front() else { break };
+            let Some(entry) = self.pop_tail() else { break };
             self.head_bytes += entry.message.size_bytes();
             self.head.push_back(Queued::Message(entry));
         }
@@ -273,17 +274,19 @@ impl Queue {
         let end = if full { last } else { request.to.0.min(to) };
         let mut found: BTreeMap<u64, Queued> =
             page.into_iter().map(|entry| (entry.sequence().0, Queued::from(entry))).collect();
-        let newer: Vec<u64> = self.overrides.range(from..end).map(|(&at, _)| at).collect();
-        for at in newer {
-            match self.overrides.remove(&at) {
-                Some(Override::Done) => drop(found.remove(&at)),
-                Some(Override::Released) => {
-                    found.insert(at, Queued::Released(Sequence(at)));
+        if let Some(overrides) = self.overrides.as_mut() {
+            let newer: Vec<u64> = overrides.range(from..end).map(|(&at, _)| at).collect();
+            for at in newer {
+                match overrides.remove(&at) {
+                    Some(Override::Done) => drop(found.remove(&at)),
+                    Some(Override::Released) => {
+                        found.insert(at, Queued::Released(Sequence(at)));
+                    }
+                    Some(Override::Entry(entry)) => {
+                        found.insert(at, Queued::Message(entry));
+                    }
+                    None => {}
                 }
-                Some(Override::Entry(entry)) => {
-                    found.insert(at, Queued::Message(entry));
-                }
-                None => {}
             }
         }
         for queued in found.into_values() {
@@ -313,7 +316,7 @@ impl Queue {
             Some(Queued::Released(sequence)) => Some(sequence.0),
             None => self.disk.map(|(start, _)| start),
         };
-        let end = self.tail.front().map_or(self.next, |entry| entry.sequence.0);
+        let end = self.tail.iter().next().map_or(self.next, |entry| entry.sequence.0);
         let start = match window.is_empty() {
             true => first_waiting.unwrap_or(end),
             false => window.base().0,
@@ -321,10 +324,10 @@ impl Queue {
         for (Sequence(at), delivery) in window.drain() {
             match delivery.state {
                 DeliveryState::Done => {
-                    self.overrides.insert(at, Override::Done);
+                    self.overrides.fill().insert(at, Override::Done);
                 }
                 DeliveryState::AwaitsCommit | DeliveryState::AwaitsPubcomp => {
-                    self.overrides.insert(at, Override::Released);
+                    self.overrides.fill().insert(at, Override::Released);
                 }
                 DeliveryState::AwaitsPuback | DeliveryState::AwaitsPubrec => {
                     if let Some(entry) = delivery.entry {
@@ -338,7 +341,7 @@ impl Queue {
             match queued {
                 Queued::Message(entry) => self.keep_uncommitted(entry),
                 Queued::Released(Sequence(at)) => {
-                    self.overrides.insert(at, Override::Released);
+                    self.overrides.fill().insert(at, Override::Released);
                 }
             }
         }
@@ -357,10 +360,12 @@ impl Queue {
             let average = self.message_bytes / self.message_count.max(1);
             self.uncount(usize::try_from(average).unwrap_or(usize::MAX));
             self.disk = (from + 1 < to).then_some((from + 1, to));
-            self.overrides.remove(&from);
+            if let Some(overrides) = self.overrides.as_mut() {
+                overrides.remove(&from);
+            }
             return Some(Change::Dequeue { session: self.owner, sequence: Sequence(from) });
         }
-        let entry = self.tail.pop_front()?;
+        let entry = self.pop_tail()?;
         self.uncount(entry.message.size_bytes());
         dequeue(self.owner, &entry)
     }
@@ -371,19 +376,23 @@ impl Queue {
             Queued::Message(entry) => Some(entry),
             Queued::Released(_) => None,
         });
-        head.chain(std::mem::take(&mut self.tail)).collect()
+        head.chain(self.tail.take()).collect()
+    }
+
+    fn pop_tail(&mut self) -> Option<Arc<QueueEntry>> {
+        self.tail.as_mut()?.pop_front()
     }
 
     fn keep_uncommitted(&mut self, entry: Arc<QueueEntry>) {
         if !entry.is_committed() {
-            self.overrides.insert(entry.sequence.0, Override::Entry(entry));
+            self.overrides.fill().insert(entry.sequence.0, Override::Entry(entry));
         }
     }
 
     /// Lets go of what is committed at the front of the tail; the store has it.
     fn trim_tail(&mut self) {
-        while self.tail.front().is_some_and(|entry| entry.is_committed()) {
-            let Some(entry) = self.tail.pop_front() else { break };
+        while self.tail.iter().next().is_some_and(|entry| entry.is_committed()) {
+            let Some(entry) = self.pop_tail() else { break };
             let at = entry.sequence.0;
             let start = match self.disk {
                 Some((start, _)) => start,
@@ -391,8 +400,8 @@ impl Queue {
             };
             self.disk = Some((start, at + 1));
         }
-        if self.tail.is_empty() && self.tail.capacity() > 64 {
-            self.tail = VecDeque::new();
+        if self.tail.as_ref().is_some_and(|tail| tail.is_empty() && tail.capacity() > 64) {
+            self.tail = Rare::default();
         }
     }
 
