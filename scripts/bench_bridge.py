@@ -1,25 +1,30 @@
 #!/usr/bin/env python3
-"""Throughput through one bridge: Petrel's and mosquitto's, one after the other in the same run.
+"""Throughput through one bridge: mosquitto's and Petrel's in turn, in the same run.
 
-    scripts/bench_bridge.py [--petrel target/release/petrel] [--messages 200000] [--payload 64]
+    scripts/bench_bridge.py [--petrel target/release/petrel] [--messages 300000] [--rounds 3]
 
-The source broker has the bridge (topic `b/#` out), the sink is a mosquitto in both cases, so that only the bridging
-broker differs. Messages are published to the source with `petrel bench`-like plain sockets (this script), and counted by a
-subscriber at the sink. Printed: messages a second, and CPU time of the bridging broker per message.
+The source broker has the bridge (topic `b/#` out, 3.1.1). The remote broker is played by this script, which acknowledges
+and counts and does nothing else, so that the bridging broker is what is measured. One publisher keeps `--window` messages
+on their way. Printed: messages a second that arrived, and CPU time of the bridging broker for each; medians of the rounds.
 """
 
 import argparse
+import multiprocessing
 import os
-import select
+import platform
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
+TOPIC = b"b/device/%02d"
+TOPICS = 16
+# A run that takes longer than this is ended, and what arrived by then counts.
+LIMIT_SECONDS = 30
 
 
 def free_port():
@@ -34,116 +39,125 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def variable(value):
-    out = bytearray()
-    while True:
-        value, digit = divmod(value, 128)
-        out.append(digit | (0x80 if value else 0))
-        if not value:
-            return bytes(out)
+def packet(first, body):
+    assert len(body) < 128 * 128
+    length = [len(body)] if len(body) < 128 else [len(body) % 128 | 0x80, len(body) // 128]
+    return bytes([first, *length]) + body
 
 
 def text(value):
-    data = value.encode()
-    return len(data).to_bytes(2, "big") + data
+    return len(value).to_bytes(2, "big") + value
 
 
-def packet(first, body):
-    return bytes([first]) + variable(len(body)) + body
+class Message:
+    """All messages have the same length, so that they are counted and acknowledged without looking at each."""
+
+    def __init__(self, qos, payload):
+        identifier = b"\0\0" if qos else b""
+        body = [text(TOPIC % number) + identifier + b"x" * payload for number in range(TOPICS)]
+        self.all = [packet(0x30 | qos << 1, one) for one in body]
+        self.size = len(self.all[0])
+        self.id_at = self.size - payload - 2
+
+    def burst(self, sent, count):
+        start = sent % TOPICS
+        text_of_all = b"".join(self.all)
+        data = bytearray((text_of_all * (count // TOPICS + 2))[start * self.size : (start + count) * self.size])
+        return data
+
+    def number(self, data, sent, count):
+        """Writes Packet Identifiers 1 to 65,535 in turn."""
+        numbers = [(sent + place) % 65535 + 1 for place in range(count)]
+        data[self.id_at :: self.size] = bytes(number >> 8 for number in numbers)
+        data[self.id_at + 1 :: self.size] = bytes(number & 0xFF for number in numbers)
+
+    def acknowledge(self, data):
+        count = len(data) // self.size
+        acks = bytearray(4 * count)
+        acks[0::4] = b"\x40" * count
+        acks[1::4] = b"\x02" * count
+        acks[2::4] = data[self.id_at :: self.size]
+        acks[3::4] = data[self.id_at + 1 :: self.size]
+        return acks
 
 
-def connect(port, client_id):
+def sink(listener, qos, payload, count):
+    """The remote broker: takes one bridge, answers what it asks for, and counts its messages."""
+    message = Message(qos, payload)
+    client, _ = listener.accept()
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    buffer = b""
+    while True:
+        data = client.recv(1 << 20)
+        if not data:
+            return
+        buffer += data
+        while len(buffer) >= 2:
+            kind = buffer[0] >> 4
+            whole = len(buffer) // message.size * message.size
+            if kind == 3:
+                if not whole:
+                    break
+                run = buffer[:whole]
+                if qos:
+                    client.sendall(message.acknowledge(run))
+                count.value += whole // message.size
+                buffer = buffer[whole:]
+                continue
+            # All other packets of a bridge are short: one byte of length.
+            length = 2 + buffer[1]
+            if len(buffer) < length:
+                break
+            answers = {1: b"\x20\x02\0\0", 12: b"\xd0\0"}
+            answer = answers.get(kind, b"\xb0\x02" + buffer[2:4] if kind == 10 else b"")
+            if answer:
+                client.sendall(answer)
+            buffer = buffer[length:]
+
+
+def publish(port, qos, payload, total, window, arrived, patience=LIMIT_SECONDS):
+    """Publishes `total` messages, at most `window` ahead of what is acknowledged (QoS 1) or has arrived (QoS 0)."""
+    message = Message(qos, payload)
     client = socket.create_connection(("127.0.0.1", port))
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    client.sendall(packet(0x10, text("MQTT") + b"\x04\x02\x00\x00" + text(client_id)))
+    client.sendall(packet(0x10, text(b"MQTT") + b"\x04\x02\x00\x00" + text(b"source")))
     assert client.recv(4)[0] == 0x20
-    return client
+    acked, sent, rest = 0, 0, 0
+    deadline = time.monotonic() + patience
+    start = arrived.value
+    while sent < total and time.monotonic() < deadline:
+        ahead = sent - (acked if qos else arrived.value - start)
+        count = min(total - sent, window - ahead, 512)
+        if count > 0:
+            data = message.burst(sent, count)
+            if qos:
+                message.number(data, sent, count)
+            client.sendall(data)
+            sent += count
+        if qos and (count <= 0 or ahead > window // 2):
+            rest += len(client.recv(1 << 16))
+            acked, rest = acked + rest // 4, rest % 4
+        elif count <= 0:
+            time.sleep(0.0002)
+    while arrived.value - start < sent and time.monotonic() < deadline:
+        time.sleep(0.001)
+    client.close()
 
 
-class Sink(threading.Thread):
-    """Subscribes at the sink and counts PUBLISH packets; acknowledges QoS 1."""
-
-    def __init__(self, port, qos):
-        super().__init__(daemon=True)
-        self.client = connect(port, "sink")
-        self.client.sendall(packet(0x82, b"\x00\x01" + text("b/#") + bytes([qos])))
-        self.client.recv(5)
-        self.count = 0
-        self.last = time.monotonic()
-
-    def run(self):
-        buffer = b""
-        while True:
-            data = self.client.recv(1 << 20)
-            if not data:
-                return
-            buffer += data
-            place, acks = 0, bytearray()
-            while len(buffer) - place >= 2:
-                length, shift, head = 0, 0, place + 1
-                while head < len(buffer):
-                    byte = buffer[head]
-                    length |= (byte & 0x7F) << shift
-                    shift += 7
-                    head += 1
-                    if not byte & 0x80:
-                        break
-                else:
-                    break
-                if len(buffer) < head + length:
-                    break
-                if buffer[place] >> 4 == 3:
-                    self.count += 1
-                    if buffer[place] & 0x06:
-                        topic = int.from_bytes(buffer[head : head + 2], "big")
-                        acks += b"\x40\x02" + buffer[head + 2 + topic : head + 4 + topic]
-                place = head + length
-            buffer = buffer[place:]
-            if acks:
-                self.client.sendall(acks)
-            self.last = time.monotonic()
-
-
-def publish(port, qos, count, payload, window, sink):
-    """Publishes on one connection. QoS 1 keeps `window` in flight; QoS 0 stays at most `window` ahead of the sink."""
-    client = connect(port, "source")
-    body = b"x" * payload
-    topics = [text(f"b/device/{number}") for number in range(16)]
-    acked, sent, rest = 0, 0, b""
-    while sent < count or (qos and acked < count):
-        ahead = sent - (acked if qos else sink.count)
-        burst = bytearray()
-        for _ in range(min(count - sent, max(0, window - ahead), 256)):
-            packet_id = (sent % 65535 + 1).to_bytes(2, "big") if qos else b""
-            burst += packet(0x30 | qos << 1, topics[sent % 16] + packet_id + body)
-            sent += 1
-        if burst:
-            client.sendall(burst)
-        if qos:
-            readable, _, _ = select.select([client], [], [], 0 if burst else 1)
-            if readable:
-                rest += client.recv(1 << 16)
-                acked += len(rest) // 4
-                rest = rest[len(rest) // 4 * 4 :]
-        elif not burst:
-            time.sleep(0.0005)
-            if time.monotonic() - sink.last > 5:
-                return sent
-    return sent
-
-
-def mosquitto(directory, name, port, extra=""):
-    path = os.path.join(directory, f"{name}.conf")
+def mosquitto(directory, port, sink_port, qos):
+    path = os.path.join(directory, "mosquitto.conf")
     with open(path, "w", encoding="utf-8") as config:
         config.write(
             f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence false\n"
-            f"max_queued_messages 0\nmax_inflight_messages 1000\n{extra}\n"
+            "max_queued_messages 0\nmax_inflight_messages 1000\nset_tcp_nodelay true\n"
+            f"connection bench\naddress 127.0.0.1:{sink_port}\nnotifications false\n"
+            f"topic b/# out {qos}\nrestart_timeout 1\n"
         )
     binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-    return subprocess.Popen([binary, "-c", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return [binary, "-c", path]
 
 
-def petrel(binary, directory, port, sink_port, qos, durability):
+def petrel(directory, port, sink_port, qos, binary, durability):
     path = os.path.join(directory, "petrel.toml")
     with open(path, "w", encoding="utf-8") as config:
         config.write(
@@ -151,11 +165,9 @@ def petrel(binary, directory, port, sink_port, qos, durability):
             f'[persistence]\ndurability = "{durability}"\n'
             f'[[listener]]\nname = "bench"\nlisten = "127.0.0.1:{port}"\nallow_anonymous = true\n'
             f'[[bridge]]\nname = "bench"\naddresses = ["127.0.0.1:{sink_port}"]\nprotocol = "3.1.1"\n'
-            f'topics = ["b/# out {qos}"]\nbackoff_min = "100ms"\nmax_inflight = 1000\n'
+            f'topics = ["b/# out {qos}"]\nbackoff_min = "100ms"\nmax_inflight = 1000\nnotifications = false\n'
         )
-    return subprocess.Popen(
-        [binary, "serve", "--config", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    return [binary, "serve", "--config", path]
 
 
 def wait_port(port):
@@ -169,62 +181,56 @@ def wait_port(port):
 
 
 def measure(kind, qos, options):
-    with tempfile.TemporaryDirectory() as directory:
-        sink_port, port = free_port(), free_port()
-        processes = [mosquitto(directory, "sink", sink_port)]
+    with tempfile.TemporaryDirectory() as directory, socket.create_server(("127.0.0.1", 0)) as listener:
+        arrived = multiprocessing.Value("Q", 0, lock=False)
+        remote = multiprocessing.Process(target=sink, args=(listener, qos, options.payload, arrived), daemon=True)
+        remote.start()
+        port, sink_port = free_port(), listener.getsockname()[1]
+        if kind == "mosquitto":
+            command = mosquitto(directory, port, sink_port, qos)
+        else:
+            command = petrel(directory, port, sink_port, qos, options.petrel, kind.partition(" ")[2])
+        source = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            wait_port(sink_port)
-            sink = Sink(sink_port, qos)
-            sink.start()
-            if kind == "mosquitto":
-                extra = (
-                    f"connection bench\naddress 127.0.0.1:{sink_port}\nnotifications false\n"
-                    f"topic b/# out {qos}\nrestart_timeout 1\n"
-                )
-                source = mosquitto(directory, "source", port, extra)
-            else:
-                durability = kind.partition(" ")[2] or "fsync"
-                source = petrel(options.petrel, directory, port, sink_port, qos, durability)
-            processes.append(source)
             wait_port(port)
-            # One message through the bridge says that it is up.
-            probe = connect(port, "probe")
-            while sink.count == 0:
-                probe.sendall(packet(0x30, text("b/probe") + b"up"))
-                time.sleep(0.1)
-            time.sleep(0.5)
-            start_count, sink.last = sink.count, time.monotonic()
+            # Messages cross the bridge: it is up, and warm.
+            while arrived.value == 0:
+                publish(port, qos, options.payload, 1, 1, arrived, 0.3)
+            publish(port, qos, options.payload, 5000, options.window, arrived)
+            before = arrived.value
             cpu, begin = cpu_seconds(source.pid), time.monotonic()
-            publish(port, qos, options.messages, options.payload, options.window, sink)
-            while sink.count - start_count < options.messages and time.monotonic() - sink.last < 5:
-                time.sleep(0.01)
-            arrived = sink.count - start_count
-            took = max(sink.last - begin, 1e-9)
-            spent = cpu_seconds(source.pid) - cpu
-            return arrived, took, spent
+            publish(port, qos, options.payload, options.messages, options.window, arrived)
+            took, spent = time.monotonic() - begin, cpu_seconds(source.pid) - cpu
+            return arrived.value - before, took, spent
         finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait()
+            source.terminate()
+            source.wait()
+            remote.terminate()
+            remote.join()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--petrel", default="target/release/petrel")
-    parser.add_argument("--messages", type=int, default=200_000)
+    parser.add_argument("--messages", type=int, default=300_000)
     parser.add_argument("--payload", type=int, default=64)
     parser.add_argument("--window", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    print(f"{options.messages} messages of {options.payload} bytes, window {options.window}, one publisher, sink: mosquitto")
+    print(f"{options.messages} messages of {options.payload} bytes, window {options.window}, one publisher; "
+          f"medians of {options.rounds} rounds; {os.cpu_count()} cores, Linux {platform.release()}")
     print("| bridging broker | QoS | arrived | messages/s | µs of CPU per message |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| --- | --- | ---: | ---: | ---: |")
     for qos in (0, 1):
-        for kind in ("mosquitto", "petrel fsync", "petrel memory"):
-            if qos == 0 and kind == "petrel memory":
-                continue
-            arrived, took, spent = measure(kind, qos, options)
-            rate, each = arrived / took, spent / max(arrived, 1) * 1e6
+        kinds = ["mosquitto", "petrel fsync"] + (["petrel os"] if qos else [])
+        results = {kind: [] for kind in kinds}
+        for _ in range(options.rounds):
+            for kind in kinds:
+                results[kind].append(measure(kind, qos, options))
+        for kind, runs in results.items():
+            arrived = min(run[0] for run in runs)
+            rate = statistics.median(run[0] / run[1] for run in runs)
+            each = statistics.median(run[2] / max(run[0], 1) * 1e6 for run in runs)
             print(f"| {kind} | {qos} | {arrived} | {rate:,.0f} | {each:.2f} |", flush=True)
 
 

@@ -149,11 +149,12 @@ impl Link {
             self.relay.handle_timeout(now)?;
             moved = true;
         }
-        for lane in 0..self.remotes.len() {
-            moved |= self.read(Side::Remote, lane, now, context)?;
-        }
+        // The local side first: what goes out over 3.x is remembered before its echo can be read.
         for lane in 0..self.locals.len() {
             moved |= self.read(Side::Local, lane, now, context)?;
+        }
+        for lane in 0..self.remotes.len() {
+            moved |= self.read(Side::Remote, lane, now, context)?;
         }
         moved |= self.write_all(context)?;
         Ok(moved)

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::process::{Broker, Subscriber, bridge, eventually, has_mosquitto};
+use crate::process::{Broker, Subscriber, bridge, eventually, has_mosquitto, side_by_side};
 use crate::proxy::{Cut, Proxy};
 
 const PUBLISH: u8 = 3;
@@ -42,16 +42,16 @@ fn remote_broker(protocol: &str) -> Broker {
     if protocol == "petrel" { Broker::petrel("") } else { Broker::mosquitto("") }
 }
 
-/// Each stage with a bridge of its own, which happens to have the name at the remote broker that the one before had.
 fn outgoing(protocol: &str, remote_kind: &str) {
     let remote = remote_broker(remote_kind);
     let far = Subscriber::new(&remote, &["-t", "x", "-q", "2", "-F", "%p"]);
     let local = Broker::petrel("");
     let mut seen = 0;
     for qos in [1, 2] {
-        for cut in stages(qos) {
+        for (stage, cut) in stages(qos).into_iter().enumerate() {
             let proxy = Proxy::start(remote.port, Some(cut), 3);
-            local.add_bridge(&bridge(proxy.port, protocol, &[&format!("x out {qos}")], ""));
+            let own_name = format!("client_id = \"b-{qos}-{stage}\"");
+            local.add_bridge(&bridge(proxy.port, protocol, &[&format!("x out {qos}")], &own_name));
             local.wait_connected("b");
             local.publish_lines("x", qos, (0..COUNT).map(|number| number.to_string()));
             eventually("all cuts happened and all crossed", || {
@@ -163,6 +163,36 @@ fn several_connections_keep_the_order_per_topic() {
         assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>(), "many/{topic}");
     }
     assert_eq!(proxy.cuts(), 3);
+}
+
+/// A bridge that is new here but has a Session at the remote broker, left in the middle of its exchanges: what that
+/// Session still holds means nothing to the new one, whose identifiers begin again.
+#[test]
+fn a_new_bridge_with_the_name_of_an_old_one_loses_nothing() {
+    if !has_mosquitto() {
+        return;
+    }
+    side_by_side(&[("petrel", "5.0"), ("mosquitto", "5.0"), ("mosquitto", "3.1.1")], |case| {
+        let (kind, protocol) = *case;
+        let remote = remote_broker(kind);
+        let far = Subscriber::new(&remote, &["-t", "x", "-q", "2", "-F", "%p"]);
+        // The PUBREL that is due never arrives: the remote Session keeps what it answered with PUBREC.
+        let cut = Cut { packet: PUBREL, from_client: true, after: false };
+        let proxy = Proxy::start(remote.port, Some(cut), u32::MAX);
+        let local = Broker::petrel(&bridge(proxy.port, protocol, &["x out 2"], ""));
+        local.wait_connected("b");
+        local.publish_lines("x", 2, (0..COUNT).map(|number| format!("old {number}")));
+        eventually("it was cut", || proxy.cuts() > 1);
+        local.ctl(&["bridge", "remove", "b", "--purge"]).unwrap();
+        local.add_bridge(&bridge(remote.port, protocol, &["x out 2"], ""));
+        local.wait_connected("b");
+        local.publish_lines("x", 2, (0..COUNT).map(|number| format!("new {number}")));
+        let last = format!("new {}", COUNT - 1);
+        let lines = far.wait_for_end(&last);
+        let new: Vec<&String> = lines.iter().filter(|line| line.starts_with("new")).collect();
+        let expected: Vec<String> = (0..COUNT - 1).map(|number| format!("new {number}")).collect();
+        assert_eq!(new, expected.iter().collect::<Vec<_>>(), "{kind} {protocol}");
+    });
 }
 
 /// `kill -9` of the broker that has the bridge, again and again, while messages flow both ways.

@@ -1,6 +1,7 @@
 //! From the local to the remote broker: messages, and the acknowledgements that come back for them.
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bridge::error::LinkError;
@@ -18,7 +19,7 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 /// What becomes of a local topic; remembered, since devices repeat their topics.
 #[derive(Debug, Clone)]
 pub(super) struct Route {
-    outcome: Result<Box<str>, DropReason>,
+    outcome: Result<Arc<str>, DropReason>,
     lane: usize,
 }
 
