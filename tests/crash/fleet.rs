@@ -204,6 +204,8 @@ impl Fleet {
         let client = &mut self.clients[index];
         if client.is_open() {
             self.absences[index].since = Instant::now();
+        } else if !client.is_awaited {
+            self.promises.expect_repetitions(client);
         }
         // One that was not confirmed, or that was due at once, is not waited for.
         let will = client.handle_cut().filter(|_| client.delays_will());

@@ -21,6 +21,8 @@ pub(crate) struct Promises {
     refusable: BTreeSet<Name>,
     /// Will Messages that must not be published, because their Client was back in time.
     forbidden: BTreeSet<Name>,
+    /// Messages that may be repeated to a Session that has not seen them.
+    repeatable: BTreeSet<Name>,
 }
 
 impl Promises {
@@ -75,6 +77,13 @@ impl Promises {
         self.refusable.extend(clients.iter().flat_map(Client::unacknowledged));
     }
 
+    /// The Session of this Client may have expired, and the CONNACK that would have said so was lost: at its next CONNECT
+    /// it finds the Session that began meanwhile, takes it for its own, and repeats what it has not finished. MQTT has no
+    /// cure for that.
+    pub(crate) fn expect_repetitions(&mut self, client: &Client) {
+        self.repeatable.extend(client.unacknowledged());
+    }
+
     /// Acknowledged messages that somebody who should have them does not have.
     pub(crate) fn losses(&self, clients: &[Client]) -> Vec<String> {
         let mut losses = Vec::new();
@@ -109,7 +118,7 @@ impl Promises {
                 complaints.push(format!("{index} is stuck: {}", client.unfinished()));
             }
             for (name, count) in &client.received {
-                if self.qos[name] != QoS::AtLeastOnce && *count > 1 {
+                if self.is_single(*name) && *count > 1 {
                     complaints.push(format!("{index} received {name:?} {count} times"));
                 }
                 if self.forbidden.contains(name) {
@@ -121,12 +130,17 @@ impl Promises {
         for name in &self.shared {
             let counts = clients.iter().filter_map(|client| client.received.get(name));
             let count: usize = counts.sum();
-            if self.qos[name] != QoS::AtLeastOnce && count > 1 {
+            if self.is_single(*name) && count > 1 {
                 complaints.push(format!("the group received {name:?} {count} times"));
             }
         }
         complaints.extend(self.wrong_retained(clients, retained));
         complaints
+    }
+
+    /// Whether nobody may get this message twice.
+    fn is_single(&self, name: Name) -> bool {
+        self.qos[&name] != QoS::AtLeastOnce && !self.repeatable.contains(&name)
     }
 
     /// A topic holds what was acknowledged last, or something later: a message without an acknowledgement may have taken
