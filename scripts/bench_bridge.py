@@ -82,10 +82,17 @@ class Message:
 
 
 def sink(listener, qos, payload, count):
-    """The remote broker: takes one bridge, answers what it asks for, and counts its messages."""
-    message = Message(qos, payload)
+    """The remote broker: takes one bridge, until that goes."""
     client, _ = listener.accept()
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        serve(client, Message(qos, payload), qos, count)
+    except ConnectionError:
+        pass
+
+
+def serve(client, message, qos, count):
+    """Answers what a bridge asks for, and counts its messages."""
     buffer = b""
     while True:
         data = client.recv(1 << 20)
