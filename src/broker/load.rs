@@ -1,6 +1,7 @@
 //! A broker from what its store holds: Sessions, their Subscriptions and groups, Retained Messages.
 //! Queues stay in the store.
 
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
@@ -59,13 +60,15 @@ impl Broker {
             let _replaced = broker.retained.set(message);
         }
         let mut effects = Effects::new();
-        let (groups, clients): (Vec<_>, Vec<_>) = loaded
+        let (groups, mut clients): (Vec<_>, Vec<_>) = loaded
             .sessions
             .into_iter()
             .partition(|found| matches!(found.record.owner, QueueOwner::Group { .. }));
         for found in groups {
             broker.load_group(found, &mut effects);
         }
+        // A crash between the record of a new Session and the removal of the old one leaves both: the newest counts.
+        clients.sort_by_key(|found| Reverse(found.record.id));
         for found in clients {
             broker.load_session(found, loaded.now, &mut effects);
         }
@@ -118,6 +121,7 @@ impl Broker {
         });
         let session = Arc::new(Session::new(Arc::clone(client_id), inbound, outbound));
         if !self.registry.insert(&session) {
+            effects.persist(Change::DeleteSession(record.id), Durability::Memory);
             return;
         }
         let mut inbound = session.inbound();
@@ -159,4 +163,47 @@ fn load_queue(found: &LoadedSession) -> Queue {
         found.message_count,
         found.message_bytes,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::authority::DefaultAuthority;
+    use crate::broker::limits::Limits;
+    use crate::session::message::SessionId;
+    use crate::store::SessionRecord;
+    use crate::store::memory::MemoryStore;
+
+    fn session(id: u64) -> LoadedSession {
+        let record = SessionRecord {
+            id: SessionId(id),
+            owner: QueueOwner::Client { client_id: "a".into() },
+            epoch: 1,
+            expiry_seconds: u32::MAX,
+            disconnected: Some(Timestamp(1)),
+            sent_until: Sequence(0),
+            will: None,
+            user_name: None,
+        };
+        LoadedSession {
+            record,
+            subscriptions: Vec::new(),
+            incoming: Vec::new(),
+            queue_start: Sequence(0),
+            queue_end: Sequence(0),
+            message_count: 0,
+            message_bytes: 0,
+        }
+    }
+
+    /// A clean start ended Session 1, and the broker died after 2 was written and before 1 was removed.
+    #[test]
+    fn of_two_sessions_of_one_client_the_newest_counts() {
+        let (store, mut loaded, _clock) = MemoryStore::open();
+        loaded.sessions = vec![session(1), session(2)];
+        let authority = Arc::new(DefaultAuthority::new(None));
+        let broker = Broker::new(Limits::default(), Arc::new(store), authority, loaded, 0);
+        let found = broker.registry().find("a").expect("loaded");
+        assert_eq!(found.id(), SessionId(2));
+    }
 }
