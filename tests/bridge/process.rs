@@ -158,6 +158,13 @@ impl Broker {
         self.child.wait().unwrap();
     }
 
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        self.child.wait().unwrap();
+    }
+
     /// SIGHUP.
     pub fn hang_up(&self) {
         let id = self.child.id().to_string();

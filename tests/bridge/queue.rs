@@ -73,6 +73,38 @@ fn a_remote_that_is_killed_again_and_again_gets_everything() {
     assert_eq!(firsts, (0..COUNT).collect::<Vec<_>>());
 }
 
+/// mosquitto keeps what it acknowledged over an orderly stop only.
+#[test]
+fn a_mosquitto_that_is_restarted_again_and_again_gets_everything() {
+    if !has_mosquitto() {
+        return;
+    }
+    const COUNT: usize = 400;
+    let data = tempfile::tempdir().unwrap();
+    let kept = format!("persistence true\npersistence_location {}/", data.path().display());
+    let mut remote = Broker::mosquitto(&kept);
+    let reads = ["-t", "q", "-q", "1", "-i", "reader", "-c", "-F", "%p"];
+    drop(Subscriber::new(&remote, &reads));
+    let local = Broker::petrel(&bridge(remote.port, "3.1.1", &["q out 1"], "rate_messages = 200"));
+    local.wait_connected("b");
+    local.publish_lines("q", 1, (0..COUNT).map(|number| number.to_string()));
+    for sent in [100, 200, 300] {
+        eventually("some have crossed", || {
+            local.bridge("b", "messages_out").as_u64().is_some_and(|count| count >= sent)
+        });
+        remote.stop();
+        eventually("the loss is noticed", || local.bridge("b", "state") != "connected");
+        remote.restart();
+    }
+    eventually("everything is acknowledged", || local.bridge("b", "queue_messages") == 0);
+    let reader = Subscriber::new(&remote, &reads);
+    reader.wait_for(COUNT);
+    let numbers: Vec<usize> = reader.settle().iter().map(|line| line.parse().unwrap()).collect();
+    let mut seen = std::collections::HashSet::new();
+    let firsts: Vec<usize> = numbers.into_iter().filter(|number| seen.insert(*number)).collect();
+    assert_eq!(firsts, (0..COUNT).collect::<Vec<_>>());
+}
+
 #[test]
 fn qos_0_waits_only_when_configured() {
     if !has_mosquitto() {
