@@ -7,7 +7,7 @@ use clap::Parser;
 
 mod cli;
 
-// The system's allocator gives memory back late and costs more on the message path.
+// Connecting costs a third less than with the system's: docs/decisions/2026-11-21-allocator.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

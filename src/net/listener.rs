@@ -26,6 +26,10 @@ const KEEPALIVE_IDLE: Duration = Duration::from_mins(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 4;
 
+/// What the kernel takes for one Client beyond what is on the wire. Else a Client that stops reading fills a send buffer
+/// that may grow to megabytes before its outbox, which has a limit, begins to fill.
+const UNSENT_BYTES: u32 = 128 * 1024;
+
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -193,6 +197,7 @@ fn open_tcp(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit these options from the listening one, which saves two system calls for each of them.
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
