@@ -414,7 +414,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             None => Stage::Connecting,
         };
         let client_id = client_id.as_deref().unwrap_or_default();
-        let address = self.connection.peer_address();
+        let address = self.connection.peer().address;
         let cause = match (ending, self.connection.closing()) {
             (_, Some(reason)) => {
                 debug!(client_id, ?address, %reason, "network connection closed");

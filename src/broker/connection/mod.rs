@@ -18,7 +18,6 @@ mod subscribe;
 mod throttle;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -153,10 +152,10 @@ impl ClientConnection {
         }
     }
 
-    /// Where the Client is, as the listener found it.
+    /// Where it comes from, as the listener found it.
     #[must_use]
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        self.peer.address
+    pub fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// The Session, once there is one.
