@@ -74,6 +74,23 @@ fn a_name_that_does_not_resolve_is_named_and_another_address_serves() {
     );
 }
 
+/// The look-up is made anew at each attempt, and what waited meanwhile arrives.
+#[test]
+fn a_name_that_resolves_only_later_is_connected_to_then() {
+    if !has_mosquitto() {
+        return;
+    }
+    let remote = Broker::mosquitto("");
+    let toml = bridge(remote.port, "5.0", &["a out 1"], "").replace("127.0.0.1", "later.invalid");
+    let Some((broker, hosts)) = Broker::petrel_with_hosts(&toml) else { return };
+    wait_for_error(&broker, "cannot look up \"later.invalid\"");
+    let far = Subscriber::new(&remote, &["-t", "a", "-q", "1", "-F", "%p"]);
+    broker.publish(&["-t", "a", "-q", "1", "-m", "waited"]);
+    fs::write(hosts, "127.0.0.1 localhost later.invalid\n").unwrap();
+    broker.wait_connected("b");
+    assert_eq!(far.wait_for(1), ["waited"]);
+}
+
 #[test]
 fn the_bridge_returns_to_its_first_address() {
     if !has_mosquitto() {

@@ -104,6 +104,29 @@ impl Broker {
         Self::spawn(directory, port, http_port, command)
     }
 
+    /// A Petrel that sees a file of names and addresses of its own in place of the machine's: also returns that file.
+    /// `None` where the system does not allow that.
+    pub fn petrel_with_hosts(extra: &str) -> Option<(Self, PathBuf)> {
+        let trial = ["-rm", "mount", "--bind", "/etc/hosts", "/etc/hosts"];
+        let tried = Command::new("unshare").args(trial).status();
+        if !tried.is_ok_and(|status| status.success()) {
+            eprintln!("no mounts of our own here: skipped");
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (port, http_port) = (free_port(), free_port());
+        let hosts = directory.path().join("hosts");
+        fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+        let config = Self::write_petrel(directory.path(), port, http_port, extra);
+        let script = "mount --bind \"$1\" /etc/hosts && exec \"$2\" serve --config \"$3\"";
+        let arguments =
+            [hosts.as_path(), Path::new(env!("CARGO_BIN_EXE_petrel")), config.as_path()];
+        let command = ["unshare", "-rm", "sh", "-c", script, "sh"].map(str::to_owned);
+        let arguments = arguments.map(|path| path.display().to_string());
+        let command = command.into_iter().chain(arguments).collect();
+        Some((Self::spawn(directory, port, http_port, command), hosts))
+    }
+
     fn write_petrel(directory: &Path, port: u16, http_port: u16, extra: &str) -> PathBuf {
         let config = directory.join("petrel.toml");
         let text = format!(
