@@ -20,7 +20,8 @@ build: ## Build the release binary; installs what the build lacks
 
 test: unit interop ## Run every test, with other people's clients too
 
-unit: build ## Unit, property, black-box, simulation and tidy tests
+unit: build ## Unit, property, black-box, simulation, crash and tidy tests; those of bridges need mosquitto
+	@scripts/setup.sh test
 	scripts/test.sh
 
 interop: build ## Clients that others wrote: mosquitto, paho, mqtt.js (rumqttc is part of `unit`)

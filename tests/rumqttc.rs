@@ -2,6 +2,7 @@
 //! persistent session, 1 MiB, wildcards, shared subscriptions; each over TCP, TLS, WebSocket and secure WebSocket.
 
 #![allow(missing_docs, reason = "tests are named by what they check")]
+#![allow(unused_qualifications, reason = "the arguments of a macro do not know what it imports")]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
