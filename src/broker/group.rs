@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::packet::QoS;
 use crate::packet::subscribe::SubscriptionOptions;
@@ -314,15 +314,14 @@ impl GroupState {
         terms: &GroupTerms<'_>,
         effects: &mut Effects,
     ) -> Option<Delivered> {
-        let mut next = self.next_member(Outbound::has_room);
-        if next.is_none() && publication.qos == QoS::AtMostOnce {
+        let Self { members, next, .. } = self;
+        let mut found = member_in_turn(members, *next, Outbound::has_room);
+        if found.is_none() && publication.qos == QoS::AtMostOnce {
             // Dropped and counted there, if its outbox is full.
-            next = self.next_member(Outbound::is_open);
+            found = member_in_turn(members, *next, Outbound::is_open);
         }
-        let index = next?;
-        self.next = index + 1;
-        let member = self.members.get(index)?;
-        let mut outbound = member.session.outbound();
+        let (index, member, mut outbound) = found?;
+        *next = index + 1;
         let retain = publication.retain && member.options.retain_as_published;
         let terms = member.terms(retain, group, terms);
         let delivered = outbound.deliver(publication, &terms, effects);
@@ -330,15 +329,6 @@ impl GroupState {
             effects.listeners.push(Arc::clone(&member.session) as Arc<_>);
         }
         Some(delivered)
-    }
-
-    /// The next member in turn of which this is true.
-    fn next_member(&self, is_suitable: impl Fn(&Outbound) -> bool) -> Option<usize> {
-        let count = self.members.len();
-        let in_turn = (0..count).map(|offset| (self.next + offset) % count);
-        in_turn.into_iter().find(|index| {
-            self.members.get(*index).is_some_and(|member| is_suitable(&member.session.outbound()))
-        })
     }
 
     fn enqueue(
@@ -371,6 +361,20 @@ impl GroupState {
             Persistence::Transient => Delivered::Queued,
         }
     }
+}
+
+/// The first member from `next` on of which this is true, with the lock under which it is.
+fn member_in_turn(
+    members: &[Member],
+    next: usize,
+    is_suitable: impl Fn(&Outbound) -> bool,
+) -> Option<(usize, &Member, MutexGuard<'_, Outbound>)> {
+    (0..members.len()).find_map(|offset| {
+        let index = (next + offset) % members.len();
+        let member = members.get(index)?;
+        let outbound = member.session.outbound();
+        is_suitable(&outbound).then_some((index, member, outbound))
+    })
 }
 
 impl Member {
