@@ -39,6 +39,10 @@ pub trait LocalBroker: Send + Sync {
     /// Limits of the queue of a Session that is there.
     fn set_queue_limits(&self, client_id: &str, limits: QueueLimits);
 
+    /// Says whether messages for a connected Session go on over a link that carries no hop trail, so that their echoes
+    /// are to be expected ([`crate::bridge::loop_guard`]).
+    fn set_leaves_without_trail(&self, client_id: &str, leaves: bool);
+
     /// Topic Filters of a Session; `None` if it is not known.
     fn subscriptions(&self, client_id: &str) -> Option<Vec<String>>;
 

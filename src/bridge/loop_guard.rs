@@ -2,12 +2,16 @@
 //!
 //! On 5.0 links a User Property names the brokers that a message has passed ([`crate::bridge::properties::HOPS`]): a
 //! broker that finds itself there drops the message. 3.x packets have no room for that, so [`EchoMemory`] remembers for
-//! a short time what went out over 3.x links, and takes one incoming message of equal topic and payload for each as its
+//! a short time what leaves over 3.x links, and takes one incoming message of equal topic and payload for each as its
 //! echo: one that comes in by a bridge of ours, or from the bridge of another broker.
+//!
+//! Each way out accounts for one way back, and is remembered before the message can take it: when it is routed to the
+//! Session of a bridge, ours or another broker's, and for ours again when it is sent, perhaps days later. So of two
+//! brokers that each have a bridge to the other, each knows every copy that comes back, whichever way was faster.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -28,69 +32,119 @@ pub fn trail_length(trail: &str) -> usize {
     }
 }
 
-/// Most messages remembered at a time; beyond it the oldest are forgotten. About 40 bytes each.
-pub const MAX_REMEMBERED: usize = 100_000;
+/// Most ways out remembered at a time; beyond it the oldest are forgotten. About 40 bytes each.
+pub const MAX_REMEMBERED: usize = 200_000;
 
 /// The echo memory that all bridges of a broker share, since an echo may come in by another bridge than the message went
 /// out by. It works only while the rules of the bridges together make an echo possible.
 #[derive(Debug, Default)]
 pub struct EchoGuard {
-    is_needed: AtomicBool,
+    window_millis: AtomicU64,
     memory: Mutex<EchoMemory>,
 }
 
 impl EchoGuard {
-    /// Turns it on or off.
-    pub fn set_needed(&self, is_needed: bool) {
-        self.is_needed.store(is_needed, Ordering::Relaxed);
+    /// How long an echo may take; zero turns the memory off.
+    pub fn set_window(&self, window: Duration) {
+        let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+        self.window_millis.store(millis, Ordering::Relaxed);
     }
 
-    /// A message goes out over a 3.x link.
-    pub fn remember(&self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
-        if self.is_needed.load(Ordering::Relaxed) && !window.is_zero() {
-            self.memory.lock().remember(topic, payload, now, window);
+    /// A message was given to a Session whose Client takes it over a 3.x link.
+    pub fn note_routed(&self, topic: &str, payload: &[u8], now: Instant) {
+        let window = self.window();
+        if !window.is_zero() {
+            self.memory.lock().note_routed(topic, payload, now, window);
+        }
+    }
+
+    /// A bridge of ours sends a message over a 3.x link. `window` is the one of that bridge.
+    pub fn note_sent(&self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
+        if !self.window().is_zero() && !window.is_zero() {
+            self.memory.lock().note_sent(topic, payload, now, window);
         }
     }
 
     /// Whether an incoming message is the echo of one that went out.
     #[must_use]
     pub fn is_echo(&self, topic: &str, payload: &[u8], now: Instant) -> bool {
-        self.is_needed.load(Ordering::Relaxed) && self.memory.lock().is_echo(topic, payload, now)
+        !self.window().is_zero() && self.memory.lock().is_echo(topic, payload, now)
+    }
+
+    fn window(&self) -> Duration {
+        Duration::from_millis(self.window_millis.load(Ordering::Relaxed))
     }
 }
 
-/// The messages that went out over 3.x links a short time ago, by the fingerprint of their local topic and payload.
+/// The messages that left over 3.x links a short time ago, by the fingerprint of their local topic and payload.
 #[derive(Debug, Default)]
 pub struct EchoMemory {
-    counts: HashMap<u64, u32>,
+    expected: HashMap<u64, Expected>,
     order: VecDeque<(Instant, u64)>,
     hasher: foldhash::quality::RandomState,
 }
 
+/// What is known of equal messages. `echoes` and `void` together are their entries in `order`.
+#[derive(Debug, Default)]
+struct Expected {
+    /// Echoes to come.
+    echoes: u32,
+    /// Entries in `order` that count for nothing any more, the oldest first.
+    void: u32,
+    /// Messages that were routed and not yet sent.
+    unsent: u32,
+}
+
 impl EchoMemory {
-    /// A message goes out; its echo is expected within `window`.
-    pub fn remember(&mut self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
-        self.forget(now);
-        while self.order.len() >= MAX_REMEMBERED {
-            self.pop();
+    /// A message will leave; its echo is expected within `window`, or within that of its sending if it waits.
+    pub fn note_routed(&mut self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
+        let expected = self.remember(topic, payload, now, window);
+        expected.echoes += 1;
+        expected.unsent += 1;
+    }
+
+    /// A message leaves; its echo is expected within `window`.
+    pub fn note_sent(&mut self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
+        let expected = self.remember(topic, payload, now, window);
+        if expected.unsent > 0 {
+            // In place of the entry from its routing, whose echo may even have come already.
+            expected.unsent -= 1;
+            expected.void += 1;
+        } else {
+            expected.echoes += 1;
         }
-        let fingerprint = self.fingerprint(topic, payload);
-        *self.counts.entry(fingerprint).or_insert(0) += 1;
-        // Bridges may have different windows: a longer one in front only keeps a shorter one a little longer.
-        self.order.push_back((now + window, fingerprint));
     }
 
     /// Whether an incoming message is the echo of a remembered one, which is then forgotten.
     pub fn is_echo(&mut self, topic: &str, payload: &[u8], now: Instant) -> bool {
         self.forget(now);
         let fingerprint = self.fingerprint(topic, payload);
-        match self.counts.get_mut(&fingerprint) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
+        match self.expected.get_mut(&fingerprint) {
+            Some(expected) if expected.echoes > 0 => {
+                expected.echoes -= 1;
+                expected.void += 1;
                 true
             }
             _ => false,
         }
+    }
+
+    /// Puts one more entry into `order`.
+    fn remember(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        now: Instant,
+        window: Duration,
+    ) -> &mut Expected {
+        self.forget(now);
+        while self.order.len() >= MAX_REMEMBERED {
+            self.pop();
+        }
+        let fingerprint = self.fingerprint(topic, payload);
+        // Bridges may have different windows: a longer one in front only keeps a shorter one a little longer.
+        self.order.push_back((now + window, fingerprint));
+        self.expected.entry(fingerprint).or_default()
     }
 
     fn fingerprint(&self, topic: &str, payload: &[u8]) -> u64 {
@@ -103,15 +157,19 @@ impl EchoMemory {
         }
     }
 
-    /// Each remembered message has one entry in `order`. One that met its echo has none left in `counts`; which of
-    /// several equal messages that was does not matter, so the count is never taken below what `order` still holds.
+    /// Forgets the oldest entry.
     fn pop(&mut self) {
         let Some((_, fingerprint)) = self.order.pop_front() else { return };
-        if let Some(count) = self.counts.get_mut(&fingerprint) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.counts.remove(&fingerprint);
-            }
+        let Some(expected) = self.expected.get_mut(&fingerprint) else { return };
+        if expected.void > 0 {
+            expected.void -= 1;
+        } else {
+            expected.echoes = expected.echoes.saturating_sub(1);
+            // It was never sent: dropped from a full queue, or it still waits there.
+            expected.unsent = expected.unsent.min(expected.echoes);
+        }
+        if expected.echoes + expected.void == 0 {
+            self.expected.remove(&fingerprint);
         }
     }
 }
@@ -134,8 +192,8 @@ mod tests {
     fn each_message_accounts_for_one_echo() {
         let now = Instant::now();
         let mut memory = EchoMemory::default();
-        memory.remember("t", b"1", now, WINDOW);
-        memory.remember("t", b"1", now, WINDOW);
+        memory.note_sent("t", b"1", now, WINDOW);
+        memory.note_sent("t", b"1", now, WINDOW);
         assert!(!memory.is_echo("t", b"2", now));
         assert!(!memory.is_echo("u", b"1", now));
         assert!(memory.is_echo("t", b"1", now));
@@ -147,9 +205,55 @@ mod tests {
     fn an_echo_after_the_window_is_a_message() {
         let now = Instant::now();
         let mut memory = EchoMemory::default();
-        memory.remember("t", b"1", now, WINDOW);
+        memory.note_sent("t", b"1", now, WINDOW);
         assert!(!memory.is_echo("t", b"1", now + WINDOW));
-        assert_eq!((memory.counts.len(), memory.order.len()), (0, 0));
+        assert_eq!((memory.expected.len(), memory.order.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_echo_that_came_is_the_one_that_is_forgotten() {
+        let now = Instant::now();
+        let mut memory = EchoMemory::default();
+        memory.note_sent("t", b"1", now, WINDOW);
+        memory.note_sent("t", b"1", now + WINDOW / 2, WINDOW);
+        assert!(memory.is_echo("t", b"1", now));
+        assert!(memory.is_echo("t", b"1", now + WINDOW));
+    }
+
+    #[test]
+    fn a_message_is_expected_back_once_from_its_routing_on() {
+        let now = Instant::now();
+        let later = now + WINDOW / 2;
+        // Back by another way before it was sent.
+        let mut memory = EchoMemory::default();
+        memory.note_routed("t", b"1", now, WINDOW);
+        assert!(memory.is_echo("t", b"1", now));
+        memory.note_sent("t", b"1", now, WINDOW);
+        assert!(!memory.is_echo("t", b"1", now));
+        // Back after it was sent: the window counts from then.
+        memory.note_routed("t", b"2", now, WINDOW);
+        memory.note_sent("t", b"2", later, WINDOW);
+        assert!(memory.is_echo("t", b"2", now + WINDOW));
+        assert!(!memory.is_echo("t", b"2", now + WINDOW));
+        // By two ways.
+        memory.note_routed("t", b"3", now, WINDOW);
+        memory.note_routed("t", b"3", now, WINDOW);
+        memory.note_sent("t", b"3", now, WINDOW);
+        assert!(memory.is_echo("t", b"3", now));
+        assert!(memory.is_echo("t", b"3", now));
+        assert!(!memory.is_echo("t", b"3", now));
+    }
+
+    #[test]
+    fn what_waits_longer_than_the_window_is_expected_when_it_is_sent() {
+        let now = Instant::now();
+        let mut memory = EchoMemory::default();
+        memory.note_routed("t", b"1", now, WINDOW);
+        assert!(!memory.is_echo("t", b"1", now + WINDOW));
+        memory.note_sent("t", b"1", now + 2 * WINDOW, WINDOW);
+        assert!(memory.is_echo("t", b"1", now + 2 * WINDOW));
+        assert!(!memory.is_echo("t", b"1", now + 4 * WINDOW));
+        assert_eq!((memory.expected.len(), memory.order.len()), (0, 0));
     }
 
     #[test]
@@ -157,10 +261,10 @@ mod tests {
         let now = Instant::now();
         let mut memory = EchoMemory::default();
         for number in 0..MAX_REMEMBERED + 10 {
-            memory.remember("t", &number.to_be_bytes(), now, WINDOW);
+            memory.note_sent("t", &number.to_be_bytes(), now, WINDOW);
         }
         assert_eq!(memory.order.len(), MAX_REMEMBERED);
-        assert_eq!(memory.counts.len(), MAX_REMEMBERED);
+        assert_eq!(memory.expected.len(), MAX_REMEMBERED);
         assert!(!memory.is_echo("t", &0_usize.to_be_bytes(), now));
         assert!(memory.is_echo("t", &20_usize.to_be_bytes(), now));
     }

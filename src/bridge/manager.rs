@@ -15,7 +15,6 @@ use crate::bridge::prepare::purge_sessions;
 use crate::bridge::settings::BridgeSettings;
 use crate::bridge::status::{BridgeStatus, Counters};
 use crate::bridge::worker::{BridgeContext, Order, Worker};
-use crate::packet::ProtocolVersion;
 
 /// Where a bridge comes from: a reload of the configuration leaves alone what was added by command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -285,13 +284,8 @@ impl BridgeManager {
     /// so that the rules here do not say whether they can.
     fn judge_echoes(&self) {
         let bridges = self.bridges.lock();
-        let is_needed = bridges.values().any(|entry| {
-            let settings = &entry.settings;
-            settings.protocol < ProtocolVersion::V5_0
-                && !settings.echo_window.is_zero()
-                && settings.rules.rules.iter().any(|rule| rule.direction.is_out())
-        });
-        self.context.echoes.set_needed(is_needed);
+        let windows = bridges.values().map(|entry| entry.settings.outgoing_echo_window());
+        self.context.echoes.set_window(windows.max().unwrap_or_default());
     }
 }
 

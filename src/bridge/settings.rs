@@ -360,6 +360,17 @@ struct Checker<'a> {
 type Checked<T> = Result<T, BridgeError>;
 
 impl BridgeSettings {
+    /// How long the echo of a message may take that goes out by this bridge; zero if nothing does, if the link carries
+    /// hop trails, or if echoes are not looked for.
+    #[must_use]
+    pub fn outgoing_echo_window(&self) -> Duration {
+        let goes_out = self.rules.rules.iter().any(|rule| rule.direction.is_out());
+        match self.protocol < ProtocolVersion::V5_0 && goes_out {
+            true => self.echo_window,
+            false => Duration::ZERO,
+        }
+    }
+
     /// Checks one bridge. `host_name` completes the default client id.
     ///
     /// # Errors

@@ -64,6 +64,9 @@ pub struct Broker {
 pub trait LoopGuard: Send + Sync {
     /// Whether it is one. `properties` are wire-encoded.
     fn is_echo(&self, topic: &str, properties: &[u8], payload: &[u8], sender: LoopSender) -> bool;
+
+    /// A message is about to leave for another broker that will not be told where it has been.
+    fn note_leaving(&self, topic: &str, payload: &[u8]);
 }
 
 /// Who sent a message that may be an echo.

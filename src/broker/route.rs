@@ -122,13 +122,24 @@ impl Broker {
     ) {
         routed.resize(publications.len(), Routed::NoMatchingSubscribers);
         for recipient in &plan.recipients {
-            recipient.deliver(plan, publications, routed, effects);
+            recipient.deliver(self, plan, publications, routed, effects);
         }
         for group in &plan.groups {
             let terms = GroupTerms { durability: plan.durability, limits: &plan.limits };
             for (publication, routed) in publications.iter_mut().zip(routed.iter_mut()) {
                 *routed = routed.and(group.deliver(publication, &terms, effects));
             }
+        }
+    }
+}
+
+impl Broker {
+    /// Expects messages back that are about to leave.
+    #[cold]
+    fn note_leaving(&self, publications: &[Publication<'_>]) {
+        let Some(guard) = self.loop_guard() else { return };
+        for publication in publications {
+            guard.note_leaving(publication.topic, publication.payload);
         }
     }
 }
@@ -176,6 +187,7 @@ impl Recipient {
     #[inline]
     fn deliver(
         &self,
+        broker: &Broker,
         plan: &Plan,
         publications: &mut [Publication<'_>],
         routed: &mut [Routed],
@@ -183,6 +195,9 @@ impl Recipient {
     ) {
         let mut must_tell = false;
         let mut outbound = self.session.outbound();
+        if outbound.leaves_without_trail() {
+            broker.note_leaving(publications);
+        }
         for (publication, routed) in publications.iter_mut().zip(routed) {
             let terms = Terms {
                 qos: self.qos,

@@ -66,6 +66,12 @@ impl LocalBroker for NodeHandle {
         }
     }
 
+    fn set_leaves_without_trail(&self, client_id: &str, leaves: bool) {
+        if let Some(session) = self.broker().registry().find(client_id) {
+            session.outbound().set_leaves_without_trail(leaves);
+        }
+    }
+
     fn subscriptions(&self, client_id: &str) -> Option<Vec<String>> {
         let session = self.broker().registry().find(client_id)?;
         let inbound = session.inbound();
@@ -137,6 +143,10 @@ impl LoopGuard for NodeLoopGuard {
     fn is_echo(&self, topic: &str, properties: &[u8], payload: &[u8], sender: LoopSender) -> bool {
         hop_trail(properties).is_some_and(|trail| trail_contains(trail, &self.broker_id))
             || sender == LoopSender::Bridge && self.echoes.is_echo(topic, payload, Instant::now())
+    }
+
+    fn note_leaving(&self, topic: &str, payload: &[u8]) {
+        self.echoes.note_routed(topic, payload, Instant::now());
     }
 }
 

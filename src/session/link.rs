@@ -23,6 +23,9 @@ pub struct LinkParameters {
     pub mount_point: Option<Arc<str>>,
     /// Bytes of QoS 0 messages that may wait in the outbox.
     pub outbox_bytes: usize,
+    /// The Client is a bridge that takes messages on to another broker over a link of 3.x, which has no
+    /// room for a hop trail.
+    pub leaves_without_trail: bool,
 }
 
 /// The flags of one PUBLISH.

@@ -70,7 +70,9 @@ fn a_two_way_ring_of_three_and_five_comes_to_rest() {
         return;
     }
     // Both ways around: twice at most.
-    side_by_side(&[3, 5], |count| assert_it_ends(&ring(&ports(*count), "both", "5.0"), 2));
+    for protocol in ["5.0", "3.1.1"] {
+        side_by_side(&[3, 5], |count| assert_it_ends(&ring(&ports(*count), "both", protocol), 2));
+    }
 }
 
 #[test]

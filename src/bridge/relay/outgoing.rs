@@ -76,7 +76,7 @@ impl Relay {
         }
         if self.settings.protocol < ProtocolVersion::V5_0 {
             let window = self.settings.echo_window;
-            self.echoes.remember(publish.topic, publish.payload, now, window);
+            self.echoes.note_sent(publish.topic, publish.payload, now, window);
         }
         let properties = std::mem::take(&mut self.properties);
         let message = Outgoing {

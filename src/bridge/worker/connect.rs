@@ -76,6 +76,8 @@ impl Worker {
         let connected = connect_local(stream, &client_id, window, lifetime).await?;
         if lane == 0 {
             broker.set_queue_limits(&client_id, self.settings.queue);
+            let leaves_without_trail = !self.settings.outgoing_echo_window().is_zero();
+            broker.set_leaves_without_trail(&client_id, leaves_without_trail);
         }
         Ok(connected)
     }

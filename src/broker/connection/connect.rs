@@ -264,6 +264,7 @@ impl ClientConnection {
             aliases: (max_aliases > 0).then(|| Box::new(OutgoingAliases::new(max_aliases))),
             mount_point: self.peer.listener.mount_point.clone(),
             outbox_bytes: limits.outbox_bytes,
+            leaves_without_trail: self.is_bridge,
         }
     }
 }
