@@ -2,13 +2,18 @@
 """Throughput through one bridge: mosquitto's and Petrel's in turn, in the same run.
 
     scripts/bench_bridge.py [--petrel target/release/petrel] [--messages 300000] [--rounds 3]
+    scripts/bench_bridge.py --drain [--messages 1000000]
 
 The source broker has the bridge (topic `b/#` out, 3.1.1). The remote broker is played by this script, which acknowledges
 and counts and does nothing else, so that the bridging broker is what is measured. One publisher keeps `--window` messages
 on their way. Printed: messages a second that arrived, and CPU time of the bridging broker for each; medians of the rounds.
+
+With `--drain`, messages of QoS 1 wait while the remote broker is away; then it comes back and takes them all. Printed: how
+long the messages of ten pairs of local clients take, before and meanwhile (`petrel bench latency`, QoS 1, open loop).
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import platform
@@ -122,7 +127,7 @@ def serve(client, message, qos, count):
             buffer = buffer[length:]
 
 
-def publish(port, qos, payload, total, window, arrived, patience=LIMIT_SECONDS):
+def publish(port, qos, payload, total, window, arrived, patience=LIMIT_SECONDS, waits=True):
     """Publishes `total` messages, at most `window` ahead of what is acknowledged (QoS 1) or has arrived (QoS 0)."""
     message = Message(qos, payload)
     client = socket.create_connection(("127.0.0.1", port))
@@ -146,7 +151,7 @@ def publish(port, qos, payload, total, window, arrived, patience=LIMIT_SECONDS):
             acked, rest = acked + rest // 4, rest % 4
         elif count <= 0:
             time.sleep(0.0002)
-    while arrived.value - start < sent and time.monotonic() < deadline:
+    while waits and arrived.value - start < sent and time.monotonic() < deadline:
         time.sleep(0.001)
     client.close()
 
@@ -193,13 +198,8 @@ def measure(kind, qos, options):
         remote = multiprocessing.Process(target=sink, args=(listener, qos, options.payload, arrived), daemon=True)
         remote.start()
         port, sink_port = free_port(), listener.getsockname()[1]
-        if kind == "mosquitto":
-            command = mosquitto(directory, port, sink_port, qos)
-        else:
-            command = petrel(directory, port, sink_port, qos, options.petrel, kind.partition(" ")[2])
-        source = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        source = start(kind, directory, port, sink_port, qos, options)
         try:
-            wait_port(port)
             # Messages cross the bridge: it is up, and warm.
             while arrived.value == 0:
                 publish(port, qos, options.payload, 1, 1, arrived, 0.3)
@@ -216,6 +216,67 @@ def measure(kind, qos, options):
             remote.join()
 
 
+def start(kind, directory, port, sink_port, qos, options):
+    if kind == "mosquitto":
+        command = mosquitto(directory, port, sink_port, qos)
+    else:
+        command = petrel(directory, port, sink_port, qos, options.petrel, kind.partition(" ")[2])
+    source = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_port(port)
+    return source
+
+
+def latency(port, options):
+    """Runs `petrel bench latency` beside; call `figures` for what it says."""
+    command = [options.petrel, "bench", "latency", "--port", str(port), "-q", "1", "--duration", "2s", "--json"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def figures(process):
+    output, _ = process.communicate(timeout=LIMIT_SECONDS)
+    return json.loads(output)["latency_us"]["delivery"]
+
+
+def drain(kind, options):
+    """Latencies of local clients before and while the queue is drained, and how many messages that took how long."""
+    with tempfile.TemporaryDirectory() as directory:
+        port, sink_port = free_port(), free_port()
+        arrived = multiprocessing.Value("Q", 0, lock=False)
+        source = start(kind, directory, port, sink_port, 1, options)
+        remote = None
+        try:
+            # Nothing arrives yet: the patience ends as soon as all is acknowledged.
+            publish(port, 1, options.payload, options.messages, options.window, arrived, LIMIT_SECONDS, waits=False)
+            before = figures(latency(port, options))
+            listener = socket.create_server(("127.0.0.1", sink_port))
+            remote = multiprocessing.Process(target=sink, args=(listener, 1, options.payload, arrived), daemon=True)
+            remote.start()
+            while arrived.value == 0:
+                time.sleep(0.001)
+            begin = time.monotonic()
+            during = figures(latency(port, options))
+            took, drained = time.monotonic() - begin, arrived.value
+            return before, during, drained / took, drained < options.messages
+        finally:
+            source.terminate()
+            source.wait()
+            if remote:
+                remote.terminate()
+                remote.join()
+
+
+def report_drains(options):
+    print(f"{options.messages} messages of {options.payload} bytes wait for a bridge; {os.cpu_count()} cores, "
+          f"Linux {platform.release()}")
+    print("| bridging broker | drained/s | p50 before | p50 meanwhile | p99 before | p99 meanwhile | drain outlasted it |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    for _ in range(options.rounds):
+        for kind in ("mosquitto", "petrel fsync"):
+            before, during, rate, is_whole = drain(kind, options)
+            cells = [f"{side[name]:,.0f} µs" for name in ("p50", "p99") for side in (before, during)]
+            print(f"| {kind} | {rate:,.0f} | {' | '.join(cells)} | {'yes' if is_whole else 'no'} |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--petrel", default="target/release/petrel")
@@ -223,7 +284,10 @@ def main():
     parser.add_argument("--payload", type=int, default=64)
     parser.add_argument("--window", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--drain", action="store_true", help="measure local clients beside a drain instead")
     options = parser.parse_args()
+    if options.drain:
+        return report_drains(options)
     print(f"{options.messages} messages of {options.payload} bytes, window {options.window}, one publisher; "
           f"medians of {options.rounds} rounds; {os.cpu_count()} cores, Linux {platform.release()}")
     print("| bridging broker | QoS | arrived | messages/s | µs of CPU per message |")

@@ -1,16 +1,12 @@
-//! A local client that measures how long its own messages take: QoS 1, over one connection, to itself.
+//! A local client that publishes to itself at QoS 1, over one connection.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
 
 /// The client.
 pub struct Probe {
     stream: TcpStream,
 }
-
-/// What it measured, shortest first.
-pub struct Latencies(Vec<Duration>);
 
 impl Probe {
     /// Connects and subscribes to `probe`.
@@ -31,8 +27,7 @@ impl Probe {
     }
 
     /// Publishes one message and waits for its PUBACK and for the message itself.
-    fn measure(&mut self) -> Duration {
-        let started = Instant::now();
+    pub fn exchange(&mut self) {
         self.stream.write_all(b"\x32\x0a\0\x05probe\0\x07x").unwrap();
         let mut head = [0; 2];
         let mut missing = 2;
@@ -50,30 +45,5 @@ impl Probe {
                 other => panic!("packet type {other}"),
             }
         }
-        started.elapsed()
-    }
-
-    /// Measures until `enough`, with a short pause between, in rounds of a hundred.
-    pub fn measure_until(&mut self, mut enough: impl FnMut() -> bool) -> Latencies {
-        let mut all = Vec::new();
-        while all.is_empty() || !enough() {
-            for _ in 0..100 {
-                all.push(self.measure());
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }
-        all.sort();
-        Latencies(all)
-    }
-}
-
-impl Latencies {
-    /// Of a thousand, so many were as fast.
-    pub fn permille(&self, share: usize) -> Duration {
-        self.0[(self.0.len() - 1) * share / 1000]
-    }
-
-    pub fn count(&self) -> usize {
-        self.0.len()
     }
 }
