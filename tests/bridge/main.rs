@@ -10,6 +10,7 @@ mod control;
 mod cuts;
 mod failures;
 mod loops;
+mod mosquitto_window;
 mod options;
 mod probe;
 mod process;
