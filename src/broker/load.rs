@@ -55,6 +55,7 @@ impl Broker {
             is_over_total: AtomicBool::new(false),
             figures: Figures::default(),
             loop_guard: OnceLock::new(),
+            plan_budget: Arc::default(),
         };
         for message in loaded.retained {
             let _replaced = broker.retained.set(message);

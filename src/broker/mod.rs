@@ -21,6 +21,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::auth::Authority;
+use crate::broker::connection::PlanBudget;
 use crate::broker::group::Group;
 use crate::broker::limits::Limits;
 use crate::broker::registry::Registry;
@@ -58,6 +59,7 @@ pub struct Broker {
     is_over_total: AtomicBool,
     figures: Figures,
     loop_guard: OnceLock<Arc<dyn LoopGuard>>,
+    plan_budget: Arc<PlanBudget>,
 }
 
 /// Recognises messages of this broker that come back over the bridges of others.
@@ -122,6 +124,11 @@ impl Broker {
     #[must_use]
     pub fn retained(&self) -> &RetainedTree<Arc<Message>> {
         &self.retained
+    }
+
+    /// How many plans beyond their own connections may keep.
+    pub(crate) fn plan_budget(&self) -> &Arc<PlanBudget> {
+        &self.plan_budget
     }
 
     /// Its figures.

@@ -27,6 +27,7 @@ use crate::broker::Broker;
 use crate::broker::connection::authenticate::PendingConnect;
 pub use crate::broker::connection::close::CloseReason;
 use crate::broker::connection::pending::Pending;
+pub use crate::broker::connection::plans::PlanBudget;
 use crate::broker::connection::plans::PlanCache;
 use crate::broker::connection::run::Run;
 use crate::broker::connection::throttle::Throttle;
