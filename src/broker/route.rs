@@ -13,6 +13,7 @@ use crate::session::message::SessionId;
 use crate::session::outbound::{Delivered, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::{OverflowPolicy, QueueLimits};
+use crate::session::shared_run::SharedRun;
 use crate::store::Durability;
 use crate::topic::fingerprint::{Fingerprint, TopicHash};
 use crate::topic::subscription_tree::Match;
@@ -121,8 +122,12 @@ impl Broker {
         effects: &mut Effects,
     ) {
         routed.resize(publications.len(), Routed::NoMatchingSubscribers);
+        let mut shared = match plan.recipients.len() {
+            0 | 1 => None,
+            _ => SharedRun::of(publications),
+        };
         for recipient in &plan.recipients {
-            recipient.deliver(self, plan, publications, routed, effects);
+            recipient.deliver(self, plan, publications, &mut shared, routed, effects);
         }
         for group in &plan.groups {
             let terms = GroupTerms { durability: plan.durability, limits: &plan.limits };
@@ -190,6 +195,7 @@ impl Recipient {
         broker: &Broker,
         plan: &Plan,
         publications: &mut [Publication<'_>],
+        shared: &mut Option<SharedRun>,
         routed: &mut [Routed],
         effects: &mut Effects,
     ) {
@@ -198,6 +204,11 @@ impl Recipient {
         if outbound.leaves_without_trail() {
             broker.note_leaving(publications);
         }
+        let is_shared = shared.as_mut().is_some_and(|run| {
+            self.subscription_ids.is_empty()
+                && run.is_unacknowledged(self.qos)
+                && outbound.deliver_shared(run, publications, effects)
+        });
         for (publication, routed) in publications.iter_mut().zip(routed) {
             let terms = Terms {
                 qos: self.qos,
@@ -207,7 +218,10 @@ impl Recipient {
                 durability: plan.durability,
                 limits: &plan.limits,
             };
-            let delivered = outbound.deliver(publication, &terms, effects);
+            let delivered = match is_shared {
+                true => Delivered::Sent,
+                false => outbound.deliver(publication, &terms, effects),
+            };
             must_tell |= delivered == Delivered::QueuedUntilCommit;
             *routed = routed.and(delivered);
         }

@@ -45,6 +45,12 @@ pub(super) enum Encoded {
 }
 
 impl LinkParameters {
+    /// Whether packets need not be made for this Client: full topics, of any size.
+    #[inline]
+    pub(super) fn takes_any_packet(&self) -> bool {
+        self.aliases.is_none() && self.mount_point.is_none() && self.max_packet_bytes == u32::MAX
+    }
+
     #[inline]
     pub(super) fn encode(
         &mut self,

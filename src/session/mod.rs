@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod publication;
 pub mod queue;
 pub mod rare;
+pub mod shared_run;
 pub mod subscriptions;
 pub mod violation;
 pub mod window;

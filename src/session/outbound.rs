@@ -20,6 +20,7 @@ use crate::session::queue::{
     Admission, Keep, Oldest, OverflowPolicy, Queue, QueueLimits, Queued, Spilled, dequeue,
 };
 use crate::session::rare::Rare;
+use crate::session::shared_run::SharedRun;
 use crate::session::window::{Delivery, DeliveryState, Window};
 use crate::store::{Change, Durability, QueueEntry};
 
@@ -358,6 +359,30 @@ impl Outbound {
             return self.deliver_unacknowledged(publication, terms, effects);
         }
         self.deliver_acknowledged(publication, qos, terms, effects)
+    }
+
+    /// Delivers a run with QoS 0 in the same bytes as to others. False, and nothing has happened, if
+    /// this Client needs bytes of its own or has no room for all of it.
+    #[inline]
+    pub fn deliver_shared(
+        &mut self,
+        run: &mut SharedRun,
+        publications: &[Publication<'_>],
+        effects: &mut Effects,
+    ) -> bool {
+        let Link::Open(link) = &self.link else { return false };
+        if !link.takes_any_packet() {
+            return false;
+        }
+        let packets = run.packets(link.version, publications);
+        if self.outbox.bytes() + self.writing_bytes + packets.bytes() > link.outbox_bytes {
+            return false;
+        }
+        self.outbox.append_copy(packets);
+        effects.tally.publish_sent += run.messages();
+        effects.tally.publish_bytes_sent += run.payload_bytes();
+        self.notify(effects);
+        true
     }
 
     fn deliver_unacknowledged(

@@ -101,6 +101,12 @@ impl Outbox {
         self.discard();
     }
 
+    /// Appends a copy of packets without shared payloads.
+    #[inline]
+    pub fn append_copy(&mut self, packets: &Self) {
+        self.append(|out| out.extend_from_slice(&packets.buffer));
+    }
+
     /// Appends plain bytes of the connection itself.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.append(|out| out.extend_from_slice(bytes));

@@ -3,9 +3,9 @@
 use crate::broker::{configured, unique};
 use crate::client::Client;
 use crate::packet::{
-    ALL, CONTENT_TYPE, CORRELATION_DATA, Connect, OLD, PAYLOAD_FORMAT, PUBACK, PUBCOMP, PUBREC,
-    PUBREL, Properties, Publish, RESPONSE_TOPIC, SUBSCRIPTION_ID, V5, V311, acknowledge, frame,
-    text,
+    ALL, CONTENT_TYPE, CORRELATION_DATA, Connect, MAXIMUM_PACKET_SIZE, OLD, PAYLOAD_FORMAT, PUBACK,
+    PUBCOMP, PUBREC, PUBREL, Properties, Publish, RESPONSE_TOPIC, SUBSCRIPTION_ID,
+    TOPIC_ALIAS_MAXIMUM, V5, V311, acknowledge, frame, text,
 };
 
 /// [MQTT-3.3.4-1] [MQTT-4.3.1-1] [MQTT-3.3.1-2] [MQTT311-3.3.4-1] [MQTT311-4.3.1-1] [MQTT311-3.3.1-2]
@@ -452,4 +452,53 @@ fn long_topics_are_delivered() {
     client.subscribe(&topic, 0);
     client.publish(&topic, 0, "x");
     assert_eq!(client.expect_publish().name(), topic);
+}
+
+/// A burst that arrives in one piece is delivered to each of many Clients in the way that this one asked for.
+#[test]
+fn a_burst_reaches_clients_of_every_kind() {
+    let topic = unique("t");
+    let mut plain: Vec<Client> = ALL.into_iter().map(Client::new).collect();
+    plain.push(Client::new(V5));
+    for client in &mut plain {
+        client.subscribe(&topic, 0);
+    }
+    let mut acknowledging = Client::new(V311);
+    acknowledging.subscribe(&topic, 1);
+    let mut identified = Client::new(V5);
+    identified.subscribe_with(&Properties::new().variable(SUBSCRIPTION_ID, 9), &[(&topic, 0)]);
+    let limits = Properties::new().four(MAXIMUM_PACKET_SIZE, 80);
+    let mut small = Client::connect(&Connect::new(V5, unique("c")).properties(limits));
+    small.subscribe(&topic, 0);
+    let aliases = Properties::new().two(TOPIC_ALIAS_MAXIMUM, 5);
+    let mut aliasing = Client::connect(&Connect::new(V5, unique("c")).properties(aliases));
+    aliasing.subscribe(&topic, 0);
+
+    let long = "x".repeat(100);
+    let payloads = ["a", "b", long.as_str(), "c", "d"];
+    let mut burst = Vec::new();
+    for (index, payload) in payloads.iter().enumerate() {
+        // The fourth has QoS 1, which the run of the others must not swallow.
+        let publish = Publish::new(&topic, payload);
+        let publish = if index == 3 { publish.qos(1, 7) } else { publish };
+        burst.extend(publish.encode(V311));
+    }
+    let mut sender = Client::new(V311);
+    sender.send(burst);
+    sender.expect_acknowledged(PUBACK, 7, 0);
+
+    for client in &mut plain {
+        for payload in payloads {
+            let publish = client.expect_message(payload);
+            assert_eq!((publish.name(), publish.qos), (topic.as_str(), 0));
+        }
+    }
+    for payload in payloads {
+        assert_eq!(acknowledging.expect_message(payload).qos, u8::from(payload == "c"));
+        assert_eq!(identified.expect_message(payload).received.numbers(SUBSCRIPTION_ID), [9]);
+        if payload != long {
+            small.expect_message(payload);
+        }
+        assert_eq!(aliasing.expect_publish().text(), payload);
+    }
 }
