@@ -13,6 +13,7 @@ use crate::bench::error::BenchError;
 use crate::bench::link::{Introduction, Link};
 use crate::bench::meter::{Histograms, SharedHistogram, as_f64, per_second, ratio};
 use crate::bench::report::{Report, Unit};
+use crate::bench::resumption::TlsSession;
 use crate::bench::throughput::topic_prefix;
 use crate::bench::wire;
 use crate::packet::QoS;
@@ -64,7 +65,7 @@ impl ConnectionsOptions {
         allow_files(self.clients as u64 + OTHER_FILES)?;
         report.setting("clients", self.clients);
         report.setting("subscribe", self.subscribe);
-        let crowd = Crowd::new(engine, self.subscribe)?;
+        let crowd = Crowd::new(engine, self.clients, self.subscribe)?;
         let before = engine.process_figures()?;
         let began = Instant::now();
         let links = crowd.connect(engine, self.clients, self.concurrency, Patience::None).await?;
@@ -120,6 +121,7 @@ impl ConnectionsOptions {
             let _cancelled = handle.await;
         }
         crowd.latencies.reset();
+        crowd.forget_handshakes();
         let began = Instant::now();
         let links =
             crowd.connect(engine, self.clients, self.clients, Patience::Minute(began)).await?;
@@ -127,6 +129,7 @@ impl ConnectionsOptions {
         report.figure("storm_seconds", began.elapsed().as_secs_f64(), Unit::Seconds);
         report.figure("storm_connects_per_second", rate, Unit::PerSecond);
         report.count("storm_retries", crowd.retries.load(Ordering::Acquire));
+        crowd.describe_handshakes(engine, "storm_", 0, report);
         report.latency("storm", &crowd.latencies.merged()?);
         drop(links);
         Ok(())
@@ -139,7 +142,7 @@ impl ConnectionsOptions {
         report: &mut Report,
     ) -> Result<(), BenchError> {
         allow_files(self.concurrency as u64 + OTHER_FILES)?;
-        let crowd = Crowd::new(engine, false)?;
+        let crowd = Crowd::new(engine, self.concurrency, false)?;
         let before = engine.process_figures()?;
         let began = Instant::now();
         let mut handles = Vec::new();
@@ -148,9 +151,9 @@ impl ConnectionsOptions {
             let latencies = crowd.latencies.of_client(index);
             let target = Arc::clone(&engine.target);
             handles.push(engine.spawn(index, async move {
+                let introduction = crowd.introduction("cycle", index);
                 while began.elapsed() < time {
                     let attempt = Instant::now();
-                    let introduction = Introduction::clean("cycle", index);
                     let link = Link::connect(&target, &introduction).await?;
                     record(&latencies, attempt);
                     crowd.note_connected(&link);
@@ -166,11 +169,8 @@ impl ConnectionsOptions {
         let took = began.elapsed();
         let connected = crowd.connected.load(Ordering::Acquire);
         report.figure("connects_per_second", per_second(connected, took), Unit::PerSecond);
-        if engine.target.tls.is_some() {
-            let resumed = crowd.resumed.load(Ordering::Acquire);
-            report.count("full_handshakes", connected - resumed);
-            report.count("resumed_handshakes", resumed);
-        }
+        let clients = self.concurrency as u64;
+        crowd.describe_handshakes(engine, "", clients, report);
         if let (Some(before), Some(after)) = (before, engine.process_figures()?) {
             let cpu = as_f64(after.cpu_nanos_since(&before)) / 1_000.0;
             report.figure("broker_cpu_per_connect_us", ratio(cpu, connected), Unit::Microseconds);
@@ -194,6 +194,8 @@ enum Patience {
 struct Crowd {
     subscribe: bool,
     latencies: Histograms,
+    /// Of each client, by its index.
+    tls_sessions: Arc<[TlsSession]>,
     connected: Arc<AtomicU64>,
     resumed: Arc<AtomicU64>,
     retries: Arc<AtomicU64>,
@@ -201,10 +203,11 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn new(engine: &Engine, subscribe: bool) -> Result<Self, BenchError> {
+    fn new(engine: &Engine, clients: usize, subscribe: bool) -> Result<Self, BenchError> {
         Ok(Self {
             subscribe,
             latencies: engine.histograms()?,
+            tls_sessions: (0..clients).map(|_| TlsSession::default()).collect(),
             connected: Arc::default(),
             resumed: Arc::default(),
             retries: Arc::default(),
@@ -225,8 +228,8 @@ impl Crowd {
             let target = Arc::clone(&engine.target);
             let latencies = self.latencies.of_client(index);
             let filters = vec![format!("{prefix}/idle/{index}")];
+            let introduction = self.introduction("idle", index);
             async move {
-                let introduction = Introduction::clean("idle", index);
                 let mut began = Instant::now();
                 let mut link = match patience {
                     Patience::None => Link::connect(&target, &introduction).await?,
@@ -257,11 +260,34 @@ impl Crowd {
         engine.set_up("connecting", count, concurrency, connect).await
     }
 
+    fn introduction(&self, role: &str, index: usize) -> Introduction {
+        let tls_session = self.tls_sessions[index].clone();
+        Introduction { tls_session, ..Introduction::clean(role, index) }
+    }
+
     fn note_connected(&self, link: &Link) {
         self.connected.fetch_add(1, Ordering::AcqRel);
         if link.is_resumed() == Some(true) {
             self.resumed.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    fn forget_handshakes(&self) {
+        self.connected.store(0, Ordering::Release);
+        self.resumed.store(0, Ordering::Release);
+    }
+
+    /// How the connections since the last [`Crowd::forget_handshakes`] began, of which the `first` had nothing to resume.
+    fn describe_handshakes(&self, engine: &Engine, prefix: &str, first: u64, report: &mut Report) {
+        if engine.target.tls.is_none() {
+            return;
+        }
+        let resumed = self.resumed.load(Ordering::Acquire);
+        let connected = self.connected.load(Ordering::Acquire);
+        report.count(format!("{prefix}full_handshakes"), connected - resumed);
+        report.count(format!("{prefix}resumed_handshakes"), resumed);
+        let share = ratio(as_f64(resumed), connected.saturating_sub(first));
+        report.figure(format!("{prefix}resumed_share_of_reconnects"), share, Unit::Ratio);
     }
 
     /// Reads and pings, so that lost connections are noticed and idle ones are not closed.

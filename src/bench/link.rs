@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 
 use crate::bench::error::BenchError;
+use crate::bench::resumption::TlsSession;
 use crate::bench::target::Target;
 use crate::bench::transport::{SocketOptions, Transport};
 use crate::bench::wire::{self, Connack, Front, SessionKind, kind};
@@ -41,6 +42,8 @@ pub(super) struct Introduction {
     pub(super) session: SessionKind,
     /// Options of the socket.
     pub(super) socket: SocketOptions,
+    /// What it kept of TLS from earlier connections.
+    pub(super) tls_session: TlsSession,
 }
 
 impl Introduction {
@@ -49,7 +52,8 @@ impl Introduction {
     pub(super) fn clean(role: &str, index: usize) -> Self {
         let client_id = format!("{role}-{:x}-{index}", std::process::id());
         let session = SessionKind::Clean;
-        Self { index, client_id, session, socket: SocketOptions::default() }
+        let (socket, tls_session) = Default::default();
+        Self { index, client_id, session, socket, tls_session }
     }
 }
 
@@ -69,9 +73,9 @@ impl Link {
         target: &Target,
         introduction: &Introduction,
     ) -> Result<Self, BenchError> {
-        let Introduction { index, client_id, session, socket } = introduction;
+        let Introduction { index, client_id, session, socket, tls_session } = introduction;
         let connecting = async {
-            let transport = Transport::connect(target, *index, *socket).await?;
+            let transport = Transport::connect(target, *index, *socket, tls_session).await?;
             let mut link = Self::new(transport, target.version);
             link.send(&wire::connect(target, client_id, *session), "connecting").await?;
             let (first, body) = link.read_packet("connecting").await?;

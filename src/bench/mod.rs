@@ -18,6 +18,7 @@ mod process;
 mod publisher;
 mod queue;
 mod report;
+mod resumption;
 mod retained;
 mod slow;
 mod subscriber;

@@ -14,11 +14,11 @@ use crate::bench::link::{Introduction, Link};
 use crate::bench::meter::{Histograms, as_f64, per_second, ratio};
 use crate::bench::publisher::{Pace, Publisher, PublisherPlan, PublisherStatus};
 use crate::bench::report::{Report, Unit};
+use crate::bench::resumption::TlsSession;
 use crate::bench::subscriber::{Subscriber, SubscriberPlan, SubscriberStatus};
 use crate::bench::throughput::{MessageOptions, topic_prefix};
 use crate::bench::tracker::Faults;
 use crate::bench::traffic::promise;
-use crate::bench::transport::SocketOptions;
 use crate::bench::wire::{PublishTemplate, Retain, SessionKind};
 use crate::packet::QoS;
 
@@ -102,6 +102,7 @@ struct Run<'a> {
     topics: u32,
     publishers: Arc<[Arc<PublisherStatus>]>,
     subscribers: Vec<Arc<SubscriberStatus>>,
+    tls_sessions: Vec<TlsSession>,
     acknowledgements: Histograms,
     deliveries: Histograms,
 }
@@ -115,6 +116,7 @@ impl<'a> Run<'a> {
             topics: options.sessions.div_ceil(options.publishers),
             publishers: (0..options.publishers).map(|_| Arc::default()).collect(),
             subscribers: (0..options.sessions).map(|_| Arc::default()).collect(),
+            tls_sessions: (0..options.sessions).map(|_| TlsSession::default()).collect(),
             acknowledgements: engine.histograms()?,
             deliveries: engine.histograms()?,
             options,
@@ -132,10 +134,10 @@ impl<'a> Run<'a> {
         format!("{}/{stream}", self.prefix)
     }
 
-    fn introduction(session: usize, kind: SessionKind) -> Introduction {
+    fn introduction(&self, session: usize, kind: SessionKind) -> Introduction {
         let mut introduction = Introduction::clean("queue", session);
         introduction.session = kind;
-        introduction.socket = SocketOptions::default();
+        introduction.tls_session = self.tls_sessions[session].clone();
         introduction
     }
 
@@ -146,8 +148,8 @@ impl<'a> Run<'a> {
             let streams = self.streams_of_session(u32::try_from(index).unwrap_or(u32::MAX));
             let filters: Vec<String> = streams.map(|stream| self.topic(stream)).collect();
             let qos = self.options.message.qos();
+            let introduction = self.introduction(index, SessionKind::Durable);
             async move {
-                let introduction = Self::introduction(index, SessionKind::Durable);
                 let mut link = Link::connect(&target, &introduction).await?;
                 match (first, link.connack.session_present) {
                     (First::Yes, _) => link.subscribe(&filters, qos).await?,
@@ -303,10 +305,8 @@ impl<'a> Run<'a> {
     async fn clean_up(&self, engine: &Engine) -> Result<(), BenchError> {
         let connect = |index| {
             let target = Arc::clone(&engine.target);
-            async move {
-                let introduction = Self::introduction(index, SessionKind::Clean);
-                Link::connect(&target, &introduction).await?.disconnect().await
-            }
+            let introduction = self.introduction(index, SessionKind::Clean);
+            async move { Link::connect(&target, &introduction).await?.disconnect().await }
         };
         engine.set_up("cleaning up", self.subscribers.len(), 64, connect).await?;
         Ok(())

@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::bench::error::BenchError;
+use crate::bench::resumption::TlsSession;
 use crate::packet::ProtocolVersion;
 
 /// Where the broker is.
@@ -93,10 +94,22 @@ pub(super) struct Target {
 /// How to speak TLS with the broker.
 #[derive(Debug, Clone)]
 pub(super) struct TlsTarget {
-    /// Shared by all connections, and so are the sessions to resume.
-    pub(super) config: Arc<ClientConfig>,
+    /// Of a client that resumes nothing.
+    config: ClientConfig,
     /// The name the certificate must carry.
     pub(super) server_name: ServerName<'static>,
+    resumes: bool,
+}
+
+impl TlsTarget {
+    /// The configuration for a connection of the client whose session this is.
+    pub(super) fn config_of_client(&self, session: &TlsSession) -> Arc<ClientConfig> {
+        let mut config = self.config.clone();
+        if self.resumes {
+            config.resumption = Resumption::store(session.store());
+        }
+        Arc::new(config)
+    }
 }
 
 impl TargetOptions {
@@ -143,14 +156,10 @@ impl TargetOptions {
             }
             _ => builder.with_no_client_auth(),
         };
-        config.resumption = if self.no_resumption {
-            Resumption::disabled()
-        } else {
-            Resumption::in_memory_sessions(4096)
-        };
+        config.resumption = Resumption::disabled();
         let server_name = ServerName::try_from(self.host.clone())
             .map_err(|_invalid| BenchError::Options(format!("not a host name: {}", self.host)))?;
-        Ok(TlsTarget { config: Arc::new(config), server_name })
+        Ok(TlsTarget { config, server_name, resumes: !self.no_resumption })
     }
 }
 

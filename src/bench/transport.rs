@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::bench::error::BenchError;
+use crate::bench::resumption::TlsSession;
 use crate::bench::target::Target;
 use crate::bench::websocket::WebSocketBytes;
 
@@ -39,11 +40,12 @@ pub(super) struct SocketOptions {
 }
 
 impl Transport {
-    /// Connects to the broker. `index` selects the local address.
+    /// Connects to the broker, with what the client kept of TLS. `index` selects the local address.
     pub(super) async fn connect(
         target: &Target,
         index: usize,
         options: SocketOptions,
+        tls_session: &TlsSession,
     ) -> Result<Self, BenchError> {
         let connect_error = |source| BenchError::Connect { address: target.address, source };
         let socket = open_socket(target, index, options).map_err(connect_error)?;
@@ -52,7 +54,7 @@ impl Transport {
         let plain = match &target.tls {
             None => Plain::Tcp(stream),
             Some(tls) => {
-                let connector = TlsConnector::from(std::sync::Arc::clone(&tls.config));
+                let connector = TlsConnector::from(tls.config_of_client(tls_session));
                 let stream = connector.connect(tls.server_name.clone(), stream).await;
                 Plain::Tls(Box::new(stream.map_err(BenchError::TlsHandshake)?))
             }
