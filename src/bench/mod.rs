@@ -87,7 +87,7 @@ enum Scenario {
     Retained(retained::RetainedOptions),
     /// Fill durable sessions while their clients are away, then drain them
     Queue(queue::QueueOptions),
-    /// Readers that stop reading while others go on
+    /// Readers that stop reading while others go on: alone, reading, filling, stalled
     Slow(slow::SlowOptions),
 }
 

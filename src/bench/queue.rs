@@ -107,7 +107,7 @@ struct Run<'a> {
     deliveries: Histograms,
 }
 
-type Receiving = (Instant, Vec<tokio::task::JoinHandle<std::io::Result<()>>>);
+type Receiving = (Instant, Vec<tokio::task::JoinHandle<std::io::Result<Link>>>);
 
 impl<'a> Run<'a> {
     fn new(options: &'a QueueOptions, engine: &Engine) -> Result<Self, BenchError> {

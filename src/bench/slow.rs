@@ -1,18 +1,25 @@
 //! `petrel bench slow`: readers that stop reading while others go on. The others should not notice.
+//!
+//! Four phases, all with the same traffic between the others: `alone`, without the readers; `reading`, with a flood for the
+//! readers that they read; `filling`, the same flood from the moment they stop; `stalled`, after that. So what the readers
+//! cost while they live is told apart from what it costs that they stopped.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use hdrhistogram::Histogram;
+use tokio::task::JoinHandle;
 
 use crate::bench::connections::allow_files;
 use crate::bench::engine::Engine;
 use crate::bench::error::BenchError;
 use crate::bench::link::{Introduction, Link};
-use crate::bench::meter::as_f64;
+use crate::bench::meter::{as_f64, per_second};
 use crate::bench::publisher::{Pace, Publisher, PublisherPlan, PublisherStatus};
 use crate::bench::report::{Report, Unit};
+use crate::bench::subscriber::{Subscriber, SubscriberPlan, SubscriberStatus};
 use crate::bench::throughput::{MessageOptions, topic_prefix};
 use crate::bench::traffic::{Shape, Traffic, TrafficPlan};
 use crate::bench::transport::SocketOptions;
@@ -21,11 +28,11 @@ use crate::bench::wire::{PublishTemplate, Retain};
 /// Options of `slow`.
 #[derive(Debug, Args)]
 pub(super) struct SlowOptions {
-    /// Readers that stop reading
+    /// Readers that read at first and then stop
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     slow: usize,
     /// Messages a second that each of them should receive
-    #[arg(long, default_value_t = 10.0, value_name = "PER_SECOND")]
+    #[arg(long, default_value_t = 50.0, value_name = "PER_SECOND")]
     slow_rate: f64,
     /// Payload of these messages
     #[arg(long, default_value_t = 1_024, value_name = "BYTES")]
@@ -38,10 +45,10 @@ pub(super) struct SlowOptions {
     rate: Option<f64>,
     #[command(flatten)]
     message: MessageOptions,
-    /// How long to let the readers' buffers fill before measuring again
-    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
+    /// How long to measure while the buffers of the readers that have stopped fill
+    #[arg(long, default_value = "8s", value_parser = humantime::parse_duration)]
     fill: Duration,
-    /// How long to measure, before and again while the readers stand still
+    /// How long to measure each of the other phases
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     duration: Duration,
 }
@@ -62,23 +69,34 @@ impl SlowOptions {
         report.setting("slow_payload", self.slow_payload);
         let prefix = topic_prefix();
         let mut traffic = Traffic::set_up(engine, self.plan(&prefix)).await?;
+        let nobody = Readers::default();
         traffic.start(engine);
         traffic.run_for(engine, "warming up", WARM_UP).await;
-        let before = self.measure(engine, &traffic).await?;
+        let alone = Phase::measure(engine, &traffic, &nobody, "alone", self.duration).await?;
+
+        let readers = self.readers(engine, &prefix).await?;
+        let (flood, flooded) = self.flood(engine, &prefix)?;
+        traffic.run_for(engine, "warming up", WARM_UP).await;
+        let reading = Phase::measure(engine, &traffic, &readers, "reading", self.duration).await?;
+        readers.check(&mut report);
         let memory = engine.process_figures()?;
-        let readers = self.stopped_readers(engine, &prefix).await?;
-        let flood = self.flood(engine, &prefix)?;
-        // What fits into the buffers of the kernel and the broker is filled meanwhile.
-        traffic.run_for(engine, "filling buffers", self.fill).await;
-        let during = self.measure(engine, &traffic).await?;
-        describe(&before, &during, &mut report);
+
+        let sent = flooded.sent.load(Ordering::Acquire);
+        readers.stop();
+        let filling = Phase::measure(engine, &traffic, &readers, "filling", self.fill).await?;
+        let sent = flooded.sent.load(Ordering::Acquire) - sent;
+        let stalled = Phase::measure(engine, &traffic, &readers, "stalled", self.duration).await?;
+
+        describe(&[alone, reading, filling, stalled], &mut report);
+        let unread = as_f64(sent * self.slow_payload as u64);
+        report.figure("unread_when_stalled_bytes", unread, Unit::Bytes);
         if let (Some(memory), Some(now)) = (memory, engine.process_figures()?) {
             let grown = now.resident_bytes.saturating_sub(memory.resident_bytes);
             report.figure("broker_bytes_grown", as_f64(grown), Unit::Bytes);
             report.figure("broker_resident_bytes", as_f64(now.resident_bytes), Unit::Bytes);
         }
         flood.abort();
-        drop(readers);
+        readers.cut();
         traffic.stop(engine).await?;
         traffic.describe_faults(&mut report);
         Ok(report)
@@ -102,21 +120,8 @@ impl SlowOptions {
         }
     }
 
-    async fn measure(&self, engine: &Engine, traffic: &Traffic) -> Result<Phase, BenchError> {
-        traffic.reset_latencies();
-        let from = traffic.totals(engine)?;
-        traffic.run_for(engine, "measuring", self.duration).await;
-        let to = traffic.totals(engine)?;
-        let rate = to.delivered_per_second_since(&from);
-        Ok(Phase { rate, deliveries: traffic.deliveries.merged()? })
-    }
-
-    /// Connected, subscribed, and never read again.
-    async fn stopped_readers(
-        &self,
-        engine: &Engine,
-        prefix: &str,
-    ) -> Result<Vec<Link>, BenchError> {
+    /// Connected, subscribed and reading.
+    async fn readers(&self, engine: &Engine, prefix: &str) -> Result<Readers, BenchError> {
         const RECEIVE_BUFFER_BYTES: u32 = 4_096;
         let connect = |index| {
             let target = Arc::clone(&engine.target);
@@ -131,15 +136,16 @@ impl SlowOptions {
                 Ok(link)
             }
         };
-        engine.set_up("connecting slow readers", self.slow, 200, connect).await
+        let links = engine.set_up("connecting slow readers", self.slow, 200, connect).await?;
+        Readers::start(engine, links)
     }
 
-    /// Publishes to the readers that stand still.
+    /// Publishes to the readers, whether they read or not.
     fn flood(
         &self,
         engine: &Engine,
         prefix: &str,
-    ) -> Result<tokio::task::JoinHandle<()>, BenchError> {
+    ) -> Result<(JoinHandle<()>, Arc<PublisherStatus>), BenchError> {
         let topic = format!("{prefix}/slow");
         let qos = self.message.qos();
         let version = engine.target.version;
@@ -165,8 +171,9 @@ impl SlowOptions {
         };
         let (target, clock) = (Arc::clone(&engine.target), engine.clock);
         let latencies = engine.histograms()?.of_client(0);
-        Ok(engine.spawn(0, async move {
-            let status = Arc::<PublisherStatus>::default();
+        let status = Arc::<PublisherStatus>::default();
+        let flooded = Arc::clone(&status);
+        let flood = engine.spawn(0, async move {
             let Ok(link) = Link::connect(&target, &Introduction::clean("flood", 0)).await else {
                 return;
             };
@@ -174,21 +181,139 @@ impl SlowOptions {
                 // A broker may close it, too: that protects the others.
                 let _ended = publisher.run().await;
             }
-        }))
+        });
+        Ok((flood, flooded))
     }
 }
 
-/// What the others saw.
+/// The readers, each a task of its own that does no more than count and acknowledge.
+#[derive(Default)]
+struct Readers {
+    statuses: Vec<Arc<SubscriberStatus>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Readers {
+    fn start(engine: &Engine, links: Vec<Link>) -> Result<Self, BenchError> {
+        /// Never: what counts is what others see.
+        const TIMED_ONE_IN: u64 = 1 << 63;
+        let latencies = engine.histograms()?;
+        let mut readers = Self::default();
+        for (index, link) in links.into_iter().enumerate() {
+            let status = Arc::<SubscriberStatus>::default();
+            let plan = SubscriberPlan {
+                publishers: Arc::default(),
+                streams_per_publisher: 1,
+                streams: 0..1,
+                group: None,
+                timed_one_in: TIMED_ONE_IN,
+            };
+            let latencies = latencies.of_client(index);
+            let subscriber =
+                Subscriber::new(link, plan, Arc::clone(&status), latencies, engine.clock);
+            readers.statuses.push(status);
+            readers.tasks.push(engine.spawn(index, async move {
+                if let Ok(link) = subscriber.run().await {
+                    // Stopped: the connection stays open, and what comes stays unread.
+                    std::future::pending::<()>().await;
+                    drop(link);
+                }
+            }));
+        }
+        Ok(readers)
+    }
+
+    /// Messages read so far.
+    fn received(&self) -> u64 {
+        self.statuses.iter().map(|status| status.received.load(Ordering::Acquire)).sum()
+    }
+
+    /// Notes readers that are gone before they stopped: nothing was wrong with them.
+    fn check(&self, report: &mut Report) {
+        let failed = self.statuses.iter().filter(|status| status.failed.load(Ordering::Acquire));
+        let failed = failed.count();
+        if failed > 0 {
+            report.fail(format!("{failed} readers lost their connection while they were reading"));
+        }
+    }
+
+    /// None of them reads from here on.
+    fn stop(&self) {
+        for status in &self.statuses {
+            status.stopped.store(true, Ordering::Release);
+        }
+    }
+
+    /// Cuts their connections.
+    fn cut(self) {
+        for task in self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// What the pairs saw for a while.
 struct Phase {
-    rate: f64,
+    name: &'static str,
+    /// Messages a second that the pairs delivered.
+    delivered: f64,
+    /// Messages a second that the readers read.
+    read: f64,
+    /// CPU of the broker for all there was, for each message that the pairs delivered, in microseconds.
+    cpu_micros: Option<f64>,
     deliveries: Histogram<u64>,
 }
 
-fn describe(before: &Phase, during: &Phase, report: &mut Report) {
-    report.figure("delivered_before_per_second", before.rate, Unit::PerSecond);
-    report.figure("delivered_during_per_second", during.rate, Unit::PerSecond);
-    let ratio = during.rate / before.rate.max(1e-9);
-    report.figure("throughput_ratio", ratio, Unit::Ratio);
-    report.latency("before", &before.deliveries);
-    report.latency("during", &during.deliveries);
+impl Phase {
+    async fn measure(
+        engine: &Engine,
+        traffic: &Traffic,
+        readers: &Readers,
+        name: &'static str,
+        time: Duration,
+    ) -> Result<Self, BenchError> {
+        traffic.reset_latencies();
+        let (began, read) = (Instant::now(), readers.received());
+        let from = traffic.totals(engine)?;
+        traffic.run_for(engine, name, time).await;
+        let to = traffic.totals(engine)?;
+        Ok(Self {
+            name,
+            delivered: to.delivered_per_second_since(&from),
+            read: per_second(readers.received() - read, began.elapsed()),
+            cpu_micros: to.cpu_per_delivered_since(&from),
+            deliveries: traffic.deliveries.merged()?,
+        })
+    }
+
+    fn p99(&self) -> f64 {
+        as_f64(self.deliveries.value_at_quantile(0.99))
+    }
+}
+
+/// The figures of the phases, and their ratios to the two in which nobody stands still.
+fn describe(phases: &[Phase; 4], report: &mut Report) {
+    for Phase { name, delivered, read, cpu_micros, deliveries } in phases {
+        report.figure(format!("delivered_{name}_per_second"), *delivered, Unit::PerSecond);
+        report.figure(format!("readers_received_{name}_per_second"), *read, Unit::PerSecond);
+        if let Some(cost) = cpu_micros {
+            report.figure(format!("broker_cpu_per_delivered_{name}_us"), *cost, Unit::Microseconds);
+        }
+        report.latency(name, deliveries);
+    }
+    let [alone, reading, filling, stalled] = phases;
+    let pairs = [
+        (reading, alone),
+        (filling, alone),
+        (stalled, alone),
+        (filling, reading),
+        (stalled, reading),
+    ];
+    for (phase, base) in pairs {
+        let names = format!("{}_to_{}", phase.name, base.name);
+        let throughput = phase.delivered / base.delivered.max(1e-9);
+        report.figure(format!("throughput_{names}_ratio"), throughput, Unit::Ratio);
+        let p99 = phase.p99() / base.p99().max(1e-9);
+        report.figure(format!("p99_{names}_ratio"), p99, Unit::Ratio);
+    }
 }

@@ -38,6 +38,8 @@ pub(super) struct SubscriberStatus {
     pub(super) received: AtomicU64,
     /// Messages that should not have come here.
     pub(super) foreign: AtomicU64,
+    /// Nothing more is read once this is set.
+    pub(super) stopped: AtomicBool,
     /// The connection is over.
     pub(super) failed: AtomicBool,
     trackers: Mutex<Vec<OrderTracker>>,
@@ -84,15 +86,20 @@ impl Subscriber {
         Self { link, plan, status, latencies, clock }
     }
 
-    /// Receives until the connection ends or the task is aborted.
-    pub(super) async fn run(mut self) -> io::Result<()> {
+    /// Receives until the connection ends or the task is aborted, or returns the connection when it is stopped.
+    pub(super) async fn run(mut self) -> io::Result<Link> {
         let result = poll_fn(|cx| self.poll_run(cx)).await;
-        self.status.failed.store(true, Ordering::Release);
-        result
+        if result.is_err() {
+            self.status.failed.store(true, Ordering::Release);
+        }
+        result.map(|()| self.link)
     }
 
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..READS_PER_POLL {
+            if self.status.stopped.load(Ordering::Acquire) {
+                return Poll::Ready(Ok(()));
+            }
             let received = self.poll_batch(cx);
             // Acknowledgements that do not fit wait for the socket, and so does reading: a broker that sends but does
             // not read must not fill our memory.
