@@ -106,6 +106,7 @@ def rows(quick):
     clients = "5000" if quick else "9000"
     open_loop = ["latency", "pairs", "--rate", "2000", "-q", "1", "--duration", "2s" if quick else "4s"]
     subscriptions = ["subscriptions", "--count", "200000", "--duration", "1s"]
+    cold = [*subscriptions, "--topics", "20000"]
     retained = ["retained", "--count", "50000" if quick else "200000", "-q", "1", "--window", "1000"]
     micros, count = "µs", "1/s"
     return [
@@ -136,6 +137,7 @@ def rows(quick):
             figure("subscribed_per_second"), count, BROKERS, at_least(400_000, "a second")),
         Row("matching", "the same: CPU of a publish with one match among them", "subscription", CPU, micros, BROKERS,
             no_bar()),
+        Row("cold", "the same to 20,000 topics in turn: more than are remembered", cold, CPU, micros, BROKERS, no_bar()),
         Row("retained", "one retained message of 64 bytes", retained,
             figure("broker_bytes_per_message"), "bytes", BROKERS, at_most(300, "bytes")),
     ]

@@ -29,6 +29,9 @@ pub(super) struct SubscriptionsOptions {
     /// Topic Filters in one SUBSCRIBE
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     batch: u16,
+    /// Topics published in turn, spread over the filters; many of them show what matching costs without caches
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    topics: u32,
     /// How long to publish among them; each message matches one filter
     #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
     duration: Duration,
@@ -55,7 +58,9 @@ impl SubscriptionsOptions {
         report.setting("batch", self.batch);
         let prefix: Arc<str> = topic_prefix().into();
         let links = self.subscribe_all(engine, &prefix, &mut report).await?;
-        let mut traffic = Traffic::with_links(engine, self.plan(&prefix), links).await?;
+        let plan = self.plan(&prefix);
+        report.setting("topics", plan.topics);
+        let mut traffic = Traffic::with_links(engine, plan, links).await?;
         traffic.start(engine);
         traffic.run_for(engine, "warming up", WARM_UP).await;
         let calm = self.publish(engine, &mut traffic, &mut report, "").await?;
@@ -121,15 +126,8 @@ impl SubscriptionsOptions {
 
     /// Publishes to topics spread over the filters, each matched by one.
     fn plan(&self, prefix: &str) -> TrafficPlan {
-        const MAX_TOPICS: usize = 1_000;
-        // Odd, so that filters of every shape are met.
-        let step = (self.count / MAX_TOPICS) | 1;
-        let topics: Vec<String> = (0..self.count)
-            .step_by(step)
-            .map(matching_number)
-            .filter(|number| *number < self.count)
-            .map(|number| topic(prefix, number))
-            .collect();
+        let topics = topic_numbers(self.count, self.topics as usize);
+        let topics: Vec<String> = topics.map(|number| topic(prefix, number)).collect();
         TrafficPlan {
             shape: Shape::Shared,
             publishers: 1,
@@ -188,6 +186,15 @@ fn topic(prefix: &str, number: usize) -> String {
 /// The nearest number whose filter is matched by its topic.
 fn matching_number(number: usize) -> usize {
     if number % 8 == 7 { number - 1 } else { number }
+}
+
+/// The numbers of at most so many different topics, each matched by one of `count` filters, spread over all of them.
+fn topic_numbers(count: usize, max_topics: usize) -> impl Iterator<Item = usize> {
+    // Odd, so that filters of every shape are met; down, so that they are as many as wished where there are.
+    let step = (count / max_topics).saturating_sub(1) | 1;
+    // Where no number is left out, the filter that matches nothing would give its neighbour's number again.
+    let is_new = move |number: &usize| step > 1 || *number % 8 != 7;
+    (0..count).step_by(step).filter(is_new).map(matching_number).take(max_topics)
 }
 
 async fn subscribe_many(
@@ -321,4 +328,24 @@ async fn read_answers(link: &mut Link) -> Result<u64, BenchError> {
     });
     received.await.map_err(|source| BenchError::Lost { during: "subscribing", source })?;
     Ok(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn topics_differ_and_are_as_many_as_wished_or_as_there_are() {
+        for (count, wished, least) in
+            [(100_000, 1_000, 1_000), (100_000, 20_000, 20_000), (1_000, 1_000, 875), (5, 10, 5)]
+        {
+            let numbers: Vec<usize> = topic_numbers(count, wished).collect();
+            let different: BTreeSet<&usize> = numbers.iter().collect();
+            assert_eq!(different.len(), numbers.len(), "{count} {wished}");
+            assert!((least..=wished).contains(&numbers.len()), "{count} {wished}");
+            assert!(numbers.iter().all(|number| *number < count && number % 8 != 7));
+        }
+    }
 }
