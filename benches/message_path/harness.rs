@@ -1,5 +1,5 @@
-//! A broker in the process with a publisher and some subscribers, joined by function calls: what the core costs without
-//! sockets, threads and clocks. The same work every time, so that instructions can be counted.
+//! A broker in the process with publishers and subscribers, joined by function calls: what the core costs without sockets,
+//! threads and clocks. The same work every time, so that instructions can be counted.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use petrel::store::memory::MemoryStore;
 /// Packets in one read buffer.
 pub(crate) const BURST: usize = 100;
 
-const TOPIC: &str = "bench/device/17/temperature";
+/// A topic as a device has it.
+pub(crate) const TOPIC: &str = "bench/device/17/temperature";
 const PAYLOAD_BYTES: usize = 64;
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -119,44 +120,66 @@ impl Client {
     }
 }
 
+/// A broker without clients that lets everybody do everything.
+pub(crate) fn broker() -> Arc<Broker> {
+    let (store, loaded, _clock) = MemoryStore::open();
+    Arc::new(Broker::new(Limits::default(), Arc::new(store), Arc::new(Everybody), loaded, 7))
+}
+
 /// Publisher, subscribers and the bytes they send.
 pub(crate) struct Path {
     publisher: Client,
     subscribers: Vec<Client>,
     qos: u8,
-    burst: Vec<u8>,
+    topic_bytes: usize,
+    /// Sent in turn.
+    bursts: Vec<Vec<u8>>,
+    next_burst: usize,
     release: Vec<u8>,
     delivered: u64,
 }
 
 impl Path {
-    /// One publisher and so many subscribers to its topic.
-    pub(crate) fn new(qos: u8, subscribers: usize) -> Self {
-        let (store, loaded, _clock) = MemoryStore::open();
-        let limits = Limits::default();
-        let broker = Broker::new(limits, Arc::new(store), Arc::new(Everybody), loaded, 7);
-        let broker = Arc::new(broker);
-        let publisher = Client::connect(&broker, "publisher");
+    /// One publisher of these topics in turn, which are of one length, and so many subscribers to all of them. The first
+    /// topic tells their names from those of other paths.
+    pub(crate) fn new(
+        broker: &Arc<Broker>,
+        topics: &[String],
+        qos: u8,
+        subscribers: usize,
+    ) -> Self {
+        let name = &topics[0];
+        let publisher = Client::connect(broker, &format!("publisher-{name}"));
         let subscribe = |number| {
-            let mut client = Client::connect(&broker, &format!("subscriber-{number}"));
-            client.subscribe(TOPIC, qos);
+            let mut client = Client::connect(broker, &format!("subscriber-{number}-{name}"));
+            for topic in topics {
+                client.subscribe(topic, qos);
+            }
             client
         };
-        let subscribers = (0..subscribers).map(subscribe).collect();
-        let (burst, release) = (publish_burst(qos), acknowledgement_burst(0x62));
-        Self { publisher, subscribers, qos, burst, release, delivered: 0 }
+        Self {
+            publisher,
+            subscribers: (0..subscribers).map(subscribe).collect(),
+            qos,
+            topic_bytes: name.len(),
+            bursts: publish_bursts(topics, qos),
+            next_burst: 0,
+            release: acknowledgement_burst(0x62),
+            delivered: 0,
+        }
     }
 
     /// A burst from the publisher to all subscribers and all its acknowledgements. Returns the deliveries so far.
     pub(crate) fn run_burst(&mut self) -> u64 {
-        self.publisher.send(&self.burst);
+        self.publisher.send(&self.bursts[self.next_burst]);
+        self.next_burst = (self.next_burst + 1) % self.bursts.len();
         self.publisher.take();
         for subscriber in &mut self.subscribers {
             if self.qos == 0 {
                 subscriber.take();
             } else {
                 let received = subscriber.receive();
-                let identifiers = packet_identifiers(&received);
+                let identifiers = packet_identifiers(&received, self.topic_bytes);
                 assert_eq!(identifiers.len(), BURST, "messages are missing");
                 acknowledge(subscriber, self.qos, &identifiers);
             }
@@ -176,9 +199,9 @@ impl Path {
 }
 
 /// One PUBLISH, as the bursts carry it.
-pub(crate) fn publish_packet(qos: u8, packet_id: u16) -> Vec<u8> {
+pub(crate) fn publish_packet(topic: &str, qos: u8, packet_id: u16) -> Vec<u8> {
     let mut packet = vec![0x30 | qos << 1, 0];
-    push_string(&mut packet, TOPIC);
+    push_string(&mut packet, topic);
     if qos > 0 {
         packet.extend(packet_id.to_be_bytes());
     }
@@ -187,8 +210,15 @@ pub(crate) fn publish_packet(qos: u8, packet_id: u16) -> Vec<u8> {
     packet
 }
 
-fn publish_burst(qos: u8) -> Vec<u8> {
-    burst_identifiers().flat_map(|packet_id| publish_packet(qos, packet_id)).collect()
+/// Enough bursts that each topic has its turn.
+fn publish_bursts(topics: &[String], qos: u8) -> Vec<Vec<u8>> {
+    let mut topics = topics.iter().cycle().take(topics.len().next_multiple_of(BURST)).peekable();
+    let mut bursts = Vec::new();
+    while topics.peek().is_some() {
+        let packets = burst_identifiers().zip(topics.by_ref());
+        bursts.push(packets.flat_map(|(id, topic)| publish_packet(topic, qos, id)).collect());
+    }
+    bursts
 }
 
 fn acknowledgement_burst(first: u8) -> Vec<u8> {
@@ -223,10 +253,10 @@ fn acknowledge(subscriber: &mut Client, qos: u8, identifiers: &[u16]) {
 }
 
 /// The identifiers of the PUBLISH packets in what a subscriber received.
-fn packet_identifiers(mut bytes: &[u8]) -> Vec<u16> {
+fn packet_identifiers(mut bytes: &[u8], topic_bytes: usize) -> Vec<u16> {
     let mut identifiers = Vec::with_capacity(BURST);
     while let [_first, length, rest @ ..] = bytes {
-        let at = 2 + TOPIC.len();
+        let at = 2 + topic_bytes;
         identifiers.push(u16::from_be_bytes([rest[at], rest[at + 1]]));
         bytes = &rest[usize::from(*length)..];
     }

@@ -13,7 +13,7 @@ mod harness;
 
 use std::hint::black_box;
 
-use harness::{BURST, Path, publish_packet};
+use harness::{BURST, Path, TOPIC, broker, publish_packet};
 use petrel::packet::ProtocolVersion;
 use petrel::packet::decode::{DecodeContext, Sender, decode};
 
@@ -38,7 +38,7 @@ fn main() {
 }
 
 fn decode_publish(bursts: u64) -> u64 {
-    let packet = publish_packet(1, 1);
+    let packet = publish_packet(TOPIC, 1, 1);
     let context = DecodeContext {
         version: ProtocolVersion::V3_1_1,
         max_packet_bytes: u32::MAX,
@@ -55,7 +55,7 @@ fn decode_publish(bursts: u64) -> u64 {
 }
 
 fn deliver(qos: u8, subscribers: usize, bursts: u64) -> u64 {
-    let mut path = Path::new(qos, subscribers);
+    let mut path = Path::new(&broker(), &[TOPIC.to_owned()], qos, subscribers);
     let mut delivered = 0;
     for _ in 0..bursts {
         delivered = path.run_burst();

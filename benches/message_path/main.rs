@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use harness::{BURST, Path, publish_packet};
+use harness::{BURST, Path, TOPIC, broker, publish_packet};
 use petrel::packet::ProtocolVersion;
 use petrel::packet::decode::{DecodeContext, Sender, decode};
 
@@ -20,10 +20,14 @@ fn main() {
     divan::main();
 }
 
+fn path(qos: u8, subscribers: usize) -> Path {
+    Path::new(&broker(), &[TOPIC.to_owned()], qos, subscribers)
+}
+
 /// Decoding one PUBLISH of 64 bytes.
 #[divan::bench(args = [0, 1])]
 fn decode_publish(bencher: Bencher<'_, '_>, qos: u8) {
-    let packet = publish_packet(qos, 1);
+    let packet = publish_packet(TOPIC, qos, 1);
     let context = DecodeContext {
         version: ProtocolVersion::V3_1_1,
         max_packet_bytes: u32::MAX,
@@ -35,14 +39,14 @@ fn decode_publish(bencher: Bencher<'_, '_>, qos: u8) {
 /// One publisher, one subscriber.
 #[divan::bench(args = [0, 1, 2])]
 fn pair(bencher: Bencher<'_, '_>, qos: u8) {
-    let mut path = Path::new(qos, 1);
+    let mut path = path(qos, 1);
     bencher.counter(ItemsCount::new(BURST)).bench_local(|| path.run_burst());
 }
 
 /// One publisher, fifty subscribers.
 #[divan::bench(args = [0, 1])]
 fn fan_out(bencher: Bencher<'_, '_>, qos: u8) {
-    let mut path = Path::new(qos, 50);
+    let mut path = path(qos, 50);
     path.run_burst();
     assert!(qos > 0 || path.delivered_bytes() > 0, "nothing was delivered");
     bencher.counter(ItemsCount::new(50 * BURST)).bench_local(|| path.run_burst());
