@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, reason = "tests are documented where their name does not say everything")]
 
+mod bench;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
