@@ -5,24 +5,24 @@
 //! queue; sequences leave the queue in order; a QoS 2 message of a durable Session is sent only
 //! once it is committed, so that a restarted broker can not give its Packet Identifier to another.
 
+mod acknowledge;
+mod deliver;
+
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::packet::QoS;
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::reason_code::ReasonCode;
-use crate::packet::{PacketId, QoS};
 use crate::session::effects::{DropReason, Effects};
 use crate::session::link::{Encoded, LinkParameters, Outgoing};
 use crate::session::message::{Message, Sequence, SessionId, Timestamp};
 use crate::session::outbox::Outbox;
 use crate::session::publication::Publication;
-use crate::session::queue::{
-    Admission, Keep, Oldest, OverflowPolicy, Queue, QueueLimits, Queued, Spilled, dequeue,
-};
+use crate::session::queue::{Oldest, OverflowPolicy, Queue, QueueLimits, Queued, dequeue};
 use crate::session::rare::Rare;
-use crate::session::shared_run::SharedRun;
 use crate::session::window::{Delivery, DeliveryState, Window};
-use crate::store::{Change, Durability, QueueEntry};
+use crate::store::{Durability, QueueEntry};
 
 /// An outbox with more bytes than this makes publishers wait for a moment.
 const CROWDED_BYTES: usize = 128 * 1024;
@@ -343,245 +343,6 @@ impl Outbound {
         if !waiting.iter().any(|waiting| waiting.will_wake(waker)) {
             waiting.push(waker.clone());
         }
-    }
-
-    /// Delivers a message to this recipient: into its outbox if nothing stands before it, else into
-    /// its queue.
-    #[inline]
-    pub fn deliver(
-        &mut self,
-        publication: &mut Publication<'_>,
-        terms: &Terms<'_>,
-        effects: &mut Effects,
-    ) -> Delivered {
-        let qos = publication.qos.min(terms.qos);
-        if qos == QoS::AtMostOnce {
-            return self.deliver_unacknowledged(publication, terms, effects);
-        }
-        self.deliver_acknowledged(publication, qos, terms, effects)
-    }
-
-    /// Delivers a run with QoS 0 in the same bytes as to others. False, and nothing has happened, if
-    /// this Client needs bytes of its own or has no room for all of it.
-    #[inline]
-    pub fn deliver_shared(
-        &mut self,
-        run: &mut SharedRun,
-        publications: &[Publication<'_>],
-        effects: &mut Effects,
-    ) -> bool {
-        let Link::Open(link) = &self.link else { return false };
-        if !link.takes_any_packet() {
-            return false;
-        }
-        let packets = run.packets(link.version, publications);
-        if self.outbox.bytes() + self.writing_bytes + packets.bytes() > link.outbox_bytes {
-            return false;
-        }
-        self.outbox.append_copy(packets);
-        effects.tally.publish_sent += run.messages();
-        effects.tally.publish_bytes_sent += run.payload_bytes();
-        self.notify(effects);
-        true
-    }
-
-    fn deliver_unacknowledged(
-        &mut self,
-        publication: &mut Publication<'_>,
-        terms: &Terms<'_>,
-        effects: &mut Effects,
-    ) -> Delivered {
-        let link = match &mut self.link {
-            Link::Open(link) => link,
-            Link::Absent if self.own_queue.as_ref().is_some_and(|own| own.stores_qos0) => {
-                return self.enqueue(publication, QoS::AtMostOnce, terms, effects);
-            }
-            Link::Absent | Link::Ended => return Delivered::Absent,
-        };
-        let outgoing = Outgoing {
-            qos: QoS::AtMostOnce,
-            dup: false,
-            retain: terms.retain,
-            packet_id: None,
-            subscription_ids: terms.subscription_ids,
-            now: publication.arrived,
-        };
-        if self.outbox.bytes() + self.writing_bytes + publication.payload.len() > link.outbox_bytes
-            && self.outbox.bytes() + self.writing_bytes > 0
-        {
-            return self.count_drop(DropReason::OutboxFull, effects);
-        }
-        match link.encode(&mut self.outbox, publication, &outgoing) {
-            Encoded::TooLarge => self.count_drop(DropReason::PacketTooLarge, effects),
-            Encoded::Yes => {
-                effects.tally.publish_sent += 1;
-                effects.tally.publish_bytes_sent += publication.payload.len() as u64;
-                self.notify(effects);
-                Delivered::Sent
-            }
-        }
-    }
-
-    fn deliver_acknowledged(
-        &mut self,
-        publication: &mut Publication<'_>,
-        qos: QoS,
-        terms: &Terms<'_>,
-        effects: &mut Effects,
-    ) -> Delivered {
-        let is_durable = self.persistence == Persistence::Durable;
-        let must_wait = is_durable && qos == QoS::ExactlyOnce;
-        let sequence = self.queue.next();
-        let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
-        let link = match &mut self.link {
-            Link::Ended => return Delivered::Absent,
-            Link::Open(link)
-                if !must_wait
-                    && self.queue.is_empty()
-                    && outbox_bytes < PUMP_BYTES
-                    && self.window.has_room(sequence, link.receive_maximum) =>
-            {
-                link
-            }
-            Link::Open(_) | Link::Absent => return self.enqueue(publication, qos, terms, effects),
-        };
-        let outgoing = Outgoing {
-            qos,
-            dup: false,
-            retain: terms.retain,
-            packet_id: Some(sequence.packet_id()),
-            subscription_ids: terms.subscription_ids,
-            now: publication.arrived,
-        };
-        if link.encode(&mut self.outbox, publication, &outgoing) == Encoded::TooLarge {
-            return self.count_drop(DropReason::PacketTooLarge, effects);
-        }
-        self.queue.take_place();
-        let mut entry = None;
-        if is_durable || terms.group.is_some() {
-            entry = publication.message().map(|message| terms.entry(sequence, message, qos));
-        }
-        if is_durable && let Some(entry) = &entry {
-            let change = Change::Enqueue { session: self.session, entry: Arc::clone(entry) };
-            effects.persist(change, terms.durability);
-        }
-        let state = match qos {
-            QoS::ExactlyOnce => DeliveryState::AwaitsPubrec,
-            QoS::AtLeastOnce | QoS::AtMostOnce => DeliveryState::AwaitsPuback,
-        };
-        self.window.push(sequence, Delivery { state, entry });
-        effects.tally.publish_sent += 1;
-        effects.tally.publish_bytes_sent += publication.payload.len() as u64;
-        self.notify(effects);
-        Delivered::Sent
-    }
-
-    fn enqueue(
-        &mut self,
-        publication: &mut Publication<'_>,
-        qos: QoS,
-        terms: &Terms<'_>,
-        effects: &mut Effects,
-    ) -> Delivered {
-        let before = effects.tally.dropped_count();
-        let mut limits = *terms.limits;
-        if let Some(own) = &self.own_queue {
-            limits.max_messages = own.max_messages.unwrap_or(limits.max_messages);
-            limits.max_bytes = own.max_bytes.unwrap_or(limits.max_bytes);
-            limits.policy = own.policy.unwrap_or(limits.policy);
-        }
-        let admission = self.queue.admit(publication.size_bytes(), &limits, effects);
-        self.dropped_count += effects.tally.dropped_count() - before;
-        match admission {
-            Admission::Admitted => {}
-            Admission::Dropped => return Delivered::Dropped,
-            Admission::Refused => return Delivered::Refused,
-        }
-        let Some(message) = publication.message() else {
-            return self.count_drop(DropReason::PacketTooLarge, effects);
-        };
-        let is_durable = self.persistence == Persistence::Durable;
-        let sequence = self.queue.take_place();
-        let entry = terms.entry(sequence, message, qos);
-        let keep = if self.is_open() { Keep::InMemory } else { Keep::InStore };
-        let spilled = self.queue.push(Arc::clone(&entry), keep);
-        self.has_spilled |= spilled == Spilled::Yes;
-        if is_durable || spilled == Spilled::Yes {
-            let is_promised = is_durable && qos > QoS::AtMostOnce;
-            let durability = if is_promised { terms.durability } else { Durability::Memory };
-            effects.persist(Change::Enqueue { session: self.session, entry }, durability);
-        }
-        if is_durable && qos == QoS::ExactlyOnce {
-            // Also for a Client that is only just arriving: it may be there before the commit is.
-            return Delivered::QueuedUntilCommit;
-        }
-        Delivered::Queued
-    }
-
-    /// PUBACK: the delivery is done. False if there is none with this identifier.
-    pub fn handle_puback(&mut self, packet_id: PacketId, effects: &mut Effects) -> bool {
-        let Some((sequence, delivery)) = self.window.find(packet_id) else { return false };
-        if delivery.state != DeliveryState::AwaitsPuback {
-            return false;
-        }
-        self.finish(sequence, effects);
-        true
-    }
-
-    /// PUBREC: the message is the Client's now, or it refuses it.
-    pub fn handle_pubrec(
-        &mut self,
-        packet_id: PacketId,
-        reason: ReasonCode,
-        durability: Durability,
-        effects: &mut Effects,
-    ) -> PubrecOutcome {
-        let session = self.session;
-        let Some((sequence, delivery)) = self.window.find(packet_id) else {
-            return PubrecOutcome::Unknown;
-        };
-        match delivery.state {
-            DeliveryState::AwaitsPubcomp => return PubrecOutcome::Release,
-            DeliveryState::AwaitsCommit => return PubrecOutcome::ReleaseAfterCommit,
-            DeliveryState::Done | DeliveryState::AwaitsPuback => return PubrecOutcome::Unknown,
-            DeliveryState::AwaitsPubrec => {}
-        }
-        if reason.is_failure() {
-            self.finish(sequence, effects);
-            self.count_drop(DropReason::Refused, effects);
-            return PubrecOutcome::Finished;
-        }
-        delivery.entry = None;
-        if self.persistence == Persistence::Transient {
-            delivery.state = DeliveryState::AwaitsPubcomp;
-            return PubrecOutcome::Release;
-        }
-        delivery.state = DeliveryState::AwaitsCommit;
-        effects.persist(Change::Release { session, sequence }, durability);
-        PubrecOutcome::ReleaseAfterCommit
-    }
-
-    /// The PUBREL of this delivery leaves now. False if the delivery is gone.
-    pub fn release(&mut self, packet_id: PacketId) -> bool {
-        let Some((_, delivery)) = self.window.find(packet_id) else { return false };
-        if delivery.state == DeliveryState::AwaitsCommit {
-            delivery.state = DeliveryState::AwaitsPubcomp;
-        }
-        delivery.state == DeliveryState::AwaitsPubcomp
-    }
-
-    /// PUBCOMP: the delivery is done. False if there is none with this identifier.
-    pub fn handle_pubcomp(&mut self, packet_id: PacketId, effects: &mut Effects) -> bool {
-        let Some((sequence, delivery)) = self.window.find(packet_id) else { return false };
-        if !matches!(delivery.state, DeliveryState::AwaitsPubcomp | DeliveryState::AwaitsCommit) {
-            return false;
-        }
-        self.window.finish(sequence);
-        if self.persistence == Persistence::Durable {
-            let change = Change::Dequeue { session: self.session, sequence };
-            effects.persist(change, Durability::Memory);
-        }
-        true
     }
 
     /// Sends what waits, as far as window and outbox have room, and asks for what lies in the

@@ -22,7 +22,8 @@ fn mosquitto_acknowledges_qos_2_beyond_its_window_and_drops_it() {
     if !has_mosquitto() {
         return;
     }
-    let broker = Broker::mosquitto(&format!("max_inflight_messages {WINDOW}\n"));
+    let limits = format!("max_inflight_messages {WINDOW}\nmax_queued_messages 100\n");
+    let broker = Broker::mosquitto(&limits);
     let subscriber = Subscriber::new(&broker, &["-t", "t", "-q", "2", "-F", "%p"]);
     let mut stream = publisher(broker.port);
     for id in 1..=COUNT {

@@ -1,0 +1,76 @@
+//! Answers of a Client to what it received.
+
+use crate::packet::PacketId;
+use crate::packet::reason_code::ReasonCode;
+use crate::session::effects::{DropReason, Effects};
+use crate::session::outbound::{Outbound, Persistence, PubrecOutcome};
+use crate::session::window::DeliveryState;
+use crate::store::{Change, Durability};
+
+impl Outbound {
+    /// PUBACK: the delivery is done. False if there is none with this identifier.
+    pub fn handle_puback(&mut self, packet_id: PacketId, effects: &mut Effects) -> bool {
+        let Some((sequence, delivery)) = self.window.find(packet_id) else { return false };
+        if delivery.state != DeliveryState::AwaitsPuback {
+            return false;
+        }
+        self.finish(sequence, effects);
+        true
+    }
+
+    /// PUBREC: the message is the Client's now, or it refuses it.
+    pub fn handle_pubrec(
+        &mut self,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        durability: Durability,
+        effects: &mut Effects,
+    ) -> PubrecOutcome {
+        let session = self.session;
+        let Some((sequence, delivery)) = self.window.find(packet_id) else {
+            return PubrecOutcome::Unknown;
+        };
+        match delivery.state {
+            DeliveryState::AwaitsPubcomp => return PubrecOutcome::Release,
+            DeliveryState::AwaitsCommit => return PubrecOutcome::ReleaseAfterCommit,
+            DeliveryState::Done | DeliveryState::AwaitsPuback => return PubrecOutcome::Unknown,
+            DeliveryState::AwaitsPubrec => {}
+        }
+        if reason.is_failure() {
+            self.finish(sequence, effects);
+            self.count_drop(DropReason::Refused, effects);
+            return PubrecOutcome::Finished;
+        }
+        delivery.entry = None;
+        if self.persistence == Persistence::Transient {
+            delivery.state = DeliveryState::AwaitsPubcomp;
+            return PubrecOutcome::Release;
+        }
+        delivery.state = DeliveryState::AwaitsCommit;
+        effects.persist(Change::Release { session, sequence }, durability);
+        PubrecOutcome::ReleaseAfterCommit
+    }
+
+    /// The PUBREL of this delivery leaves now. False if the delivery is gone.
+    pub fn release(&mut self, packet_id: PacketId) -> bool {
+        let Some((_, delivery)) = self.window.find(packet_id) else { return false };
+        if delivery.state == DeliveryState::AwaitsCommit {
+            delivery.state = DeliveryState::AwaitsPubcomp;
+        }
+        delivery.state == DeliveryState::AwaitsPubcomp
+    }
+
+    /// PUBCOMP: the delivery is done. False if there is none with this identifier.
+    pub fn handle_pubcomp(&mut self, packet_id: PacketId, effects: &mut Effects) -> bool {
+        let Some((sequence, delivery)) = self.window.find(packet_id) else { return false };
+        if !matches!(delivery.state, DeliveryState::AwaitsPubcomp | DeliveryState::AwaitsCommit) {
+            return false;
+        }
+        self.window.finish(sequence);
+        if self.persistence == Persistence::Durable {
+            let change = Change::Dequeue { session: self.session, sequence };
+            effects.persist(change, Durability::Memory);
+        }
+        true
+    }
+}

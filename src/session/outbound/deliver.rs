@@ -1,0 +1,188 @@
+//! Messages that are routed to a Client: into its outbox, or into its queue.
+
+use std::sync::Arc;
+
+use crate::packet::QoS;
+use crate::session::effects::{DropReason, Effects};
+use crate::session::link::{Encoded, Outgoing};
+use crate::session::outbound::{Delivered, Link, Outbound, PUMP_BYTES, Persistence, Terms};
+use crate::session::publication::Publication;
+use crate::session::queue::{Admission, Keep, Spilled};
+use crate::session::shared_run::SharedRun;
+use crate::session::window::{Delivery, DeliveryState};
+use crate::store::{Change, Durability};
+
+impl Outbound {
+    /// Delivers a message to this recipient: into its outbox if nothing stands before it, else into
+    /// its queue.
+    #[inline]
+    pub fn deliver(
+        &mut self,
+        publication: &mut Publication<'_>,
+        terms: &Terms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let qos = publication.qos.min(terms.qos);
+        if qos == QoS::AtMostOnce {
+            return self.deliver_unacknowledged(publication, terms, effects);
+        }
+        self.deliver_acknowledged(publication, qos, terms, effects)
+    }
+
+    /// Delivers a run with QoS 0 in the same bytes as to others. False, and nothing has happened, if
+    /// this Client needs bytes of its own or has no room for all of it.
+    #[inline]
+    pub fn deliver_shared(
+        &mut self,
+        run: &mut SharedRun,
+        publications: &[Publication<'_>],
+        effects: &mut Effects,
+    ) -> bool {
+        let Link::Open(link) = &self.link else { return false };
+        if !link.takes_any_packet() {
+            return false;
+        }
+        let packets = run.packets(link.version, publications);
+        if self.outbox.bytes() + self.writing_bytes + packets.bytes() > link.outbox_bytes {
+            return false;
+        }
+        self.outbox.append_copy(packets);
+        effects.tally.publish_sent += run.messages();
+        effects.tally.publish_bytes_sent += run.payload_bytes();
+        self.notify(effects);
+        true
+    }
+
+    fn deliver_unacknowledged(
+        &mut self,
+        publication: &mut Publication<'_>,
+        terms: &Terms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let link = match &mut self.link {
+            Link::Open(link) => link,
+            Link::Absent if self.own_queue.as_ref().is_some_and(|own| own.stores_qos0) => {
+                return self.enqueue(publication, QoS::AtMostOnce, terms, effects);
+            }
+            Link::Absent | Link::Ended => return Delivered::Absent,
+        };
+        let outgoing = Outgoing {
+            qos: QoS::AtMostOnce,
+            dup: false,
+            retain: terms.retain,
+            packet_id: None,
+            subscription_ids: terms.subscription_ids,
+            now: publication.arrived,
+        };
+        if self.outbox.bytes() + self.writing_bytes + publication.payload.len() > link.outbox_bytes
+            && self.outbox.bytes() + self.writing_bytes > 0
+        {
+            return self.count_drop(DropReason::OutboxFull, effects);
+        }
+        match link.encode(&mut self.outbox, publication, &outgoing) {
+            Encoded::TooLarge => self.count_drop(DropReason::PacketTooLarge, effects),
+            Encoded::Yes => {
+                effects.tally.publish_sent += 1;
+                effects.tally.publish_bytes_sent += publication.payload.len() as u64;
+                self.notify(effects);
+                Delivered::Sent
+            }
+        }
+    }
+
+    fn deliver_acknowledged(
+        &mut self,
+        publication: &mut Publication<'_>,
+        qos: QoS,
+        terms: &Terms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let is_durable = self.persistence == Persistence::Durable;
+        let must_wait = is_durable && qos == QoS::ExactlyOnce;
+        let sequence = self.queue.next();
+        let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
+        let link = match &mut self.link {
+            Link::Ended => return Delivered::Absent,
+            Link::Open(link)
+                if !must_wait
+                    && self.queue.is_empty()
+                    && outbox_bytes < PUMP_BYTES
+                    && self.window.has_room(sequence, link.receive_maximum) =>
+            {
+                link
+            }
+            Link::Open(_) | Link::Absent => return self.enqueue(publication, qos, terms, effects),
+        };
+        let outgoing = Outgoing {
+            qos,
+            dup: false,
+            retain: terms.retain,
+            packet_id: Some(sequence.packet_id()),
+            subscription_ids: terms.subscription_ids,
+            now: publication.arrived,
+        };
+        if link.encode(&mut self.outbox, publication, &outgoing) == Encoded::TooLarge {
+            return self.count_drop(DropReason::PacketTooLarge, effects);
+        }
+        self.queue.take_place();
+        let mut entry = None;
+        if is_durable || terms.group.is_some() {
+            entry = publication.message().map(|message| terms.entry(sequence, message, qos));
+        }
+        if is_durable && let Some(entry) = &entry {
+            let change = Change::Enqueue { session: self.session, entry: Arc::clone(entry) };
+            effects.persist(change, terms.durability);
+        }
+        let state = match qos {
+            QoS::ExactlyOnce => DeliveryState::AwaitsPubrec,
+            QoS::AtLeastOnce | QoS::AtMostOnce => DeliveryState::AwaitsPuback,
+        };
+        self.window.push(sequence, Delivery { state, entry });
+        effects.tally.publish_sent += 1;
+        effects.tally.publish_bytes_sent += publication.payload.len() as u64;
+        self.notify(effects);
+        Delivered::Sent
+    }
+
+    fn enqueue(
+        &mut self,
+        publication: &mut Publication<'_>,
+        qos: QoS,
+        terms: &Terms<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let before = effects.tally.dropped_count();
+        let mut limits = *terms.limits;
+        if let Some(own) = &self.own_queue {
+            limits.max_messages = own.max_messages.unwrap_or(limits.max_messages);
+            limits.max_bytes = own.max_bytes.unwrap_or(limits.max_bytes);
+            limits.policy = own.policy.unwrap_or(limits.policy);
+        }
+        let admission = self.queue.admit(publication.size_bytes(), &limits, effects);
+        self.dropped_count += effects.tally.dropped_count() - before;
+        match admission {
+            Admission::Admitted => {}
+            Admission::Dropped => return Delivered::Dropped,
+            Admission::Refused => return Delivered::Refused,
+        }
+        let Some(message) = publication.message() else {
+            return self.count_drop(DropReason::PacketTooLarge, effects);
+        };
+        let is_durable = self.persistence == Persistence::Durable;
+        let sequence = self.queue.take_place();
+        let entry = terms.entry(sequence, message, qos);
+        let keep = if self.is_open() { Keep::InMemory } else { Keep::InStore };
+        let spilled = self.queue.push(Arc::clone(&entry), keep);
+        self.has_spilled |= spilled == Spilled::Yes;
+        if is_durable || spilled == Spilled::Yes {
+            let is_promised = is_durable && qos > QoS::AtMostOnce;
+            let durability = if is_promised { terms.durability } else { Durability::Memory };
+            effects.persist(Change::Enqueue { session: self.session, entry }, durability);
+        }
+        if is_durable && qos == QoS::ExactlyOnce {
+            // Also for a Client that is only just arriving: it may be there before the commit is.
+            return Delivered::QueuedUntilCommit;
+        }
+        Delivered::Queued
+    }
+}
