@@ -46,6 +46,20 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until the bridge `b` of a broker has so many messages waiting, or fails with all that it says of the bridge.
+pub fn eventually_waiting(broker: &Broker, count: usize) {
+    let started = Instant::now();
+    loop {
+        let shown = broker.ctl(&["bridge", "show", "b"]);
+        let waiting = shown.as_ref().ok().and_then(|shown| shown["queue_messages"].as_u64());
+        if waiting == Some(count as u64) {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{count} messages do not wait: {shown:?}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
 /// Runs a test for each of these at the same time: most of what they do is wait.
 pub fn side_by_side<T: Sync>(cases: &[T], test: impl Fn(&T) + Sync) {
     let test = &test;
