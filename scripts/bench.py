@@ -107,6 +107,8 @@ def rows(quick):
     open_loop = ["latency", "pairs", "--rate", "2000", "-q", "1", "--duration", "2s" if quick else "4s"]
     subscriptions = ["subscriptions", "--count", "200000", "--duration", "1s"]
     cold = [*subscriptions, "--topics", "20000"]
+    churn = ["subscriptions", "--count", "200000", "--churn", "10000", "--duration", "1s" if quick else "3s"]
+    stopping = ["slow", "--duration", "2s"]
     retained = ["retained", "--count", "50000" if quick else "200000", "-q", "1", "--window", "1000"]
     micros, count = "µs", "1/s"
     return [
@@ -138,6 +140,14 @@ def rows(quick):
         Row("matching", "the same: CPU of a publish with one match among them", "subscription", CPU, micros, BROKERS,
             no_bar()),
         Row("cold", "the same to 20,000 topics in turn: more than are remembered", cold, CPU, micros, BROKERS, no_bar()),
+        Row("churn", "publishing while 10,000 subscriptions a second come and go, against before", churn,
+            figure("churn_throughput_ratio"), "×", BROKERS, at_least(0.8, "×")),
+        Row("filling", "10 pairs while the buffers of 1,000 readers fill that have stopped, against while they read",
+            stopping, figure("throughput_filling_to_reading_ratio"), "×", ("petrel",), at_least(0.9, "×")),
+        Row("stalled", "the same, buffers full, against while they read", "filling",
+            figure("throughput_stalled_to_reading_ratio"), "×", ("petrel",), at_least(0.9, "×")),
+        Row("stalled_alone", "the same, against before they came", "filling",
+            figure("throughput_stalled_to_alone_ratio"), "×", ("petrel",), at_least(0.9, "×")),
         Row("retained", "one retained message of 64 bytes", retained,
             figure("broker_bytes_per_message"), "bytes", BROKERS, at_most(300, "bytes")),
     ]
@@ -287,6 +297,8 @@ def show(value, unit):
         return f"{value:,.3f} µs" if value < 10 else f"{value:,.1f} µs"
     if unit == "bytes":
         return f"{value:,.0f} B"
+    if unit == "×":
+        return f"{value:.2f} ×"
     return f"{value:,.0f}/s"
 
 
