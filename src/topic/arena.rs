@@ -1,21 +1,18 @@
 //! Storage for many small items at stable places named by `u32`: half a pointer, and no allocation
 //! per item.
 
-/// Items per chunk, as a power of two. Growth adds a chunk and moves nothing, so that no insertion
-/// ever holds a lock for the time it takes to copy megabytes.
-const CHUNK_BITS: u32 = 9;
-const CHUNK_ITEMS: usize = 1 << CHUNK_BITS;
+use crate::topic::chunks::Chunks;
 
 /// A growing arena with a free list.
 #[derive(Debug)]
 pub(super) struct Arena<T> {
-    chunks: Vec<Vec<T>>,
+    items: Chunks<T>,
     free: Vec<u32>,
 }
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), free: Vec::new() }
+        Self { items: Chunks::default(), free: Vec::new() }
     }
 }
 
@@ -26,17 +23,9 @@ impl<T: Default> Arena<T> {
             *self.at_mut(place) = item;
             return place;
         }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_ITEMS) {
-            // The first chunk grows by doubling, because most arenas of a small broker hold a few
-            // items.
-            let capacity = if self.chunks.is_empty() { 4 } else { CHUNK_ITEMS };
-            self.chunks.push(Vec::with_capacity(capacity));
-        }
-        let full_chunks = self.chunks.len() - 1;
-        let chunk = &mut self.chunks[full_chunks];
-        let place = full_chunks * CHUNK_ITEMS + chunk.len();
-        chunk.push(item);
-        u32::try_from(place).expect("memory ends long before four thousand million items")
+        let place = u32::try_from(self.items.len());
+        self.items.push(item);
+        place.expect("memory ends long before four thousand million items")
     }
 
     /// Takes an item out; its place is used again.
@@ -47,37 +36,29 @@ impl<T: Default> Arena<T> {
 
     /// The item at a place that `insert` returned.
     pub(super) fn at(&self, place: u32) -> &T {
-        let place = place as usize;
-        &self.chunks[place >> CHUNK_BITS][place & (CHUNK_ITEMS - 1)]
+        self.items.at(place as usize)
     }
 
     /// The item at a place that `insert` returned.
     pub(super) fn at_mut(&mut self, place: u32) -> &mut T {
-        let place = place as usize;
-        &mut self.chunks[place >> CHUNK_BITS][place & (CHUNK_ITEMS - 1)]
+        self.items.at_mut(place as usize)
     }
 
     /// How many items there are.
     pub(super) fn len(&self) -> usize {
-        let full = self.chunks.len().saturating_sub(1) * CHUNK_ITEMS;
-        full + self.chunks.last().map_or(0, Vec::len) - self.free.len()
+        self.items.len() - self.free.len()
     }
 
     /// Bytes allocated for items.
     pub(super) fn allocated_bytes(&self) -> usize {
-        let items: usize = match self.chunks.as_slice() {
-            [] => 0,
-            [first, rest @ ..] => first.capacity() + rest.len() * CHUNK_ITEMS,
-        };
-        items * size_of::<T>()
-            + self.chunks.capacity() * size_of::<Vec<T>>()
-            + self.free.capacity() * size_of::<u32>()
+        self.items.allocated_bytes() + self.free.capacity() * size_of::<u32>()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Arena, CHUNK_ITEMS};
+    use super::Arena;
+    use crate::topic::chunks::CHUNK_ITEMS;
 
     #[test]
     fn places_are_stable_and_used_again() {

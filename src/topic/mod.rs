@@ -6,6 +6,8 @@
 //! few microseconds.
 
 mod arena;
+mod bucket_table;
+mod chunks;
 mod index_table;
 mod level_table;
 mod subscriber_set;
