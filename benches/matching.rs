@@ -138,8 +138,8 @@ fn report_memory() {
     }
     let times_bytes = times.capacity() * 8;
     println!("one Subscription: {}", percentiles(&mut times));
-    let [nodes, levels, sets] = tree.item_counts();
-    println!("subscriptions: {} in {nodes} nodes, {levels} levels, {sets} filters", tree.len());
+    let [nodes, long_texts, sets] = tree.item_counts();
+    println!("subscriptions: {} in {nodes} nodes, {long_texts} long, {sets} filters", tree.len());
     println!(
         "bytes each: {:.0} by the estimate, {:.0} resident",
         tree.allocated_bytes() as f64 / tree.len() as f64,

@@ -9,7 +9,7 @@ mod arena;
 mod bucket_table;
 mod chunks;
 mod index_table;
-mod level_table;
+mod level_text;
 mod subscriber_set;
 mod subscription_branch;
 

@@ -1,8 +1,9 @@
 //! One shard of the tree of Subscriptions: a trie of topic levels without any lock of its own.
 //!
-//! Nodes take 24 bytes and lie in an arena. Literal children are found in one hash table for the
-//! whole branch, keyed by parent and level; the child for `+` and the Subscriptions of `…/#` are
-//! fields. A node exists while it has a child or a Subscription, so an empty branch has none.
+//! Nodes take 40 bytes, the text of their level included, and lie in an arena. Literal children are
+//! found in one hash table for the whole branch, keyed by parent and level; the child for `+` and
+//! the Subscriptions of `…/#` are fields. A node exists while it has a child or a Subscription, so
+//! an empty branch has none.
 
 use std::hash::Hash;
 
@@ -10,14 +11,11 @@ use smallvec::SmallVec;
 
 use crate::topic::arena::Arena;
 use crate::topic::index_table::{HashSeed, IndexTable};
-use crate::topic::level_table::{LevelId, LevelTable};
+use crate::topic::level_text::{LevelText, LongTexts};
 use crate::topic::subscriber_set::{Collector, Match, SubscriberSet};
 
 /// No node, no set.
 const NONE: u32 = u32::MAX;
-/// Instead of the level of a node that stands for `+`, and of the root.
-const PLUS: LevelId = LevelId(u32::MAX);
-const NO_LEVEL: LevelId = LevelId(u32::MAX - 1);
 
 /// The nodes that a Topic Name reaches at one depth.
 type Frontier = SmallVec<[u32; 16]>;
@@ -28,7 +26,7 @@ pub(super) struct SubscriptionBranch<D> {
     root: u32,
     nodes: Arena<Node>,
     children: IndexTable,
-    levels: LevelTable,
+    long_texts: LongTexts,
     sets: Arena<SubscriberSet<D>>,
     set_heap_bytes: usize,
     len: usize,
@@ -37,7 +35,7 @@ pub(super) struct SubscriptionBranch<D> {
 #[derive(Debug)]
 struct Node {
     parent: u32,
-    level: LevelId,
+    level: LevelText,
     /// The child for `+`.
     plus: u32,
     /// How many literal children there are.
@@ -61,7 +59,7 @@ impl<D> Default for SubscriptionBranch<D> {
             root: NONE,
             nodes: Arena::default(),
             children: IndexTable::default(),
-            levels: LevelTable::default(),
+            long_texts: LongTexts::default(),
             sets: Arena::default(),
             set_heap_bytes: 0,
             len: 0,
@@ -72,7 +70,7 @@ impl<D> Default for SubscriptionBranch<D> {
 impl Default for Node {
     fn default() -> Self {
         let [parent, plus, exact, multi] = [NONE; 4];
-        Self { parent, level: NO_LEVEL, plus, literal_count: 0, exact, multi }
+        Self { parent, level: LevelText::Root, plus, literal_count: 0, exact, multi }
     }
 }
 
@@ -118,7 +116,7 @@ impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
             }
             node = match level {
                 "+" => self.nodes.at(node).plus,
-                level => self.literal_child(node, self.levels.find(seed, level)?),
+                level => self.literal_child(node, level, seed.of(level.as_bytes())),
             };
         }
         if node == NONE {
@@ -139,7 +137,7 @@ impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
     }
 
     /// Collects all Subscriptions that match a Topic Name. Breadth first: each level of the name is
-    /// looked up once.
+    /// hashed once.
     pub(super) fn collect(&self, seed: &HashSeed, topic: &str, collector: &mut Collector<'_, D>) {
         if self.root == NONE {
             return;
@@ -149,7 +147,7 @@ impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
         // A leading wildcard does not match a name that starts with `$`. [MQTT-4.7.2-1]
         let mut wildcards = !topic.starts_with('$');
         for level in topic.split('/') {
-            let mut id = None;
+            let mut hash = None;
             for &place in &frontier {
                 let node = self.nodes.at(place);
                 if wildcards {
@@ -161,11 +159,10 @@ impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
                 if node.literal_count == 0 {
                     continue;
                 }
-                if let Some(id) = *id.get_or_insert_with(|| self.levels.find(seed, level)) {
-                    let child = self.literal_child(place, id);
-                    if child != NONE {
-                        next.push(child);
-                    }
+                let hash = *hash.get_or_insert_with(|| seed.of(level.as_bytes()));
+                let child = self.literal_child(place, level, hash);
+                if child != NONE {
+                    next.push(child);
                 }
             }
             std::mem::swap(&mut frontier, &mut next);
@@ -204,10 +201,11 @@ impl<D> SubscriptionBranch<D> {
         self.len
     }
 
-    fn literal_child(&self, parent: u32, level: LevelId) -> u32 {
-        let found = self.children.find(child_hash(parent, level), |place| {
+    /// `level_hash` is the hash of `level`.
+    fn literal_child(&self, parent: u32, level: &str, level_hash: u64) -> u32 {
+        let found = self.children.find(child_hash(parent, level_hash), |place| {
             let node = self.nodes.at(place);
-            node.parent == parent && node.level == level
+            node.parent == parent && node.level.as_bytes(&self.long_texts) == level.as_bytes()
         });
         found.unwrap_or(NONE)
     }
@@ -219,12 +217,13 @@ impl<D> SubscriptionBranch<D> {
             let Node { parent, level, .. } = *self.nodes.at(place);
             if parent == NONE {
                 self.root = NONE;
-            } else if level == PLUS {
+            } else if level == LevelText::Plus {
                 self.nodes.at_mut(parent).plus = NONE;
             } else {
-                self.children.remove(child_hash(parent, level), place);
+                let level_hash = seed.of(level.as_bytes(&self.long_texts));
+                self.children.remove(child_hash(parent, level_hash), place);
                 self.nodes.at_mut(parent).literal_count -= 1;
-                self.levels.release(seed, level);
+                level.release(&mut self.long_texts);
             }
             self.nodes.remove(place);
             place = parent;
@@ -234,34 +233,34 @@ impl<D> SubscriptionBranch<D> {
     fn child_or_new(&mut self, seed: &HashSeed, parent: u32, level: &str) -> u32 {
         if level == "+" {
             if self.nodes.at(parent).plus == NONE {
-                let child = self.nodes.insert(Node { parent, level: PLUS, ..Node::default() });
+                let level = LevelText::Plus;
+                let child = self.nodes.insert(Node { parent, level, ..Node::default() });
                 self.nodes.at_mut(parent).plus = child;
             }
             return self.nodes.at(parent).plus;
         }
-        if let Some(known) = self.levels.find(seed, level) {
-            let child = self.literal_child(parent, known);
-            if child != NONE {
-                return child;
-            }
+        let level_hash = seed.of(level.as_bytes());
+        let child = self.literal_child(parent, level, level_hash);
+        if child != NONE {
+            return child;
         }
-        let level = self.levels.acquire(seed, level);
+        let level = LevelText::new(level, &mut self.long_texts);
         let child = self.nodes.insert(Node { parent, level, ..Node::default() });
         self.nodes.at_mut(parent).literal_count += 1;
-        self.children.insert(child_hash(parent, level), child);
+        self.children.insert(child_hash(parent, level_hash), child);
         child
     }
 
-    /// Nodes, level texts and sets in use.
+    /// Nodes, long level texts and sets in use.
     pub(super) fn item_counts(&self) -> [usize; 3] {
-        [self.nodes.len(), self.levels.len(), self.sets.len()]
+        [self.nodes.len(), self.long_texts.len(), self.sets.len()]
     }
 
     /// Bytes allocated.
     pub(super) fn allocated_bytes(&self) -> usize {
         self.nodes.allocated_bytes()
             + self.children.allocated_bytes()
-            + self.levels.allocated_bytes()
+            + self.long_texts.allocated_bytes()
             + self.sets.allocated_bytes()
             + self.set_heap_bytes
     }
@@ -280,10 +279,11 @@ impl Node {
     }
 }
 
-/// Both numbers are ours, not the Client's: one multiplication spreads them well enough.
-fn child_hash(parent: u32, LevelId(level): LevelId) -> u64 {
-    let key = u64::from(parent) << 32 | u64::from(level);
-    let product = u128::from(key ^ 0x9e37_79b9_7f4a_7c15) * 0xa5a3_5625_6ed9_eba9_u128;
+/// The hash of a node, from its parent and the hash of its level. That one is secret and spread
+/// already: one multiplication mixes the parent in.
+fn child_hash(parent: u32, level_hash: u64) -> u64 {
+    let key = level_hash ^ u64::from(parent).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let product = u128::from(key) * 0xa5a3_5625_6ed9_eba9_u128;
     #[expect(clippy::cast_possible_truncation, reason = "both halves are folded")]
     let folded = product as u64 ^ (product >> 64) as u64;
     folded
@@ -295,5 +295,15 @@ fn split_ending(filter: &str) -> (Option<&str>, Ending) {
         None => (Some(filter), Ending::Exact),
         Some("") => (None, Ending::Multi),
         Some(path) => (Some(path.strip_suffix('/').unwrap_or(path)), Ending::Multi),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Node;
+
+    #[test]
+    fn a_node_is_small() {
+        assert_eq!(size_of::<Node>(), 40);
     }
 }

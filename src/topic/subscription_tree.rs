@@ -165,7 +165,7 @@ impl<D> SubscriptionTree<D> {
         branches + size_of_val(&*self.literal) + size_of::<Self>() + self.versions.allocated_bytes()
     }
 
-    /// Nodes, distinct level texts and distinct filters in use, for tests and diagnosis.
+    /// Nodes, level texts too long for them and distinct filters in use, for tests and diagnosis.
     #[must_use]
     pub fn item_counts(&self) -> [usize; 3] {
         self.shards().map(|shard| shard.branch.read().item_counts()).fold([0; 3], |sum, counts| {

@@ -132,7 +132,7 @@ fn a_crowd_subscribes_and_leaves() {
 
 fn levels(wildcard: &'static str, max: usize) -> impl Strategy<Value = String> {
     let level = prop_oneof![
-        6 => prop::sample::select(vec!["a", "b", "c", "", "$x", "long-level-name-beyond-26-bytes"]),
+        6 => prop::sample::select(vec!["a", "b", "c", "", "$x", "long-level-name-beyond-18-bytes"]),
         2 => Just(wildcard),
     ];
     prop::collection::vec(level, 1..max).prop_map(|levels| levels.join("/"))
