@@ -77,15 +77,16 @@ fn apply(
         Operation::Subscribe(topic, destination) => {
             let Ok(parsed) = TopicFilter::parse(&topic.text()) else { return };
             let options = SubscriptionOptions::default();
-            let replaced = subscriptions.subscribe(&parsed.filter, *destination, options, None);
+            let added = subscriptions.subscribe(&parsed.filter, *destination, options, None);
+            assert_eq!(subscriptions.filter(added.place), parsed.filter.as_str());
             let key = (parsed.filter.as_str().to_owned(), *destination);
-            assert_eq!(replaced.is_none(), model.subscriptions.insert(key));
+            assert_eq!(added.replaced.is_none(), model.subscriptions.insert(key));
         }
         Operation::Unsubscribe(topic, destination) => {
             let Ok(parsed) = TopicFilter::parse(&topic.text()) else { return };
             let key = (parsed.filter.as_str().to_owned(), *destination);
             let existed = subscriptions.unsubscribe(&parsed.filter, destination);
-            assert_eq!(existed, model.subscriptions.remove(&key));
+            assert_eq!(existed.is_some(), model.subscriptions.remove(&key));
         }
         Operation::Match(topic) => check_matches(&topic.text(), subscriptions, model),
         Operation::Retain(topic) => {

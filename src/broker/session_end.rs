@@ -1,11 +1,9 @@
 //! How Sessions leave: their record, their end, and what becomes of what they held.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::broker::Broker;
 use crate::broker::group::{Group, GroupTerms};
-use crate::broker::route::Destination;
 use crate::packet::QoS;
 use crate::session::Session;
 use crate::session::effects::{DropReason, Effects};
@@ -13,7 +11,6 @@ use crate::session::inbound::Inbound;
 use crate::session::outbound::Persistence;
 use crate::session::publication::Publication;
 use crate::store::{Change, Durability, QueueEntry, QueueOwner, SessionRecord};
-use crate::topic::filter::TopicFilter;
 
 impl Broker {
     /// Ends a Session: its Subscriptions, queue and identifiers go, its Client may come again as a
@@ -25,10 +22,7 @@ impl Broker {
         effects: &mut Effects,
     ) {
         inbound.ended = true;
-        let subscriptions = std::mem::take(&mut inbound.subscriptions);
-        for full in subscriptions.filters() {
-            self.remove_from_tree(session, inbound, full, effects);
-        }
+        self.end_subscriptions(session, inbound);
         self.registry.remove(session);
         let mut outbound = session.outbound();
         let was_durable = outbound.persistence() == Persistence::Durable;
@@ -48,35 +42,8 @@ impl Broker {
         }
     }
 
-    /// Removes one Subscription from the tree or its group. The caller has removed it from
-    /// `inbound.subscriptions`.
-    pub(crate) fn remove_from_tree(
-        &self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
-        full: &str,
-        effects: &mut Effects,
-    ) {
-        self.figures.subscriptions.fetch_sub(1, Ordering::Relaxed);
-        let Ok(parsed) = TopicFilter::parse(full) else { return };
-        if parsed.share.is_none() {
-            let destination = Destination::Session(Arc::clone(session));
-            self.tree.unsubscribe(&parsed.filter, &destination);
-            return;
-        }
-        self.figures.shared_subscriptions.fetch_sub(1, Ordering::Relaxed);
-        if inbound.ended {
-            // Its groups are left last, after what it held was handed on.
-            return;
-        }
-        let position = inbound.groups.iter().position(|group| **group.full() == *full);
-        if let (Some(position), Some(groups)) = (position, inbound.groups.as_mut()) {
-            let group = groups.swap_remove(position);
-            self.leave_group(&group, session, effects);
-        }
-    }
-
-    fn leave_group(&self, group: &Arc<Group>, session: &Session, effects: &mut Effects) {
+    /// Takes a Session out of a group, which ends with its last member.
+    pub(crate) fn leave_group(&self, group: &Arc<Group>, session: &Session, effects: &mut Effects) {
         if group.leave(session, effects) {
             self.forget_group(group);
         }

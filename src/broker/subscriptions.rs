@@ -1,18 +1,160 @@
-//! Subscriptions that the broker itself changes, without a Network Connection: those of its bridges. A connection would
-//! be sent what waits in the queue, and QoS 0 is gone when it was sent.
+//! The Subscriptions of Sessions: in the tree, in groups of Shared Subscriptions, and as the places
+//! and groups that a Session remembers. Whoever changes them holds the Inbound of the Session, so
+//! that the three always agree.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::broker::Broker;
+use crate::broker::route::Destination;
 use crate::packet::subscribe::SubscriptionOptions;
+use crate::session::Session;
 use crate::session::effects::Effects;
+use crate::session::inbound::Inbound;
+use crate::session::outbound::Persistence;
 use crate::session::subscriptions::SubscriptionState;
-use crate::store::{Change, SubscriptionRecord};
-use crate::topic::filter::TopicFilter;
+use crate::store::{Change, QueueOwner, SessionRecord, SubscriptionRecord};
+use crate::topic::filter::{ParsedFilter, TopicFilter};
 
 impl Broker {
-    /// Gives a durable Session exactly the Subscriptions `wanted`; no Retained Messages follow. False if there is no
-    /// such Session.
+    /// Whether a Session subscribes to this filter.
+    pub(crate) fn has_subscription(
+        &self,
+        session: &Arc<Session>,
+        inbound: &Inbound,
+        parsed: &ParsedFilter,
+    ) -> bool {
+        if parsed.share.is_some() {
+            return inbound.groups.iter().any(|group| group.full() == &parsed.full);
+        }
+        let destination = Destination::Session(Arc::clone(session));
+        self.tree.options(&parsed.filter, &destination).is_some()
+    }
+
+    /// The filters that a Session subscribes to in full, `$share/…/` included, in no particular
+    /// order.
+    pub(crate) fn subscription_filters(&self, inbound: &Inbound) -> Vec<String> {
+        let unshared = inbound.subscriptions.iter().map(|place| self.tree.filter(place));
+        let shared = inbound.groups.iter().map(|group| group.full().to_string());
+        unshared.chain(shared).collect()
+    }
+
+    /// Adds or replaces a Subscription; tells whether it is new. [MQTT-3.8.4-3]
+    pub(crate) fn add_subscription(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        parsed: &ParsedFilter,
+        state: SubscriptionState,
+        effects: &mut Effects,
+    ) -> bool {
+        let is_new = if parsed.share.is_some() {
+            self.join_group(session, inbound, parsed, state, effects)
+        } else {
+            let destination = Destination::Session(Arc::clone(session));
+            let subscription_id = NonZeroU32::new(state.subscription_id);
+            let filter = &parsed.filter;
+            let added = self.tree.subscribe(filter, destination, state.options, subscription_id);
+            if added.replaced.is_none() {
+                inbound.subscriptions.insert(added.place);
+            }
+            added.replaced.is_none()
+        };
+        if is_new {
+            self.figures.subscriptions.fetch_add(1, Ordering::Relaxed);
+        }
+        is_new
+    }
+
+    /// Makes a Session a member of the group of a Shared Subscription, or changes what it said as a
+    /// member; tells whether it was none before.
+    fn join_group(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        parsed: &ParsedFilter,
+        state: SubscriptionState,
+        effects: &mut Effects,
+    ) -> bool {
+        let persistence = inbound.persistence();
+        loop {
+            let group = self.group(&parsed.full, &parsed.filter, Persistence::Transient);
+            let joined = group.join(session, state.options, state.subscription_id, persistence);
+            let Some(became_durable) = joined else {
+                // The last member left between finding the group and joining it.
+                self.forget_group(&group);
+                continue;
+            };
+            if became_durable {
+                let record = SessionRecord {
+                    id: group.id(),
+                    owner: QueueOwner::Group { filter: Arc::clone(&parsed.full) },
+                    epoch: 0,
+                    expiry_seconds: u32::MAX,
+                    disconnected: None,
+                    sent_until: crate::session::message::Sequence(0),
+                    will: None,
+                    user_name: None,
+                };
+                let change = Change::PutSession(Box::new(record));
+                effects.persist(change, self.session_durability());
+            }
+            let destination = Destination::Group(Arc::clone(&group));
+            self.tree.subscribe(&parsed.filter, destination, SubscriptionOptions::default(), None);
+            let groups = inbound.groups.fill();
+            let is_new = !groups.iter().any(|known| known.id() == group.id());
+            if is_new {
+                groups.push(group);
+                self.figures.shared_subscriptions.fetch_add(1, Ordering::Relaxed);
+            }
+            return is_new;
+        }
+    }
+
+    /// Removes a Subscription; tells whether there was one. [MQTT-3.10.4-1]
+    pub(crate) fn remove_subscription(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        parsed: &ParsedFilter,
+        effects: &mut Effects,
+    ) -> bool {
+        if parsed.share.is_some() {
+            let position = inbound.groups.iter().position(|group| group.full() == &parsed.full);
+            let (Some(position), Some(groups)) = (position, inbound.groups.as_mut()) else {
+                return false;
+            };
+            let group = groups.swap_remove(position);
+            self.leave_group(&group, session, effects);
+            self.figures.shared_subscriptions.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            let destination = Destination::Session(Arc::clone(session));
+            let Some(place) = self.tree.unsubscribe(&parsed.filter, &destination) else {
+                return false;
+            };
+            inbound.subscriptions.remove(place);
+        }
+        self.figures.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Removes all Subscriptions of a Session that ends. Its groups are left later, after what it
+    /// held was handed on.
+    pub(crate) fn end_subscriptions(&self, session: &Arc<Session>, inbound: &mut Inbound) {
+        let shared_count = inbound.groups.iter().count() as u64;
+        let count = inbound.subscription_count() as u64;
+        self.figures.subscriptions.fetch_sub(count, Ordering::Relaxed);
+        self.figures.shared_subscriptions.fetch_sub(shared_count, Ordering::Relaxed);
+        let destination = Destination::Session(Arc::clone(session));
+        for place in std::mem::take(&mut inbound.subscriptions).iter() {
+            self.tree.unsubscribe_at(place, &destination);
+        }
+    }
+
+    /// Gives a durable Session exactly the Subscriptions `wanted`; no Retained Messages follow.
+    /// False if there is no such Session. For bridges: a Network Connection that asked for them
+    /// would be sent what waits in the queue, and QoS 0 is gone when it was sent.
     pub fn replace_subscriptions(
         &self,
         client_id: &str,
@@ -24,16 +166,15 @@ impl Broker {
         if inbound.ended || !inbound.is_durable() {
             return false;
         }
-        let is_wanted = |full: &str| wanted.iter().any(|(filter, _)| filter == full);
-        let stale = inbound.subscriptions.filters().filter(|full| !is_wanted(full));
-        let stale: Vec<Arc<str>> = stale.map(Arc::from).collect();
+        let mut stale = self.subscription_filters(&inbound);
+        stale.retain(|full| !wanted.iter().any(|(filter, _)| filter == full));
         for full in stale {
-            inbound.subscriptions.remove(&full);
+            let Ok(parsed) = TopicFilter::parse(&full) else { continue };
             if let Some(retained) = inbound.retained.as_mut() {
-                retained.retain(|delivery| delivery.filter.as_str() != &*full);
+                retained.retain(|delivery| delivery.filter.as_str() != full);
             }
-            self.remove_from_tree(&session, &mut inbound, &full, effects);
-            let change = Change::DeleteSubscription { session: session.id(), filter: full };
+            self.remove_subscription(&session, &mut inbound, &parsed, effects);
+            let change = Change::DeleteSubscription { session: session.id(), filter: parsed.full };
             effects.persist(change, self.session_durability());
         }
         for (filter, options) in wanted {
@@ -51,5 +192,132 @@ impl Broker {
         drop(inbound);
         self.submit(effects);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::auth::authority::DefaultAuthority;
+    use crate::broker::limits::Limits;
+    use crate::session::message::{Sequence, SessionId, Timestamp};
+    use crate::store::LoadedSession;
+    use crate::store::memory::MemoryStore;
+
+    /// A broker with one absent Session, which the store had with these Subscriptions.
+    fn broker(filters: &[String]) -> (Broker, Arc<Session>) {
+        let (store, mut loaded, _clock) = MemoryStore::open();
+        let id = SessionId(1);
+        let record = SessionRecord {
+            id,
+            owner: QueueOwner::Client { client_id: "a".into() },
+            epoch: 1,
+            expiry_seconds: u32::MAX,
+            disconnected: Some(Timestamp(1)),
+            sent_until: Sequence(0),
+            will: None,
+            user_name: None,
+        };
+        let subscriptions = filters.iter().map(|filter| SubscriptionRecord {
+            session: id,
+            filter: filter.as_str().into(),
+            options: SubscriptionOptions::default(),
+            subscription_id: None,
+        });
+        loaded.sessions = vec![LoadedSession {
+            record,
+            subscriptions: subscriptions.collect(),
+            incoming: Vec::new(),
+            queue_start: Sequence(0),
+            queue_end: Sequence(0),
+            message_count: 0,
+            message_bytes: 0,
+        }];
+        let authority = Arc::new(DefaultAuthority::new(None));
+        let broker = Broker::new(Limits::default(), Arc::new(store), authority, loaded, 0);
+        let session = broker.registry().find("a").expect("loaded");
+        (broker, session)
+    }
+
+    fn filters() -> Vec<String> {
+        let unshared = (0..100).map(|number| format!("site/{}/{number}/#", number % 3));
+        let shared = (0..3).map(|number| format!("$share/group/site/{number}/+"));
+        unshared.chain(shared).chain(["#", "+/a", "$share/all/#"].map(str::to_owned)).collect()
+    }
+
+    fn figures(broker: &Broker) -> [u64; 2] {
+        let figures = broker.figures();
+        [&figures.subscriptions, &figures.shared_subscriptions].map(|f| f.load(Ordering::Relaxed))
+    }
+
+    fn expect_filters<'a>(
+        broker: &Broker,
+        session: &Session,
+        expected: impl IntoIterator<Item = &'a String>,
+    ) {
+        let expected: BTreeSet<String> = expected.into_iter().cloned().collect();
+        let inbound = session.inbound();
+        let shared = expected.iter().filter(|filter| filter.starts_with("$share/")).count();
+        assert_eq!(inbound.subscription_count(), expected.len());
+        assert_eq!(figures(broker), [expected.len(), shared].map(|count| count as u64));
+        assert_eq!(
+            broker.subscription_filters(&inbound).into_iter().collect::<BTreeSet<_>>(),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_loaded_session_knows_its_filters_and_ends_without_a_trace() {
+        let filters = filters();
+        let (broker, session) = broker(&filters);
+        expect_filters(&broker, &session, &filters);
+        let mut effects = Effects::new();
+        broker.end_session(&session, &mut session.inbound(), &mut effects);
+        expect_filters(&broker, &session, []);
+        assert_eq!(broker.tree.item_counts(), [0; 3]);
+        assert!(broker.groups.lock().is_empty());
+    }
+
+    #[test]
+    fn subscriptions_are_new_once_and_removed_once() {
+        let filters = filters();
+        let (broker, session) = broker(&[]);
+        let state =
+            SubscriptionState { options: SubscriptionOptions::default(), subscription_id: 0 };
+        let mut effects = Effects::new();
+        for is_new in [true, false] {
+            for filter in &filters {
+                let parsed = TopicFilter::parse(filter).unwrap();
+                let inbound = &mut session.inbound();
+                assert_eq!(broker.has_subscription(&session, inbound, &parsed), !is_new);
+                let added =
+                    broker.add_subscription(&session, inbound, &parsed, state, &mut effects);
+                assert_eq!(added, is_new, "{filter}");
+            }
+            expect_filters(&broker, &session, &filters);
+        }
+        for existed in [true, false] {
+            for filter in &filters[50..] {
+                let parsed = TopicFilter::parse(filter).unwrap();
+                let inbound = &mut session.inbound();
+                let removed = broker.remove_subscription(&session, inbound, &parsed, &mut effects);
+                assert_eq!(removed, existed, "{filter}");
+                assert!(!broker.has_subscription(&session, inbound, &parsed));
+            }
+            expect_filters(&broker, &session, &filters[..50]);
+        }
+    }
+
+    #[test]
+    fn a_bridge_gets_exactly_what_it_wants() {
+        let filters = filters();
+        let (broker, session) = broker(&filters[..60]);
+        let wanted: Vec<_> =
+            filters[40..].iter().map(|f| (f.clone(), SubscriptionOptions::default())).collect();
+        assert!(broker.replace_subscriptions("a", &wanted, &mut Effects::new()));
+        expect_filters(&broker, &session, &filters[40..]);
+        assert!(!broker.replace_subscriptions("b", &wanted, &mut Effects::new()));
     }
 }

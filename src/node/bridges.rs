@@ -75,7 +75,7 @@ impl LocalBroker for NodeHandle {
     fn subscriptions(&self, client_id: &str) -> Option<Vec<String>> {
         let session = self.broker().registry().find(client_id)?;
         let inbound = session.inbound();
-        Some(inbound.subscriptions.filters().map(str::to_owned).collect())
+        Some(self.broker().subscription_filters(&inbound))
     }
 
     fn replace_subscriptions(

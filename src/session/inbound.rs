@@ -10,6 +10,7 @@ use crate::broker::group::Group;
 use crate::broker::retained::RetainedDelivery;
 use crate::packet::PacketId;
 use crate::session::message::{Message, MessageId, SessionId, Timestamp};
+use crate::session::outbound::Persistence;
 use crate::session::rare::Rare;
 use crate::session::subscriptions::Subscriptions;
 
@@ -19,9 +20,9 @@ pub struct Inbound {
     pub epoch: u64,
     /// QoS 2 Packet Identifiers received and not released. [MQTT-4.3.3-10]
     pub incoming: IncomingIds,
-    /// Its Subscriptions.
+    /// Its Subscriptions that are not shared.
     pub subscriptions: Subscriptions,
-    /// Groups of Shared Subscriptions it is a member of.
+    /// Groups of Shared Subscriptions it is a member of, one for each of its Shared Subscriptions.
     pub groups: Rare<Vec<Arc<Group>>>,
     /// Retained Messages still to be delivered for new Subscriptions. They outlive the Network
     /// Connection, so that a cut in the middle loses none.
@@ -80,10 +81,22 @@ impl Inbound {
         id
     }
 
+    /// How many Subscriptions it has, shared ones included.
+    #[must_use]
+    pub fn subscription_count(&self) -> usize {
+        self.subscriptions.len() + self.groups.as_ref().map_or(0, Vec::len)
+    }
+
     /// Whether the Session outlives its Network Connection.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.expiry_seconds > 0
+    }
+
+    /// Whether what waits for its Client must survive the process.
+    #[must_use]
+    pub fn persistence(&self) -> Persistence {
+        if self.is_durable() { Persistence::Durable } else { Persistence::Transient }
     }
 
     /// Whether a Client that connects now is too late to stop this Will Message: its Network Connection ends now, if it

@@ -1,32 +1,32 @@
-//! The Subscriptions of one Session, as SUBSCRIBE and UNSUBSCRIBE see them. Most Clients have one or
-//! two, some have a hundred thousand: a list up to a few, an index beyond.
-
-use hashbrown::HashMap;
+//! The Subscriptions of one Session that are not shared, as places in the tree: that has their
+//! Topic Filters and options. Most Clients have one or two, some have a hundred thousand: a list up
+//! to a few, a table beyond.
 
 use crate::packet::subscribe::SubscriptionOptions;
+use crate::topic::bucket_table::{BucketTable, Hashed};
+use crate::topic::subscription_place::SubscriptionPlace;
 
-/// More than these are found by an index.
+/// More than these are found by a table.
 const MAX_LISTED: usize = 8;
 
-/// Subscriptions by their Topic Filter in full, `$share/…/` included.
+/// Each Subscription once. Eight bytes for each of a few, about ten for each of many.
 #[derive(Debug, Default)]
 pub struct Subscriptions(Kept);
 
 #[derive(Debug)]
 enum Kept {
-    Listed(Vec<(Box<str>, SubscriptionState)>),
-    Indexed(Box<Index>),
+    /// Exactly as long as what is in it: most never have a second.
+    Listed(Box<[SubscriptionPlace]>),
+    Indexed(Box<BucketTable<SubscriptionPlace>>),
 }
-
-type Index = HashMap<Box<str>, SubscriptionState, foldhash::fast::FixedState>;
 
 impl Default for Kept {
     fn default() -> Self {
-        Self::Listed(Vec::new())
+        Self::Listed(Box::default())
     }
 }
 
-/// A Subscription as its Session knows it.
+/// What a Client says of a Subscription besides its Topic Filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubscriptionState {
     /// Its options.
@@ -41,7 +41,7 @@ impl Subscriptions {
     pub fn len(&self) -> usize {
         match &self.0 {
             Kept::Listed(list) => list.len(),
-            Kept::Indexed(index) => index.len(),
+            Kept::Indexed(table) => table.len(),
         }
     }
 
@@ -51,90 +51,96 @@ impl Subscriptions {
         self.len() == 0
     }
 
-    /// Whether there is one with this filter.
-    #[must_use]
-    pub fn contains(&self, filter: &str) -> bool {
-        match &self.0 {
-            Kept::Listed(list) => list.iter().any(|(known, _)| **known == *filter),
-            Kept::Indexed(index) => index.contains_key(filter),
-        }
-    }
-
-    /// Adds a Subscription, or replaces the one with this filter and returns what it was.
-    /// [MQTT-3.8.4-3]
-    pub fn insert(&mut self, filter: &str, state: SubscriptionState) -> Option<SubscriptionState> {
+    /// Adds a Subscription that is not there yet.
+    pub fn insert(&mut self, place: SubscriptionPlace) {
         match &mut self.0 {
-            Kept::Indexed(index) => index.insert(filter.into(), state),
+            Kept::Indexed(table) => table.insert(place),
+            Kept::Listed(list) if list.len() < MAX_LISTED => {
+                let mut longer = std::mem::take(list).into_vec();
+                longer.reserve_exact(1);
+                longer.push(place);
+                *list = longer.into_boxed_slice();
+            }
             Kept::Listed(list) => {
-                if let Some((_, known)) = list.iter_mut().find(|(known, _)| **known == *filter) {
-                    return Some(std::mem::replace(known, state));
-                }
-                if list.len() < MAX_LISTED {
-                    // Room for exactly one more: most never have a second.
-                    list.reserve_exact(1);
-                    list.push((filter.into(), state));
-                } else {
-                    let mut index: Box<Index> = Box::new(list.drain(..).collect());
-                    index.insert(filter.into(), state);
-                    self.0 = Kept::Indexed(index);
-                }
-                None
+                let mut table = BucketTable::default();
+                list.iter().chain([&place]).for_each(|place| table.insert(*place));
+                self.0 = Kept::Indexed(Box::new(table));
             }
         }
     }
 
-    /// Removes the Subscription with this filter; tells whether there was one.
-    pub fn remove(&mut self, filter: &str) -> bool {
+    /// Removes a Subscription.
+    pub fn remove(&mut self, place: SubscriptionPlace) {
         match &mut self.0 {
-            Kept::Indexed(index) => index.remove(filter).is_some(),
+            Kept::Indexed(table) => {
+                table.remove(place.hash(), |known| *known == place);
+                if table.len() == 0 {
+                    self.0 = Kept::default();
+                }
+            }
             Kept::Listed(list) => {
-                let found = list.iter().position(|(known, _)| **known == *filter);
-                found.map(|position| list.swap_remove(position)).is_some()
+                *list = list.iter().copied().filter(|known| *known != place).collect();
             }
         }
     }
 
-    /// All filters, in no particular order.
-    pub fn filters(&self) -> impl Iterator<Item = &str> {
-        let (list, index) = match &self.0 {
+    /// All places, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = SubscriptionPlace> {
+        let (list, table) = match &self.0 {
             Kept::Listed(list) => (Some(list), None),
-            Kept::Indexed(index) => (None, Some(index)),
+            Kept::Indexed(table) => (None, Some(table)),
         };
-        let listed = list.into_iter().flatten().map(|(filter, _)| &**filter);
-        listed.chain(index.into_iter().flat_map(|index| index.keys()).map(|filter| &**filter))
+        let listed = list.into_iter().flat_map(|list| list.iter());
+        listed.chain(table.into_iter().flat_map(|table| table.iter())).copied()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::HashSet;
+    use std::num::NonZeroU32;
 
-    use super::*;
+    use super::{MAX_LISTED, Subscriptions};
+    use crate::packet::subscribe::SubscriptionOptions;
+    use crate::topic::filter::TopicFilter;
+    use crate::topic::subscription_place::SubscriptionPlace;
+    use crate::topic::subscription_tree::SubscriptionTree;
 
-    fn state(subscription_id: u32) -> SubscriptionState {
-        SubscriptionState { options: SubscriptionOptions::default(), subscription_id }
+    fn places(count: usize) -> Vec<SubscriptionPlace> {
+        let tree = SubscriptionTree::new(1);
+        let place = |number: usize| {
+            let parsed = TopicFilter::parse(&format!("a/{}/#", number)).unwrap();
+            let id = NonZeroU32::new(7);
+            tree.subscribe(&parsed.filter, 1_u32, SubscriptionOptions::default(), id).place
+        };
+        (0..count).map(place).collect()
     }
 
-    /// Filters are found, replaced and removed, on both sides of the step from list to index.
     #[test]
-    fn a_list_and_an_index_behave_alike() {
-        for count in [1, MAX_LISTED, MAX_LISTED + 1, 100] {
+    fn an_idle_session_pays_little() {
+        assert_eq!(size_of::<Subscriptions>(), 16);
+        assert_eq!(size_of::<SubscriptionPlace>(), 8);
+    }
+
+    /// Subscriptions are there and removed, on both sides of the step from list to table.
+    #[test]
+    fn a_list_and_a_table_behave_alike() {
+        for count in [1, MAX_LISTED, MAX_LISTED + 1, 1_000] {
             let mut subscriptions = Subscriptions::default();
-            let filters: Vec<String> = (0..count).map(|number| format!("a/{number}/#")).collect();
-            for (filter, id) in filters.iter().zip(1..) {
-                assert_eq!(subscriptions.insert(filter, state(id)), None);
+            let mut left: HashSet<_> = HashSet::new();
+            let places = places(count);
+            for place in &places {
+                subscriptions.insert(*place);
+                assert!(left.insert(*place));
+                assert_eq!(subscriptions.len(), left.len());
             }
-            assert_eq!(subscriptions.insert(&filters[0], state(1000)), Some(state(1)));
-            assert_eq!(subscriptions.len(), count);
-            let found: BTreeSet<&str> = subscriptions.filters().collect();
-            assert_eq!(found, filters.iter().map(String::as_str).collect());
-            assert!(!subscriptions.contains("a/+/#") && !subscriptions.remove("a/+/#"));
-            for filter in &filters {
-                assert!(subscriptions.contains(filter));
-                assert!(subscriptions.remove(filter));
-                assert!(!subscriptions.contains(filter));
+            for place in &places {
+                assert_eq!(subscriptions.iter().collect::<HashSet<_>>(), left);
+                subscriptions.remove(*place);
+                assert!(left.remove(place));
+                assert_eq!(subscriptions.len(), left.len());
             }
-            assert!(subscriptions.is_empty());
+            assert!(subscriptions.is_empty() && subscriptions.iter().next().is_none());
         }
     }
 }

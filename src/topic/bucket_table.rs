@@ -119,8 +119,12 @@ impl<T: Hashed> BucketTable<T> {
 }
 
 impl<T> BucketTable<T> {
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// All values, in no particular order.
-    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.buckets.iter().flatten()
     }

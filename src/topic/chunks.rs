@@ -56,7 +56,6 @@ impl<T> Chunks<T> {
     }
 
     /// All items in their order.
-    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().flatten()
     }

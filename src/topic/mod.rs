@@ -6,7 +6,7 @@
 //! few microseconds.
 
 mod arena;
-mod bucket_table;
+pub(crate) mod bucket_table;
 mod chunks;
 mod index_table;
 mod level_text;
@@ -17,4 +17,5 @@ pub mod filter;
 pub mod fingerprint;
 pub mod name;
 pub mod retained_tree;
+pub mod subscription_place;
 pub mod subscription_tree;

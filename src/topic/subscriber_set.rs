@@ -118,6 +118,16 @@ impl<D: Clone + Eq + Hash> SubscriberSet<D> {
         }
     }
 
+    /// The Subscription of a destination.
+    pub(super) fn find(&self, seed: &HashSeed, destination: &D) -> Option<&Match<D>> {
+        match self {
+            Self::Empty => None,
+            Self::One(only) => Some(only).filter(|only| only.destination == *destination),
+            Self::List(list) => list.iter().find(|one| one.destination == *destination),
+            Self::Crowd(crowd) => crowd.find(seed, destination).map(|place| crowd.at(place)),
+        }
+    }
+
     /// Appends all Subscriptions.
     pub(super) fn collect(&self, collector: &mut Collector<'_, D>) {
         match self {
@@ -175,11 +185,8 @@ impl<D: Clone + Eq + Hash> Crowd<D> {
     }
 
     fn find(&self, seed: &HashSeed, destination: &D) -> Option<u32> {
-        self.places.find(seed.of(destination), |place| {
-            let place = place as usize;
-            let part = &self.parts[place >> PART_BITS];
-            part[place & (PART_MATCHES - 1)].destination == *destination
-        })
+        let hash = seed.of(destination);
+        self.places.find(hash, |place| self.at(place).destination == *destination)
     }
 
     fn append(&mut self, seed: &HashSeed, added: Match<D>) {
@@ -202,6 +209,11 @@ impl<D: Clone + Eq + Hash> Crowd<D> {
         }
         self.len -= 1;
         Some(last)
+    }
+
+    fn at(&self, place: u32) -> &Match<D> {
+        let place = place as usize;
+        &self.parts[place >> PART_BITS][place & (PART_MATCHES - 1)]
     }
 
     fn at_mut(&mut self, place: u32) -> &mut Match<D> {
@@ -285,9 +297,11 @@ mod tests {
             for (destination, id) in grow {
                 let added = one(destination, id);
                 prop_assert_eq!(set.insert(&seed, added), model.insert(destination, added));
+                prop_assert_eq!(set.find(&seed, &destination), Some(&added));
             }
             prop_assert_eq!(all(&set), model.clone());
             for destination in shrink {
+                prop_assert_eq!(set.find(&seed, &destination), model.get(&destination));
                 prop_assert_eq!(set.remove(&seed, &destination), model.remove(&destination));
                 prop_assert_eq!(set.is_empty(), model.is_empty());
             }

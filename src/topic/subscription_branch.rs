@@ -13,6 +13,7 @@ use crate::topic::arena::Arena;
 use crate::topic::index_table::{HashSeed, IndexTable};
 use crate::topic::level_text::{LevelText, LongTexts};
 use crate::topic::subscriber_set::{Collector, Match, SubscriberSet};
+use crate::topic::subscription_place::Ending;
 
 /// No node, no set.
 const NONE: u32 = u32::MAX;
@@ -46,11 +47,11 @@ struct Node {
     multi: u32,
 }
 
-/// Which of the two sets of a node.
+/// A filter within a branch: the node that its last level is, and how it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Exact,
-    Multi,
+pub(super) struct BranchPlace {
+    pub(super) node: u32,
+    pub(super) ending: Ending,
 }
 
 impl<D> Default for SubscriptionBranch<D> {
@@ -75,13 +76,14 @@ impl Default for Node {
 }
 
 impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
-    /// Adds a Subscription; returns the one of the same filter and destination that it replaces.
+    /// Adds a Subscription; tells the place of its filter, and the Subscription of the same
+    /// destination that it replaces.
     pub(super) fn subscribe(
         &mut self,
         seed: &HashSeed,
         filter: &str,
         added: Match<D>,
-    ) -> Option<Match<D>> {
+    ) -> (BranchPlace, Option<Match<D>>) {
         let (path, ending) = split_ending(filter);
         let mut node = self.root;
         if node == NONE {
@@ -91,49 +93,46 @@ impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
         for level in path.into_iter().flat_map(|path| path.split('/')) {
             node = self.child_or_new(seed, node, level);
         }
-        let mut place = *self.nodes.at_mut(node).set(ending);
-        if place == NONE {
-            place = self.sets.insert(SubscriberSet::Empty);
-            *self.nodes.at_mut(node).set(ending) = place;
+        let mut set = self.nodes.at(node).set(ending);
+        if set == NONE {
+            set = self.sets.insert(SubscriberSet::Empty);
+            *self.nodes.at_mut(node).set_mut(ending) = set;
         }
-        let replaced = self.change_set(place, |set| set.insert(seed, added));
+        let replaced = self.change_set(set, |set| set.insert(seed, added));
         self.len += usize::from(replaced.is_none());
-        replaced
+        (BranchPlace { node, ending }, replaced)
     }
 
-    /// Removes a Subscription, and the nodes that only it needed.
+    /// Removes a Subscription from the place of its filter, and the nodes that only it needed.
     pub(super) fn unsubscribe(
         &mut self,
         seed: &HashSeed,
-        filter: &str,
+        BranchPlace { node, ending }: BranchPlace,
         destination: &D,
     ) -> Option<Match<D>> {
-        let (path, ending) = split_ending(filter);
-        let mut node = self.root;
-        for level in path.into_iter().flat_map(|path| path.split('/')) {
-            if node == NONE {
-                return None;
-            }
-            node = match level {
-                "+" => self.nodes.at(node).plus,
-                level => self.literal_child(node, level, seed.of(level.as_bytes())),
-            };
-        }
-        if node == NONE {
+        let set = self.nodes.at(node).set(ending);
+        if set == NONE {
             return None;
         }
-        let place = *self.nodes.at_mut(node).set(ending);
-        if place == NONE {
-            return None;
-        }
-        let removed = self.change_set(place, |set| set.remove(seed, destination))?;
+        let removed = self.change_set(set, |set| set.remove(seed, destination))?;
         self.len -= 1;
-        if self.sets.at(place).is_empty() {
-            self.sets.remove(place);
-            *self.nodes.at_mut(node).set(ending) = NONE;
+        if self.sets.at(set).is_empty() {
+            self.sets.remove(set);
+            *self.nodes.at_mut(node).set_mut(ending) = NONE;
             self.prune(seed, node);
         }
         Some(removed)
+    }
+
+    /// The Subscription of a destination at the place of its filter.
+    pub(super) fn subscription(
+        &self,
+        seed: &HashSeed,
+        BranchPlace { node, ending }: BranchPlace,
+        destination: &D,
+    ) -> Option<&Match<D>> {
+        let set = self.nodes.at(node).set(ending);
+        if set == NONE { None } else { self.sets.at(set).find(seed, destination) }
     }
 
     /// Collects all Subscriptions that match a Topic Name. Breadth first: each level of the name is
@@ -199,6 +198,42 @@ impl<D> SubscriptionBranch<D> {
     /// How many Subscriptions there are.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// The place of a filter, if it has a node.
+    pub(super) fn find(&self, seed: &HashSeed, filter: &str) -> Option<BranchPlace> {
+        let (path, ending) = split_ending(filter);
+        let mut node = self.root;
+        for level in path.into_iter().flat_map(|path| path.split('/')) {
+            if node == NONE {
+                return None;
+            }
+            node = match level {
+                "+" => self.nodes.at(node).plus,
+                level => self.literal_child(node, level, seed.of(level.as_bytes())),
+            };
+        }
+        (node != NONE).then_some(BranchPlace { node, ending })
+    }
+
+    /// The filter of a place: the levels from the root to its node.
+    pub(super) fn filter(&self, BranchPlace { node, ending }: BranchPlace) -> String {
+        let mut path = SmallVec::<[u32; 16]>::new();
+        let mut place = node;
+        while place != self.root {
+            path.push(place);
+            place = self.nodes.at(place).parent;
+        }
+        let mut filter = Vec::with_capacity(path.len() * 16);
+        for place in path.iter().rev() {
+            filter.extend_from_slice(self.nodes.at(*place).level.as_bytes(&self.long_texts));
+            filter.push(b'/');
+        }
+        match ending {
+            Ending::Exact => drop(filter.pop()),
+            Ending::Multi => filter.push(b'#'),
+        }
+        String::from_utf8(filter).expect("whole levels were stored, each of them text")
     }
 
     /// `level_hash` is the hash of `level`.
@@ -267,7 +302,14 @@ impl<D> SubscriptionBranch<D> {
 }
 
 impl Node {
-    fn set(&mut self, ending: Ending) -> &mut u32 {
+    fn set(&self, ending: Ending) -> u32 {
+        match ending {
+            Ending::Exact => self.exact,
+            Ending::Multi => self.multi,
+        }
+    }
+
+    fn set_mut(&mut self, ending: Ending) -> &mut u32 {
         match ending {
             Ending::Exact => &mut self.exact,
             Ending::Multi => &mut self.multi,

@@ -22,10 +22,14 @@ use crate::topic::fingerprint::{Fingerprint, TopicHash, Versions};
 use crate::topic::index_table::HashSeed;
 pub use crate::topic::subscriber_set::Match;
 use crate::topic::subscriber_set::{Collector, SharedMatches};
-use crate::topic::subscription_branch::SubscriptionBranch;
+use crate::topic::subscription_branch::{BranchPlace, SubscriptionBranch};
+use crate::topic::subscription_place::SubscriptionPlace;
 
 /// Shards for filters that start with two literal levels.
-const SHARD_COUNT: usize = 64;
+const LITERAL_SHARDS: u8 = 64;
+
+/// The shard for all other filters, behind those.
+const WILDCARD_SHARD: u8 = LITERAL_SHARDS;
 
 /// Some microseconds.
 const TRIES_BEFORE_WAITING: usize = 128;
@@ -35,9 +39,17 @@ const TRIES_BEFORE_WAITING: usize = 128;
 #[derive(Debug)]
 pub struct SubscriptionTree<D> {
     seed: HashSeed,
-    literal: Box<[Shard<D>]>,
-    wildcard: Shard<D>,
+    shards: Box<[Shard<D>]>,
     versions: Versions,
+}
+
+/// What has become of a Subscription that was added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Where its filter is while it exists.
+    pub place: SubscriptionPlace,
+    /// The options of the Subscription that it replaces.
+    pub replaced: Option<SubscriptionOptions>,
 }
 
 /// Apart from its neighbours in memory, since the locks are written by all cores.
@@ -61,8 +73,7 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
     pub fn new(seed: u64) -> Self {
         Self {
             seed: HashSeed::new(seed),
-            literal: (0..SHARD_COUNT).map(|_| Shard::default()).collect(),
-            wildcard: Shard::default(),
+            shards: (0..=WILDCARD_SHARD).map(|_| Shard::default()).collect(),
             versions: Versions::new(),
         }
     }
@@ -75,34 +86,58 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
         destination: D,
         options: SubscriptionOptions,
         subscription_id: Option<NonZeroU32>,
-    ) -> Option<SubscriptionOptions> {
+    ) -> Subscribed {
         let added = Match { destination, subscription_id, options };
         let filter = filter.as_str();
-        let replaced =
-            self.shard_of(filter).change(|branch| branch.subscribe(&self.seed, filter, added));
+        let shard = self.shard_of(filter);
+        let (BranchPlace { node, ending }, replaced) =
+            self.shard(shard).change(|branch| branch.subscribe(&self.seed, filter, added));
         // After the change, see `fingerprint`.
         self.versions.raise(filter);
-        replaced.map(|replaced| replaced.options)
+        let place = SubscriptionPlace { node, shard, ending };
+        Subscribed { place, replaced: replaced.map(|replaced| replaced.options) }
     }
 
-    /// Removes a Subscription; tells whether it existed. [MQTT-3.10.4-1]
-    pub fn unsubscribe(&self, filter: &TopicFilter, destination: &D) -> bool {
+    /// Removes a Subscription; tells where its filter was, if it existed. [MQTT-3.10.4-1]
+    pub fn unsubscribe(&self, filter: &TopicFilter, destination: &D) -> Option<SubscriptionPlace> {
         let filter = filter.as_str();
-        let removed = self
-            .shard_of(filter)
-            .change(|branch| branch.unsubscribe(&self.seed, filter, destination));
+        let shard = self.shard_of(filter);
+        let removed = self.shard(shard).change(|branch| {
+            let place = branch.find(&self.seed, filter)?;
+            // Returned, because only outside the lock the destination may be dropped.
+            let removed = branch.unsubscribe(&self.seed, place, destination)?;
+            Some((place, removed))
+        });
+        let (BranchPlace { node, ending }, _) = removed?;
+        self.versions.raise(filter);
+        Some(SubscriptionPlace { node, shard, ending })
+    }
+
+    /// Removes the Subscription of a destination that `subscribe` has put to this place.
+    pub fn unsubscribe_at(&self, place: SubscriptionPlace, destination: &D) {
+        let (filter, removed) = self.shard(place.shard).change(|branch| {
+            let filter = branch.filter(place.in_branch());
+            (filter, branch.unsubscribe(&self.seed, place.in_branch(), destination))
+        });
         if removed.is_some() {
-            self.versions.raise(filter);
+            self.versions.raise(&filter);
         }
-        // Only here, outside the lock, the destination is dropped.
-        removed.is_some()
+    }
+
+    /// The options of a Subscription, if it exists.
+    #[must_use]
+    pub fn options(&self, filter: &TopicFilter, destination: &D) -> Option<SubscriptionOptions> {
+        let filter = filter.as_str();
+        let branch = self.shard(self.shard_of(filter)).read();
+        let place = branch.find(&self.seed, filter)?;
+        Some(branch.subscription(&self.seed, place, destination)?.options)
     }
 
     /// Appends every Subscription that matches a Topic Name, in no particular order. A destination
     /// appears once for each of its filters that match.
     pub fn matches(&self, topic: &str, out: &mut Vec<Match<D>>) {
         let mut parts = Vec::new();
-        for shard in [self.literal_shard(topic), &self.wildcard] {
+        for shard in [self.literal_shard(topic), WILDCARD_SHARD].map(|number| self.shard(number)) {
             if shard.len.load(Ordering::Acquire) == 0 {
                 continue;
             }
@@ -127,20 +162,21 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
     }
 
     /// The shard of a filter.
-    fn shard_of(&self, filter: &str) -> &Shard<D> {
+    fn shard_of(&self, filter: &str) -> u8 {
         let has_wildcard = |levels: &str| memchr::memchr2(b'+', b'#', levels.as_bytes()).is_some();
         if has_wildcard(first_two_levels(filter)) {
-            &self.wildcard
+            WILDCARD_SHARD
         } else {
             self.literal_shard(filter)
         }
     }
 
     /// The shard of all filters with the same first two levels, which may be a filter's only level.
-    fn literal_shard(&self, topic: &str) -> &Shard<D> {
+    fn literal_shard(&self, topic: &str) -> u8 {
         let hash = self.seed.of(first_two_levels(topic).as_bytes());
-        // The tables inside use other bits.
-        &self.literal[(hash >> 20) as usize % SHARD_COUNT]
+        #[expect(clippy::cast_possible_truncation, reason = "any bits serve")]
+        let number = (hash >> 20) as u8;
+        number % LITERAL_SHARDS
     }
 }
 
@@ -148,7 +184,7 @@ impl<D> SubscriptionTree<D> {
     /// How many Subscriptions there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards().map(|shard| shard.len.load(Ordering::Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.len.load(Ordering::Relaxed)).sum()
     }
 
     /// Whether there are none.
@@ -157,24 +193,39 @@ impl<D> SubscriptionTree<D> {
         self.len() == 0
     }
 
+    /// The filter of a Subscription that `subscribe` has put to this place.
+    #[must_use]
+    pub fn filter(&self, place: SubscriptionPlace) -> String {
+        self.shard(place.shard).read().filter(place.in_branch())
+    }
+
     /// Bytes allocated for the tree, without what destinations point to.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
         let branches: usize =
-            self.shards().map(|shard| shard.branch.read().allocated_bytes()).sum();
-        branches + size_of_val(&*self.literal) + size_of::<Self>() + self.versions.allocated_bytes()
+            self.shards.iter().map(|shard| shard.branch.read().allocated_bytes()).sum();
+        branches + size_of_val(&*self.shards) + size_of::<Self>() + self.versions.allocated_bytes()
     }
 
     /// Nodes, level texts too long for them and distinct filters in use, for tests and diagnosis.
     #[must_use]
     pub fn item_counts(&self) -> [usize; 3] {
-        self.shards().map(|shard| shard.branch.read().item_counts()).fold([0; 3], |sum, counts| {
-            [sum[0] + counts[0], sum[1] + counts[1], sum[2] + counts[2]]
-        })
+        self.shards
+            .iter()
+            .map(|shard| shard.branch.read().item_counts())
+            .fold([0; 3], |sum, counts| {
+                [sum[0] + counts[0], sum[1] + counts[1], sum[2] + counts[2]]
+            })
     }
 
-    fn shards(&self) -> impl Iterator<Item = &Shard<D>> {
-        self.literal.iter().chain([&self.wildcard])
+    fn shard(&self, number: u8) -> &Shard<D> {
+        &self.shards[usize::from(number)]
+    }
+}
+
+impl SubscriptionPlace {
+    fn in_branch(self) -> BranchPlace {
+        BranchPlace { node: self.node, ending: self.ending }
     }
 }
 

@@ -516,7 +516,7 @@ fn an_ill_formed_filter_in_unsubscribe_is_refused() {
     }
 }
 
-/// The limit of Subscriptions per Session: one more is refused with 0x97.
+/// The limit of Subscriptions per Session, shared ones included: one more is refused with 0x97, one of them again is not.
 #[test]
 fn too_many_subscriptions_are_refused() {
     let Some(broker) = configured("[limits]\nmax_subscriptions_per_session = 3\n") else { return };
@@ -525,6 +525,11 @@ fn too_many_subscriptions_are_refused() {
     assert_eq!(client.subscribe_with(&Properties::new(), &filters), [0, 0, 0, 0x97, 1]);
     client.unsubscribe(&["a"]);
     assert_eq!(client.subscribe_with(&Properties::new(), &[("d", 0)]), [0]);
+    let filters = [("$share/g/a", 0), ("b", 1)];
+    assert_eq!(client.subscribe_with(&Properties::new(), &filters), [0x97, 1]);
+    client.unsubscribe(&["b"]);
+    let filters = [("$share/g/a", 0), ("$share/g/a", 1), ("$share/g/b", 0), ("a", 0)];
+    assert_eq!(client.subscribe_with(&Properties::new(), &filters), [0, 1, 0x97, 0x97]);
 }
 
 /// Wildcard Subscriptions can be off: 0xA2.

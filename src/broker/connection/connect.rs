@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::broker::connection::authenticate::{OwnedWill, PendingConnect};
 use crate::broker::connection::pending::{PendingPacket, Wait};
-use crate::broker::connection::publish::persistence;
 use crate::broker::connection::{ClientConnection, Phase};
 use crate::packet::connack::{Connack, ConnackProperties};
 use crate::packet::reason_code::ReasonCode;
@@ -167,7 +166,7 @@ impl ClientConnection {
         inbound.expiry_seconds = expiry_seconds;
         inbound.user_name.clone_from(&self.principal.user_name);
         inbound.will = make_will(connect.will.as_ref(), &mut inbound);
-        let persistence = persistence(expiry_seconds);
+        let persistence = inbound.persistence();
         let mut outbound = Outbound::new(id, persistence, Queue::new(id));
         let _nobody = outbound.take_over(1, persistence);
         self.epoch = 1;
@@ -189,7 +188,7 @@ impl ClientConnection {
         inbound.will = make_will(connect.will.as_ref(), inbound);
         self.epoch = inbound.epoch;
         self.watches_others = true;
-        let waker = session.outbound().take_over(self.epoch, persistence(expiry_seconds));
+        let waker = session.outbound().take_over(self.epoch, inbound.persistence());
         effects.wakers.extend(waker);
         for group in inbound.groups.iter() {
             group.handle_absence(session.id(), effects);

@@ -19,7 +19,7 @@ use crate::session::aliases::IncomingAliases;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::inbound::Inbound;
 use crate::session::message::{MessageHeader, Timestamp};
-use crate::session::outbound::{Delivered, Persistence, Terms};
+use crate::session::outbound::{Delivered, Terms};
 use crate::session::publication::Publication;
 use crate::session::violation::Violation;
 use crate::store::{Change, Durability, StoreState};
@@ -397,12 +397,4 @@ fn is_payload_as_said(publish: &Publish<'_>) -> bool {
     let says_utf8 = iterate(&publish.properties)
         .any(|property| matches!(property, Property::PayloadFormatIndicator(true)));
     !says_utf8 || std::str::from_utf8(publish.payload).is_ok()
-}
-
-/// Whether a Session outlives its Network Connection.
-pub(super) fn persistence(expiry_seconds: u32) -> Persistence {
-    match expiry_seconds {
-        0 => Persistence::Transient,
-        _ => Persistence::Durable,
-    }
 }

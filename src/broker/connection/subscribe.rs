@@ -2,13 +2,10 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use crate::broker::Broker;
 use crate::broker::connection::pending::{PendingPacket, Wait};
 use crate::broker::connection::{ClientConnection, CloseReason};
 use crate::broker::retained::RetainedDelivery;
-use crate::broker::route::Destination;
 use crate::packet::QoS;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::subscribe::{RetainHandling, Subscribe, SubscriptionOptions};
@@ -16,10 +13,9 @@ use crate::packet::unsubscribe::Unsubscribe;
 use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
-use crate::session::outbound::Persistence;
 use crate::session::subscriptions::SubscriptionState;
 use crate::session::violation::Violation;
-use crate::store::{Change, Durability, QueueOwner, SessionRecord, StoreState, SubscriptionRecord};
+use crate::store::{Change, Durability, StoreState, SubscriptionRecord};
 use crate::topic::filter::{ParsedFilter, TopicFilter};
 
 /// A granted Subscription.
@@ -108,12 +104,13 @@ impl ClientConnection {
             effects.tally.subscribe_denied += 1;
             return Err(ReasonCode::NotAuthorized);
         }
-        let is_new = !inbound.subscriptions.contains(&parsed.full);
-        if is_new && inbound.subscriptions.len() >= limits.max_subscriptions {
+        if inbound.subscription_count() >= limits.max_subscriptions
+            && !self.broker.has_subscription(session, inbound, &parsed)
+        {
             return Err(ReasonCode::QuotaExceeded);
         }
         state.options.qos = state.options.qos.min(limits.maximum_qos);
-        self.broker.add_subscription(session, inbound, &parsed, state, effects);
+        let is_new = self.broker.add_subscription(session, inbound, &parsed, state, effects);
         if inbound.is_durable() {
             let record = SubscriptionRecord {
                 session: session.id(),
@@ -175,86 +172,17 @@ impl ClientConnection {
             Ok(parsed) => parsed,
             Err(reason) => return reason,
         };
-        if !inbound.subscriptions.remove(&parsed.full) {
+        if !self.broker.remove_subscription(session, inbound, &parsed, effects) {
             return ReasonCode::NoSubscriptionExisted;
         }
         if let Some(retained) = inbound.retained.as_mut() {
             retained.retain(|delivery| delivery.filter.as_str() != parsed.filter.as_str());
         }
-        self.broker.remove_from_tree(session, inbound, &parsed.full, effects);
         if inbound.is_durable() {
             let change = Change::DeleteSubscription { session: session.id(), filter: parsed.full };
             effects.persist(change, self.broker.session_durability());
         }
         ReasonCode::Success
-    }
-}
-
-impl Broker {
-    /// Adds or replaces a Subscription in the tree and in its Session. [MQTT-3.8.4-3]
-    pub(crate) fn add_subscription(
-        &self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
-        parsed: &ParsedFilter,
-        state: SubscriptionState,
-        effects: &mut Effects,
-    ) {
-        let replaced = inbound.subscriptions.insert(&parsed.full, state);
-        if replaced.is_none() {
-            self.figures().subscriptions.fetch_add(1, Ordering::Relaxed);
-        }
-        let subscription_id = NonZeroU32::new(state.subscription_id);
-        if parsed.share.is_none() {
-            let destination = Destination::Session(Arc::clone(session));
-            self.tree.subscribe(&parsed.filter, destination, state.options, subscription_id);
-            return;
-        }
-        if replaced.is_none() {
-            self.figures().shared_subscriptions.fetch_add(1, Ordering::Relaxed);
-        }
-        self.join_group(session, inbound, parsed, state, effects);
-    }
-
-    fn join_group(
-        &self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
-        parsed: &ParsedFilter,
-        state: SubscriptionState,
-        effects: &mut Effects,
-    ) {
-        let persistence = super::publish::persistence(inbound.expiry_seconds);
-        loop {
-            let group = self.group(&parsed.full, &parsed.filter, Persistence::Transient);
-            let joined = group.join(session, state.options, state.subscription_id, persistence);
-            let Some(became_durable) = joined else {
-                // The last member left between finding the group and joining it.
-                self.forget_group(&group);
-                continue;
-            };
-            if became_durable {
-                let record = SessionRecord {
-                    id: group.id(),
-                    owner: QueueOwner::Group { filter: Arc::clone(&parsed.full) },
-                    epoch: 0,
-                    expiry_seconds: u32::MAX,
-                    disconnected: None,
-                    sent_until: crate::session::message::Sequence(0),
-                    will: None,
-                    user_name: None,
-                };
-                let change = Change::PutSession(Box::new(record));
-                effects.persist(change, self.session_durability());
-            }
-            let destination = Destination::Group(Arc::clone(&group));
-            self.tree.subscribe(&parsed.filter, destination, SubscriptionOptions::default(), None);
-            let groups = inbound.groups.fill();
-            if !groups.iter().any(|known| known.id() == group.id()) {
-                groups.push(group);
-            }
-            return;
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread;
 
 use proptest::prelude::*;
 
-use super::{Match, SubscriptionTree};
+use super::{Match, SubscriptionPlace, SubscriptionTree};
 use crate::packet::QoS;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::topic::filter::TopicFilter;
@@ -61,10 +61,15 @@ fn leading_wildcards_do_not_match_dollar_topics() {
 fn subscribing_again_replaces() {
     let tree = SubscriptionTree::new(1);
     let news = filter("news/+");
-    assert_eq!(tree.subscribe(&news, 7, options(QoS::AtMostOnce), None), None);
+    assert_eq!(tree.options(&news, &7), None);
+    let first = tree.subscribe(&news, 7, options(QoS::AtMostOnce), None);
+    assert_eq!(first.replaced, None);
     let id = NonZeroU32::new(5);
-    let replaced = tree.subscribe(&news, 7, options(QoS::ExactlyOnce), id);
-    assert_eq!(replaced, Some(options(QoS::AtMostOnce)));
+    let second = tree.subscribe(&news, 7, options(QoS::ExactlyOnce), id);
+    assert_eq!(second.replaced, Some(options(QoS::AtMostOnce)));
+    assert_eq!(second.place, first.place);
+    assert_eq!(tree.options(&news, &7), Some(options(QoS::ExactlyOnce)));
+    assert_eq!(tree.options(&news, &8), None);
     assert_eq!(tree.len(), 1);
     let mut matches = Vec::new();
     tree.matches("news/today", &mut matches);
@@ -82,19 +87,19 @@ fn unsubscribing_leaves_nothing_behind() {
         tree.subscribe(&filter(text), destination, SubscriptionOptions::default(), None);
         tree.subscribe(&filter(text), destination + 100, SubscriptionOptions::default(), None);
     }
-    assert!(!tree.unsubscribe(&filter("a/b/c"), &0), "a node without a Subscription");
-    assert!(!tree.unsubscribe(&filter("a/b/c/d"), &1), "another destination");
-    assert!(!tree.unsubscribe(&filter("never/seen"), &0));
-    assert!(!tree.unsubscribe(&filter("a/+/+"), &0));
+    assert!(tree.unsubscribe(&filter("a/b/c"), &0).is_none(), "a node without a Subscription");
+    assert!(tree.unsubscribe(&filter("a/b/c/d"), &1).is_none(), "another destination");
+    assert!(tree.unsubscribe(&filter("never/seen"), &0).is_none());
+    assert!(tree.unsubscribe(&filter("a/+/+"), &0).is_none());
     let mut left = texts.len() * 2;
     for (destination, text) in (0..).zip(texts) {
-        assert!(tree.unsubscribe(&filter(text), &destination));
-        assert!(!tree.unsubscribe(&filter(text), &destination));
+        assert!(tree.unsubscribe(&filter(text), &destination).is_some());
+        assert!(tree.unsubscribe(&filter(text), &destination).is_none());
         left -= 1;
         assert_eq!(tree.len(), left);
     }
     for (destination, text) in (100..).zip(texts) {
-        assert!(tree.unsubscribe(&filter(text), &destination));
+        assert!(tree.unsubscribe(&filter(text), &destination).is_some());
     }
     assert!(tree.is_empty());
     assert_eq!(tree.item_counts(), [0; 3]);
@@ -110,7 +115,7 @@ fn deep_filters_are_matched() {
     tree.subscribe(&filter(&deep), 1, SubscriptionOptions::default(), None);
     assert_eq!(destinations(&tree, &("a/".repeat(10_000) + "x")), [1]);
     assert_eq!(destinations(&tree, &"a/".repeat(9_999)), [0_u32; 0]);
-    assert!(tree.unsubscribe(&filter(&deep), &1));
+    assert!(tree.unsubscribe(&filter(&deep), &1).is_some());
     assert_eq!(tree.item_counts(), [0; 3]);
 }
 
@@ -124,7 +129,7 @@ fn a_crowd_subscribes_and_leaves() {
     let expected: Vec<u32> = (0..20_000).collect();
     assert_eq!(destinations(&tree, "fleet/all"), expected);
     for destination in (0..20_000).filter(|destination| destination % 100 != 7) {
-        assert!(tree.unsubscribe(&all, &destination));
+        assert!(tree.unsubscribe(&all, &destination).is_some());
     }
     let expected: Vec<u32> = (0..20_000).filter(|destination| destination % 100 == 7).collect();
     assert_eq!(destinations(&tree, "fleet/all"), expected);
@@ -153,15 +158,30 @@ proptest! {
     ) {
         let tree = SubscriptionTree::new(seed);
         let mut model: HashMap<(String, u32), SubscriptionOptions> = HashMap::new();
+        let mut places: HashMap<(String, u32), SubscriptionPlace> = HashMap::new();
         for (number, (subscribes, text, destination)) in operations.into_iter().enumerate() {
             let key = (text.clone(), destination);
             if subscribes {
                 let qos = if number % 2 == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
-                let before = tree.subscribe(&filter(&text), destination, options(qos), None);
-                prop_assert_eq!(before, model.insert(key, options(qos)));
+                let added = tree.subscribe(&filter(&text), destination, options(qos), None);
+                prop_assert_eq!(added.replaced, model.insert(key.clone(), options(qos)));
+                let before = places.insert(key, added.place);
+                prop_assert_eq!(before.unwrap_or(added.place), added.place);
             } else {
-                let removed = tree.unsubscribe(&filter(&text), &destination);
-                prop_assert_eq!(removed, model.remove(&key).is_some());
+                let expected = places.remove(&key);
+                let existing = tree.options(&filter(&text), &destination);
+                prop_assert_eq!(existing, model.remove(&key));
+                match expected {
+                    Some(place) if number % 4 < 2 => tree.unsubscribe_at(place, &destination),
+                    _ => {
+                        let removed = tree.unsubscribe(&filter(&text), &destination);
+                        prop_assert_eq!(removed, expected);
+                    }
+                }
+                prop_assert_eq!(tree.options(&filter(&text), &destination), None);
+            }
+            for ((text, _), place) in &places {
+                prop_assert_eq!(&tree.filter(*place), text);
             }
             prop_assert_eq!(tree.len(), model.len());
         }
@@ -187,7 +207,7 @@ proptest! {
         }
         prop_assert_eq!(tree.item_counts(), fresh.item_counts());
         for (text, destination) in model.into_keys() {
-            prop_assert!(tree.unsubscribe(&filter(&text), &destination));
+            prop_assert!(tree.unsubscribe(&filter(&text), &destination).is_some());
         }
         prop_assert_eq!(tree.item_counts(), [0; 3]);
     }
@@ -214,7 +234,7 @@ fn subscribe_and_unsubscribe(
         if change % 2 == 1 {
             tree.subscribe(filter, destination, SubscriptionOptions::default(), None);
         } else {
-            assert!(tree.unsubscribe(filter, &destination));
+            assert!(tree.unsubscribe(filter, &destination).is_some());
         }
         announced.returned.store(change, Ordering::Release);
         if change % 16 < 2 {
@@ -249,6 +269,20 @@ fn publish_until(
         }
     }
     checked_hits
+}
+
+/// What a Session does at its end: the removal by place is a change like any other.
+#[test]
+fn removal_by_place_changes_the_fingerprint() {
+    let tree = SubscriptionTree::new(1);
+    let hash = TopicHash::of("a/b");
+    for text in ["a/b", "a/+", "#", "+/b/#"] {
+        let place = tree.subscribe(&filter(text), 1, SubscriptionOptions::default(), None).place;
+        let before = tree.fingerprint(&hash);
+        tree.unsubscribe_at(place, &1);
+        assert_ne!(tree.fingerprint(&hash), before, "{text}");
+        assert_eq!(destinations(&tree, "a/b"), [0_u32; 0]);
+    }
 }
 
 /// A cached answer under an equal fingerprint contains every change that had returned when the
@@ -311,8 +345,8 @@ fn what_stays_is_found_while_others_come_and_go() {
                     }
                     for number in first..first + 2_000 {
                         let own = filter(&format!("city/1/lamp/{number}/+"));
-                        assert!(tree.unsubscribe(&own, &number));
-                        assert!(tree.unsubscribe(&all, &number));
+                        assert!(tree.unsubscribe(&own, &number).is_some());
+                        assert!(tree.unsubscribe(&all, &number).is_some());
                     }
                 }
             })
@@ -327,7 +361,7 @@ fn what_stays_is_found_while_others_come_and_go() {
     });
     assert_eq!(tree.len(), stays.len());
     for (destination, filter) in (0..).zip(&stays) {
-        assert!(tree.unsubscribe(filter, &destination));
+        assert!(tree.unsubscribe(filter, &destination).is_some());
     }
     assert_eq!(tree.item_counts(), [0; 3]);
 }
