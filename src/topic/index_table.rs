@@ -29,8 +29,7 @@ impl IndexTable {
     /// The place whose item has this hash and satisfies `is_it`.
     pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let hash = ShortHash::of(hash);
-        let slot = self.0.find(hash, |slot| slot.hash == hash && is_it(slot.place));
-        slot.map(|slot| slot.place)
+        self.0.find(hash, |slot| is_it(slot.place)).map(|slot| slot.place)
     }
 
     /// Adds a place that is not there yet.
