@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use argon2::password_hash::{PasswordHash, SaltString};
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::general_purpose::{STANDARD as BASE64, STANDARD_NO_PAD as BASE64_NO_PAD};
 use hmac::{Hmac, Mac};
 use parking_lot::{Condvar, Mutex, RwLock};
 use sha2::Sha256;
@@ -199,17 +199,25 @@ impl Users {
         self.users.contains_key(name)
     }
 
-    /// Checks a password, by the full hash. Takes the same time for a name that does not exist.
+    /// Checks a password, by the full hash. A name that does not exist takes the same way to a hash that no password
+    /// has: from the time of a refusal nobody learns names.
     #[must_use]
     pub fn verify(&self, name: &str, password: &[u8]) -> bool {
-        let Some(user) = self.users.get(name) else {
-            // The hash of nobody's password, with the cost of everybody else's.
-            let cost = self.users.values().next().and_then(|user| cost_of(&user.hash));
-            drop(std::hint::black_box(hash_password(password, cost.unwrap_or_default())));
-            return false;
-        };
-        let Ok(hash) = PasswordHash::new(&user.hash) else { return false };
-        Argon2::default().verify_password(password, &hash).is_ok()
+        let user = self.users.get(name);
+        let hash = user.map_or_else(|| self.nobodys_hash(), |user| user.hash.clone());
+        let Ok(hash) = PasswordHash::new(&hash) else { return false };
+        Argon2::default().verify_password(password, &hash).is_ok() && user.is_some()
+    }
+
+    /// A hash with the cost of a user's, of which nobody knows a password.
+    fn nobodys_hash(&self) -> String {
+        let params = self.users.values().next().and_then(|user| params_of(&user.hash));
+        let HashCost { memory_kib, passes, .. } = HashCost::default();
+        let (memory_kib, passes, lanes) = params.map_or((memory_kib, passes, 1), |known| {
+            (known.m_cost(), known.t_cost(), known.p_cost())
+        });
+        let (salt, output) = (BASE64_NO_PAD.encode([0; 16]), BASE64_NO_PAD.encode([0; 32]));
+        format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${output}")
     }
 
     /// Whether this password was found right before, without the full hash.
@@ -240,10 +248,8 @@ fn hash_password(password: &[u8], cost: HashCost) -> Result<String, UsersError> 
     Ok(argon2.hash_password(password, &salt).map_err(|e| error(&e))?.to_string())
 }
 
-fn cost_of(hash: &str) -> Option<HashCost> {
-    let params = Params::try_from(&PasswordHash::new(hash).ok()?).ok()?;
-    let (memory_kib, passes) = (params.m_cost(), params.t_cost());
-    Some(HashCost { memory_kib, passes, ..HashCost::default() })
+fn params_of(hash: &str) -> Option<Params> {
+    Params::try_from(&PasswordHash::new(hash).ok()?).ok()
 }
 
 /// What a check found.
