@@ -104,13 +104,14 @@ fn family_options(family: Family, settings: &StoreSettings, cache: &Cache) -> Op
 fn write_buffer_bytes(family: Family, settings: &StoreSettings) -> usize {
     match family {
         Family::Queue => settings.write_buffer_bytes / 2,
-        Family::Bodies | Family::Retained => settings.write_buffer_bytes / 8,
+        Family::Bodies => settings.write_buffer_bytes / 8,
         Family::Meta
         | Family::Sessions
         | Family::Subscriptions
         | Family::QueueIndex
         | Family::Released
         | Family::Incoming
+        | Family::Retained
         | Family::BodyReferences => settings.write_buffer_bytes / 16,
     }
 }
