@@ -122,12 +122,9 @@ impl Broker {
         effects: &mut Effects,
     ) {
         routed.resize(publications.len(), Routed::NoMatchingSubscribers);
-        let mut shared = match plan.recipients.len() {
-            0 | 1 => None,
-            _ => SharedRun::of(publications),
-        };
-        for recipient in &plan.recipients {
-            recipient.deliver(self, plan, publications, &mut shared, routed, effects);
+        match &*plan.recipients {
+            [only] => only.deliver(self, plan, publications, routed, effects),
+            recipients => self.route_to_many(recipients, plan, publications, routed, effects),
         }
         for group in &plan.groups {
             let terms = GroupTerms { durability: plan.durability, limits: &plan.limits };
@@ -139,6 +136,28 @@ impl Broker {
 }
 
 impl Broker {
+    /// Gives messages to several recipients, in the same bytes where that will do.
+    #[inline(never)]
+    fn route_to_many(
+        &self,
+        recipients: &[Recipient],
+        plan: &Plan,
+        publications: &mut [Publication<'_>],
+        routed: &mut [Routed],
+        effects: &mut Effects,
+    ) {
+        let mut shared = SharedRun::of(publications);
+        for recipient in recipients {
+            if let Some(run) = &mut shared
+                && recipient.deliver_shared(run, publications, effects)
+            {
+                routed.iter_mut().for_each(|routed| *routed = routed.and(Delivered::Sent));
+            } else {
+                recipient.deliver(self, plan, publications, routed, effects);
+            }
+        }
+    }
+
     /// Expects messages back that are about to leave.
     #[cold]
     fn note_leaving(&self, publications: &[Publication<'_>]) {
@@ -189,13 +208,35 @@ impl Recipient {
         true
     }
 
+    /// Gives a run to this recipient in the bytes that others receive, too; false if it needs its own.
+    #[inline]
+    fn deliver_shared(
+        &self,
+        run: &mut SharedRun,
+        publications: &[Publication<'_>],
+        effects: &mut Effects,
+    ) -> bool {
+        if !self.subscription_ids.is_empty() || !run.is_unacknowledged(self.qos) {
+            return false;
+        }
+        let mut outbound = self.session.outbound();
+        if outbound.leaves_without_trail() || !outbound.deliver_shared(run, publications, effects) {
+            return false;
+        }
+        let makes_wait = outbound.makes_wait();
+        drop(outbound);
+        if makes_wait {
+            effects.crowded.push(Arc::clone(&self.session));
+        }
+        true
+    }
+
     #[inline]
     fn deliver(
         &self,
         broker: &Broker,
         plan: &Plan,
         publications: &mut [Publication<'_>],
-        shared: &mut Option<SharedRun>,
         routed: &mut [Routed],
         effects: &mut Effects,
     ) {
@@ -204,11 +245,6 @@ impl Recipient {
         if outbound.leaves_without_trail() {
             broker.note_leaving(publications);
         }
-        let is_shared = shared.as_mut().is_some_and(|run| {
-            self.subscription_ids.is_empty()
-                && run.is_unacknowledged(self.qos)
-                && outbound.deliver_shared(run, publications, effects)
-        });
         for (publication, routed) in publications.iter_mut().zip(routed) {
             let terms = Terms {
                 qos: self.qos,
@@ -218,10 +254,7 @@ impl Recipient {
                 durability: plan.durability,
                 limits: &plan.limits,
             };
-            let delivered = match is_shared {
-                true => Delivered::Sent,
-                false => outbound.deliver(publication, &terms, effects),
-            };
+            let delivered = outbound.deliver(publication, &terms, effects);
             must_tell |= delivered == Delivered::QueuedUntilCommit;
             *routed = routed.and(delivered);
         }
