@@ -151,7 +151,9 @@ impl Broker {
             if let Some(run) = &mut shared
                 && recipient.deliver_shared(run, publications, effects)
             {
-                routed.iter_mut().for_each(|routed| *routed = routed.and(Delivered::Sent));
+                for routed in &mut *routed {
+                    *routed = routed.and(Delivered::Sent);
+                }
             } else {
                 recipient.deliver(self, plan, publications, routed, effects);
             }
