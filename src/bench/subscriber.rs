@@ -36,6 +36,8 @@ pub(super) struct SubscriberPlan {
 pub(super) struct SubscriberStatus {
     /// Messages received.
     pub(super) received: AtomicU64,
+    /// Reads that brought something, part of a large message perhaps.
+    pub(super) reads: AtomicU64,
     /// Messages that should not have come here.
     pub(super) foreign: AtomicU64,
     /// Nothing more is read once this is set.
@@ -130,7 +132,11 @@ impl Subscriber {
             status.foreign.fetch_add(foreign, Ordering::AcqRel);
         }
         match received {
-            Poll::Ready(result) => result.map(Poll::Ready),
+            Poll::Ready(result) => {
+                let reads = status.reads.load(Ordering::Relaxed) + 1;
+                status.reads.store(reads, Ordering::Relaxed);
+                result.map(Poll::Ready)
+            }
             Poll::Pending => Ok(Poll::Pending),
         }
     }

@@ -108,6 +108,10 @@ pub(super) struct Totals {
 
 const SET_UP_CONCURRENCY: usize = 64;
 
+/// A limited run with nothing received for so long is over. A kernel that runs out of memory for TCP drops packets, and
+/// sends them again after pauses that double.
+const LOST_AFTER: Duration = Duration::from_secs(30);
+
 impl Traffic {
     /// Connects all clients; the subscribers begin to listen.
     pub(super) async fn set_up(engine: &Engine, plan: TrafficPlan) -> Result<Self, BenchError> {
@@ -223,6 +227,10 @@ impl Traffic {
         self.subscribers.iter().map(|status| status.received.load(Ordering::Acquire)).sum()
     }
 
+    fn reads(&self) -> u64 {
+        self.subscribers.iter().map(|status| status.reads.load(Ordering::Relaxed)).sum()
+    }
+
     /// Forgets the latencies so far.
     pub(super) fn reset_latencies(&self) {
         self.deliveries.reset();
@@ -254,7 +262,7 @@ impl Traffic {
     pub(super) async fn run_to_end(&self, engine: &Engine) -> bool {
         let expected = self.plan.messages.unwrap_or(0) * self.plan.recipients();
         let bar = engine.progress("publishing", expected);
-        let done = self.wait_for_received(|| expected, Duration::from_secs(10), &bar).await;
+        let done = self.wait_for_received(|| expected, LOST_AFTER, &bar).await;
         bar.finish_and_clear();
         done
     }
@@ -282,21 +290,22 @@ impl Traffic {
         Ok(())
     }
 
+    /// Waits until so many messages arrived; false if nothing at all came for as long as `patience`.
     async fn wait_for_received(
         &self,
         expected: impl Fn() -> u64,
         patience: Duration,
         bar: &indicatif::ProgressBar,
     ) -> bool {
-        let mut received = self.received();
+        let mut reads = 0;
         let mut progressed = Instant::now();
-        while received < expected() {
+        while self.received() < expected() {
             tokio::time::sleep(Duration::from_millis(2)).await;
-            let now = self.received();
-            if now != received {
-                received = now;
+            let now = self.reads();
+            if now != reads {
+                reads = now;
                 progressed = Instant::now();
-                bar.set_position(now);
+                bar.set_position(self.received());
             } else if progressed.elapsed() > patience {
                 return false;
             }
