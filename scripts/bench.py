@@ -239,9 +239,13 @@ def measure(name, arguments, programs, work, workers=None):
 
 
 def scaling(programs, work, quick):
-    """Throughput with one worker thread and with two, and what the cores allow next to the generator."""
+    """Throughput with one worker thread and with two, and what the cores allow next to the generator.
+
+    The publishers have more topics than the broker remembers: each message walks the tree that all of them share, and the
+    generator, on the same cores, has a tenth of that work.
+    """
     duration = ["--duration", "1s" if quick else "2s", "--warm-up", "300ms"]
-    arguments = ["throughput", "pairs", "--publishers", "20", "-q", "2", "--topics", "50", *duration]
+    arguments = ["throughput", "pairs", "--publishers", "20", "--topics", "10000", *duration]
     found = {}
     for workers in (1, 2):
         report = measure("petrel", arguments, programs, work, workers)
@@ -321,7 +325,7 @@ def markdown(table, medians, cores, programs, work, quick, seconds):
         ratio, ceiling = middle["ratio"], middle["ceiling_ratio"]
         bar = min(1.7, 0.9 * ceiling)
         met = "yes" if ratio >= bar else "**no**"
-        lines.append(f"| a second worker thread (QoS 2, 20 pairs, 1,000 topics) | – | {middle['one']:,.0f}/s → "
+        lines.append(f"| a second worker thread (20 pairs, 10,000 topics each) | – | {middle['one']:,.0f}/s → "
                      f"{middle['two']:,.0f}/s | – | – | – | at least 1.7 × (the generator leaves room for "
                      f"{ceiling:.2f} ×) | {met}: {ratio:.2f} × |")
     return lines
