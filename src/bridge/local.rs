@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 
+use crate::bridge::loop_guard::Origin;
 use crate::bridge::settings::QueueLimits;
 use crate::bridge::status::QueueStats;
 use crate::bridge::transport::BoxStream;
@@ -42,6 +43,9 @@ pub trait LocalBroker: Send + Sync {
     /// Says whether messages for a connected Session go on over a link that carries no hop trail, so that their echoes
     /// are to be expected ([`crate::bridge::loop_guard`]).
     fn set_leaves_without_trail(&self, client_id: &str, leaves: bool);
+
+    /// The name of a Session as a publisher; 0, which nobody has, if it is not known.
+    fn origin(&self, client_id: &str) -> Origin;
 
     /// Topic Filters of a Session; `None` if it is not known.
     fn subscriptions(&self, client_id: &str) -> Option<Vec<String>>;

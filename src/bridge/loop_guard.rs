@@ -8,6 +8,9 @@
 //! Each way out accounts for one way back, and is remembered before the message can take it: when it is routed to the
 //! Session of a bridge, ours or another broker's, and for ours again when it is sent, perhaps days later. So of two
 //! brokers that each have a bridge to the other, each knows every copy that comes back, whichever way was faster.
+//!
+//! What comes from the broker that it came from before may as well be said again there: a sensor repeats its value, and a
+//! chain of bridges hands on each of them. So such a message is an echo only within [`MAX_LAP`] of the one before.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -35,6 +38,13 @@ pub fn trail_length(trail: &str) -> usize {
 /// Most ways out remembered at a time; beyond it the oldest are forgotten. About 40 bytes each.
 pub const MAX_REMEMBERED: usize = 200_000;
 
+/// How long ago a message may have left that comes again by the way it came: a lap around a ring takes milliseconds, and
+/// devices seldom repeat themselves faster than this.
+pub const MAX_LAP: Duration = Duration::from_millis(300);
+
+/// Who published a message here, by the name of the Session.
+pub type Origin = u64;
+
 /// The echo memory that all bridges of a broker share, since an echo may come in by another bridge than the message went
 /// out by. It works only while the rules of the bridges together make an echo possible.
 #[derive(Debug, Default)]
@@ -51,10 +61,10 @@ impl EchoGuard {
     }
 
     /// A message was given to a Session whose Client takes it over a 3.x link.
-    pub fn note_routed(&self, topic: &str, payload: &[u8], now: Instant) {
+    pub fn note_routed(&self, topic: &str, payload: &[u8], origin: Origin, now: Instant) {
         let window = self.window();
         if !window.is_zero() {
-            self.memory.lock().note_routed(topic, payload, now, window);
+            self.memory.lock().note_routed(topic, payload, origin, now, window);
         }
     }
 
@@ -65,10 +75,10 @@ impl EchoGuard {
         }
     }
 
-    /// Whether an incoming message is the echo of one that went out.
+    /// Whether an incoming message is the echo of one that went out. `from` is who publishes it here.
     #[must_use]
-    pub fn is_echo(&self, topic: &str, payload: &[u8], now: Instant) -> bool {
-        !self.window().is_zero() && self.memory.lock().is_echo(topic, payload, now)
+    pub fn is_echo(&self, topic: &str, payload: &[u8], from: Origin, now: Instant) -> bool {
+        !self.window().is_zero() && self.memory.lock().is_echo(topic, payload, from, now)
     }
 
     fn window(&self) -> Duration {
@@ -85,7 +95,7 @@ pub struct EchoMemory {
 }
 
 /// What is known of equal messages. `echoes` and `void` together are their entries in `order`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Expected {
     /// Echoes to come.
     echoes: u32,
@@ -93,47 +103,65 @@ struct Expected {
     void: u32,
     /// Messages that were routed and not yet sent.
     unsent: u32,
+    /// Who published them, if it was the same for all and is known.
+    origin: Option<Origin>,
+    /// When the last of them was routed or sent.
+    latest: Instant,
 }
 
 impl EchoMemory {
     /// A message will leave; its echo is expected within `window`, or within that of its sending if it waits.
-    pub fn note_routed(&mut self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
-        let expected = self.remember(topic, payload, now, window);
+    pub fn note_routed(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        origin: Origin,
+        now: Instant,
+        window: Duration,
+    ) {
+        let expected = self.remember(topic, payload, Some(origin), now, window);
+        if expected.origin != Some(origin) {
+            expected.origin = None;
+        }
         expected.echoes += 1;
         expected.unsent += 1;
     }
 
     /// A message leaves; its echo is expected within `window`.
     pub fn note_sent(&mut self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
-        let expected = self.remember(topic, payload, now, window);
+        let expected = self.remember(topic, payload, None, now, window);
         if expected.unsent > 0 {
             // In place of the entry from its routing, whose echo may even have come already.
             expected.unsent -= 1;
             expected.void += 1;
         } else {
+            // It has waited for longer than the window, and who published it is forgotten.
+            expected.origin = None;
             expected.echoes += 1;
         }
     }
 
     /// Whether an incoming message is the echo of a remembered one, which is then forgotten.
-    pub fn is_echo(&mut self, topic: &str, payload: &[u8], now: Instant) -> bool {
+    pub fn is_echo(&mut self, topic: &str, payload: &[u8], from: Origin, now: Instant) -> bool {
         self.forget(now);
         let fingerprint = self.fingerprint(topic, payload);
-        match self.expected.get_mut(&fingerprint) {
-            Some(expected) if expected.echoes > 0 => {
-                expected.echoes -= 1;
-                expected.void += 1;
-                true
-            }
-            _ => false,
+        let Some(expected) = self.expected.get_mut(&fingerprint) else { return false };
+        let is_from_elsewhere = expected.origin.is_some_and(|origin| origin != from);
+        let is_soon = now.saturating_duration_since(expected.latest) <= MAX_LAP;
+        let is_echo = expected.echoes > 0 && (is_from_elsewhere || is_soon);
+        if is_echo {
+            expected.echoes -= 1;
+            expected.void += 1;
         }
+        is_echo
     }
 
-    /// Puts one more entry into `order`.
+    /// Puts one more entry into `order`. `origin` is that of the first of equal messages.
     fn remember(
         &mut self,
         topic: &str,
         payload: &[u8],
+        origin: Option<Origin>,
         now: Instant,
         window: Duration,
     ) -> &mut Expected {
@@ -144,7 +172,10 @@ impl EchoMemory {
         let fingerprint = self.fingerprint(topic, payload);
         // Bridges may have different windows: a longer one in front only keeps a shorter one a little longer.
         self.order.push_back((now + window, fingerprint));
-        self.expected.entry(fingerprint).or_default()
+        let fresh = Expected { echoes: 0, void: 0, unsent: 0, origin, latest: now };
+        let expected = self.expected.entry(fingerprint).or_insert(fresh);
+        expected.latest = now;
+        expected
     }
 
     fn fingerprint(&self, topic: &str, payload: &[u8]) -> u64 {
@@ -179,6 +210,9 @@ mod tests {
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(5);
+    /// A Client of ours, and the bridge of another broker.
+    const HERE: Origin = 1;
+    const THERE: Origin = 2;
 
     #[test]
     fn trails_are_searched_by_whole_names() {
@@ -194,11 +228,11 @@ mod tests {
         let mut memory = EchoMemory::default();
         memory.note_sent("t", b"1", now, WINDOW);
         memory.note_sent("t", b"1", now, WINDOW);
-        assert!(!memory.is_echo("t", b"2", now));
-        assert!(!memory.is_echo("u", b"1", now));
-        assert!(memory.is_echo("t", b"1", now));
-        assert!(memory.is_echo("t", b"1", now));
-        assert!(!memory.is_echo("t", b"1", now));
+        assert!(!memory.is_echo("t", b"2", THERE, now));
+        assert!(!memory.is_echo("u", b"1", THERE, now));
+        assert!(memory.is_echo("t", b"1", THERE, now));
+        assert!(memory.is_echo("t", b"1", THERE, now));
+        assert!(!memory.is_echo("t", b"1", THERE, now));
     }
 
     #[test]
@@ -206,7 +240,7 @@ mod tests {
         let now = Instant::now();
         let mut memory = EchoMemory::default();
         memory.note_sent("t", b"1", now, WINDOW);
-        assert!(!memory.is_echo("t", b"1", now + WINDOW));
+        assert!(!memory.is_echo("t", b"1", THERE, now + WINDOW));
         assert_eq!((memory.expected.len(), memory.order.len()), (0, 0));
     }
 
@@ -214,10 +248,10 @@ mod tests {
     fn the_echo_that_came_is_the_one_that_is_forgotten() {
         let now = Instant::now();
         let mut memory = EchoMemory::default();
-        memory.note_sent("t", b"1", now, WINDOW);
-        memory.note_sent("t", b"1", now + WINDOW / 2, WINDOW);
-        assert!(memory.is_echo("t", b"1", now));
-        assert!(memory.is_echo("t", b"1", now + WINDOW));
+        memory.note_routed("t", b"1", HERE, now, WINDOW);
+        memory.note_routed("t", b"1", HERE, now + WINDOW / 2, WINDOW);
+        assert!(memory.is_echo("t", b"1", THERE, now));
+        assert!(memory.is_echo("t", b"1", THERE, now + WINDOW));
     }
 
     #[test]
@@ -226,34 +260,58 @@ mod tests {
         let later = now + WINDOW / 2;
         // Back by another way before it was sent.
         let mut memory = EchoMemory::default();
-        memory.note_routed("t", b"1", now, WINDOW);
-        assert!(memory.is_echo("t", b"1", now));
+        memory.note_routed("t", b"1", HERE, now, WINDOW);
+        assert!(memory.is_echo("t", b"1", THERE, now));
         memory.note_sent("t", b"1", now, WINDOW);
-        assert!(!memory.is_echo("t", b"1", now));
+        assert!(!memory.is_echo("t", b"1", THERE, now));
         // Back after it was sent: the window counts from then.
-        memory.note_routed("t", b"2", now, WINDOW);
+        memory.note_routed("t", b"2", HERE, now, WINDOW);
         memory.note_sent("t", b"2", later, WINDOW);
-        assert!(memory.is_echo("t", b"2", now + WINDOW));
-        assert!(!memory.is_echo("t", b"2", now + WINDOW));
+        assert!(memory.is_echo("t", b"2", THERE, now + WINDOW));
+        assert!(!memory.is_echo("t", b"2", THERE, now + WINDOW));
         // By two ways.
-        memory.note_routed("t", b"3", now, WINDOW);
-        memory.note_routed("t", b"3", now, WINDOW);
+        memory.note_routed("t", b"3", HERE, now, WINDOW);
+        memory.note_routed("t", b"3", HERE, now, WINDOW);
         memory.note_sent("t", b"3", now, WINDOW);
-        assert!(memory.is_echo("t", b"3", now));
-        assert!(memory.is_echo("t", b"3", now));
-        assert!(!memory.is_echo("t", b"3", now));
+        assert!(memory.is_echo("t", b"3", THERE, now));
+        assert!(memory.is_echo("t", b"3", THERE, now));
+        assert!(!memory.is_echo("t", b"3", THERE, now));
     }
 
     #[test]
     fn what_waits_longer_than_the_window_is_expected_when_it_is_sent() {
         let now = Instant::now();
         let mut memory = EchoMemory::default();
-        memory.note_routed("t", b"1", now, WINDOW);
-        assert!(!memory.is_echo("t", b"1", now + WINDOW));
+        memory.note_routed("t", b"1", HERE, now, WINDOW);
+        assert!(!memory.is_echo("t", b"1", THERE, now + WINDOW));
         memory.note_sent("t", b"1", now + 2 * WINDOW, WINDOW);
-        assert!(memory.is_echo("t", b"1", now + 2 * WINDOW));
-        assert!(!memory.is_echo("t", b"1", now + 4 * WINDOW));
+        assert!(memory.is_echo("t", b"1", THERE, now + 2 * WINDOW));
+        assert!(!memory.is_echo("t", b"1", THERE, now + 4 * WINDOW));
         assert_eq!((memory.expected.len(), memory.order.len()), (0, 0));
+    }
+
+    /// A sensor at the other end of a chain repeats its value.
+    #[test]
+    fn what_is_said_again_there_is_no_echo() {
+        let mut now = Instant::now();
+        let mut memory = EchoMemory::default();
+        for _ in 0..10 {
+            assert!(!memory.is_echo("t", b"1", THERE, now));
+            memory.note_routed("t", b"1", THERE, now, WINDOW);
+            memory.note_sent("t", b"1", now, WINDOW);
+            now += Duration::from_secs(1);
+        }
+        // A lap around a ring is faster.
+        now += WINDOW;
+        memory.note_routed("t", b"1", THERE, now, WINDOW);
+        assert!(memory.is_echo("t", b"1", THERE, now + MAX_LAP));
+        // A message of somebody else is expected for the whole window.
+        memory.note_routed("t", b"2", HERE, now, WINDOW);
+        assert!(memory.is_echo("t", b"2", THERE, now + WINDOW / 2));
+        // A backlog is sent at once, and its publishers are forgotten.
+        memory.note_sent("t", b"3", now, WINDOW);
+        memory.note_sent("t", b"3", now, WINDOW);
+        assert!(!memory.is_echo("t", b"3", THERE, now + Duration::from_secs(1)));
     }
 
     #[test]
@@ -265,7 +323,7 @@ mod tests {
         }
         assert_eq!(memory.order.len(), MAX_REMEMBERED);
         assert_eq!(memory.expected.len(), MAX_REMEMBERED);
-        assert!(!memory.is_echo("t", &0_usize.to_be_bytes(), now));
-        assert!(memory.is_echo("t", &20_usize.to_be_bytes(), now));
+        assert!(!memory.is_echo("t", &0_usize.to_be_bytes(), THERE, now));
+        assert!(memory.is_echo("t", &20_usize.to_be_bytes(), THERE, now));
     }
 }

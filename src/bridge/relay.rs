@@ -34,7 +34,7 @@ use std::time::Instant;
 use hashbrown::HashMap;
 
 use crate::bridge::error::LinkError;
-use crate::bridge::loop_guard::EchoGuard;
+use crate::bridge::loop_guard::{EchoGuard, Origin};
 use crate::bridge::rate::RateLimit;
 use crate::bridge::settings::BridgeSettings;
 use crate::bridge::status::Tally;
@@ -90,6 +90,8 @@ pub struct LaneOptions {
     pub remote: Accepted,
     /// What the local broker granted; `None` for a lane that receives nothing.
     pub local: Option<Accepted>,
+    /// The local Session, as the publisher of what comes in by this lane.
+    pub origin: Origin,
     /// The remote Session still has the Subscriptions of this plan.
     pub is_subscribed: bool,
     /// The remote Session may hold identifiers of another local Session.
@@ -132,7 +134,8 @@ impl Relay {
         let mut remotes = Vec::with_capacity(lanes);
         let mut locals = Vec::with_capacity(lanes);
         for lane in options.lanes {
-            let local = lane.local.map(|accepted| LocalSide::new(&accepted, lane.sweep_local));
+            let local =
+                lane.local.map(|accepted| LocalSide::new(&accepted, lane.origin, lane.sweep_local));
             locals.push(local);
             remotes.push(RemoteSide::new(
                 lane.remote,

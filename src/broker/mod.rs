@@ -68,14 +68,14 @@ pub trait LoopGuard: Send + Sync {
     fn is_echo(&self, topic: &str, properties: &[u8], payload: &[u8], sender: LoopSender) -> bool;
 
     /// A message is about to leave for another broker that will not be told where it has been.
-    fn note_leaving(&self, topic: &str, payload: &[u8]);
+    fn note_leaving(&self, topic: &str, payload: &[u8], publisher: SessionId);
 }
 
 /// Who sent a message that may be an echo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoopSender {
-    /// The bridge of another broker, by the bit in its protocol level.
-    Bridge,
+    /// The bridge of another broker, by the bit in its protocol level; with its Session.
+    Bridge(SessionId),
     /// Anybody else, perhaps a bridge of 5.0, which cannot be told from other Clients.
     Client,
 }

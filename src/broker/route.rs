@@ -165,7 +165,7 @@ impl Broker {
     fn note_leaving(&self, publications: &[Publication<'_>]) {
         let Some(guard) = self.loop_guard() else { return };
         for publication in publications {
-            guard.note_leaving(publication.topic, publication.payload);
+            guard.note_leaving(publication.topic, publication.payload, publication.id.publisher);
         }
     }
 }

@@ -11,7 +11,7 @@ use rand::random;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::bridge::local::{Connecting, LocalBroker};
-use crate::bridge::loop_guard::{EchoGuard, trail_contains};
+use crate::bridge::loop_guard::{EchoGuard, Origin, trail_contains};
 use crate::bridge::manager::BridgeManager;
 use crate::bridge::properties::hop_trail;
 use crate::bridge::settings::{BridgeSettings, QueueLimits, QueueOverflow};
@@ -23,6 +23,7 @@ use crate::metrics::exposition::{Exposition, Kind};
 use crate::node::NodeHandle;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::effects::Effects;
+use crate::session::message::SessionId;
 use crate::session::outbound::SessionQueue;
 use crate::session::queue::{Oldest, OverflowPolicy};
 use crate::store::StoredEntry;
@@ -70,6 +71,10 @@ impl LocalBroker for NodeHandle {
         if let Some(session) = self.broker().registry().find(client_id) {
             session.outbound().set_leaves_without_trail(leaves);
         }
+    }
+
+    fn origin(&self, client_id: &str) -> Origin {
+        self.broker().registry().find(client_id).map_or(0, |session| session.id().0)
     }
 
     fn subscriptions(&self, client_id: &str) -> Option<Vec<String>> {
@@ -141,12 +146,17 @@ struct NodeLoopGuard {
 
 impl LoopGuard for NodeLoopGuard {
     fn is_echo(&self, topic: &str, properties: &[u8], payload: &[u8], sender: LoopSender) -> bool {
-        hop_trail(properties).is_some_and(|trail| trail_contains(trail, &self.broker_id))
-            || sender == LoopSender::Bridge && self.echoes.is_echo(topic, payload, Instant::now())
+        if hop_trail(properties).is_some_and(|trail| trail_contains(trail, &self.broker_id)) {
+            return true;
+        }
+        match sender {
+            LoopSender::Bridge(id) => self.echoes.is_echo(topic, payload, id.0, Instant::now()),
+            LoopSender::Client => false,
+        }
     }
 
-    fn note_leaving(&self, topic: &str, payload: &[u8]) {
-        self.echoes.note_routed(topic, payload, Instant::now());
+    fn note_leaving(&self, topic: &str, payload: &[u8], publisher: SessionId) {
+        self.echoes.note_routed(topic, payload, publisher.0, Instant::now());
     }
 }
 

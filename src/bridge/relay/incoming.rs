@@ -24,7 +24,7 @@ impl Relay {
     ) -> Result<(), LinkError> {
         let topic = self.resolve_alias(lane, publish)?;
         let topic = topic.as_deref().unwrap_or(publish.topic);
-        if let Err(reason) = self.check_incoming(topic, publish, now) {
+        if let Err(reason) = self.check_incoming(lane, topic, publish, now) {
             self.tally.drop(reason);
             self.acknowledge_remote(lane, publish.qos, publish.packet_id, ReasonCode::Success);
             return Ok(());
@@ -102,6 +102,7 @@ impl Relay {
     /// Whether the message may come in; its local name is in `self.name` afterwards.
     fn check_incoming(
         &mut self,
+        lane: usize,
         topic: &str,
         publish: &Publish<'_>,
         now: Instant,
@@ -112,13 +113,15 @@ impl Relay {
                 return Err(DropReason::Loop);
             }
         }
+        let origin = self.locals.get(lane).and_then(|local| Some(local.as_ref()?.origin));
         match self.settings.rules.map_in(topic, &mut self.name) {
             Mapping::Mapped(_) => {}
             Mapping::Excluded => return Err(DropReason::Excluded),
             Mapping::NoRule => return Err(DropReason::NoRule),
             Mapping::Impossible => return Err(DropReason::Topic),
         }
-        match self.echoes.is_echo(&self.name, publish.payload, now) {
+        let is_echo = |origin| self.echoes.is_echo(&self.name, publish.payload, origin, now);
+        match origin.is_some_and(is_echo) {
             true => Err(DropReason::Loop),
             false => Ok(()),
         }

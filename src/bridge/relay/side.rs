@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use crate::bridge::error::LinkError;
+use crate::bridge::loop_guard::Origin;
 use crate::bridge::relay::inflight::Inflight;
 use crate::bridge::relay::opening::LanePlan;
 use crate::bridge::relay::{OUTPUT_BYTES_MAX, Progress};
@@ -124,11 +125,14 @@ pub(super) struct LocalSide {
     /// SUBSCRIBE and UNSUBSCRIBE packets without answer, with their filters.
     pub(super) awaited: HashMap<PacketId, Vec<String>>,
     pub(super) session_present: bool,
+    /// Who publishes here what comes from the remote broker.
+    pub(super) origin: Origin,
 }
 
 impl LocalSide {
-    pub(super) fn new(accepted: &Accepted, sweep: bool) -> Self {
+    pub(super) fn new(accepted: &Accepted, origin: Origin, sweep: bool) -> Self {
         Self {
+            origin,
             output: Vec::new(),
             inflight: 0,
             receive_maximum: usize::from(accepted.receive_maximum),

@@ -68,6 +68,7 @@ impl Setting {
         let lanes = plans.into_iter().enumerate().map(|(lane, plan)| LaneOptions {
             local: (lane == 0 || !plan.subscribe.is_empty()).then(granted),
             plan,
+            origin: 1,
             remote: self.remote.clone(),
             is_subscribed: false,
             sweep_remote: self.sweep_remote,

@@ -125,7 +125,9 @@ impl Worker {
             // Compared without `unsubscribe`, which grows and shrinks with what is remembered.
             let is_subscribed =
                 subscribed.get(lane).is_some_and(|known| known.subscribe == plan.subscribe);
+            let client_id = local_client_id(&self.settings.name, lane);
             lanes.push(LaneOptions {
+                origin: self.context.broker.origin(&client_id),
                 is_subscribed,
                 sweep_remote: sends_qos2
                     && remote_present

@@ -18,7 +18,7 @@ use crate::session::Session;
 use crate::session::aliases::IncomingAliases;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::inbound::Inbound;
-use crate::session::message::{MessageHeader, Timestamp};
+use crate::session::message::{MessageHeader, SessionId, Timestamp};
 use crate::session::outbound::{Delivered, Terms};
 use crate::session::publication::Publication;
 use crate::session::violation::Violation;
@@ -166,7 +166,7 @@ impl ClientConnection {
             self.refuse_publish(qos, packet_id, reason, effects);
             return;
         }
-        if self.is_echo(topic, publish) {
+        if self.is_echo(session.id(), topic, publish) {
             self.take_echo(session, inbound, publish, plan.durability, effects);
             return;
         }
@@ -206,11 +206,14 @@ impl ClientConnection {
 
     /// Whether a message of this broker has come back over the bridges of others. What neither has a trail nor comes
     /// from a bridge is not even asked about.
-    fn is_echo(&self, topic: &str, publish: &Publish<'_>) -> bool {
+    fn is_echo(&self, publisher: SessionId, topic: &str, publish: &Publish<'_>) -> bool {
         if self.peer.listener.internal || (publish.properties.is_empty() && !self.is_bridge) {
             return false;
         }
-        let sender = if self.is_bridge { LoopSender::Bridge } else { LoopSender::Client };
+        let sender = match self.is_bridge {
+            true => LoopSender::Bridge(publisher),
+            false => LoopSender::Client,
+        };
         let guard = self.broker.loop_guard();
         guard
             .is_some_and(|guard| guard.is_echo(topic, &publish.properties, publish.payload, sender))
