@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use petrel::durable::message::{Message, MessageHeader, MessageId, SessionId, Timestamp};
 use petrel::packet::QoS;
 use petrel::packet::subscribe::SubscriptionOptions;
-use petrel::session::message::{Message, MessageHeader, MessageId, SessionId, Timestamp};
 use petrel::topic::filter::TopicFilter;
 use petrel::topic::fingerprint::TopicHash;
 use petrel::topic::retained_tree::RetainedTree;

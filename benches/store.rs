@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use petrel::durable::change::Change;
+use petrel::durable::entry::{QueueEntry, StoredEntry};
+use petrel::durable::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
+use petrel::durable::record::{QueueOwner, SessionRecord};
+use petrel::durable::{Batch, CommitListener, Durability, Store, Ticket};
 use petrel::packet::QoS;
-use petrel::session::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
 use petrel::store::rocks::RocksStore;
 use petrel::store::settings::StoreSettings;
-use petrel::store::{
-    Batch, Change, CommitListener, Durability, QueueEntry, QueueOwner, SessionRecord, Store,
-    StoredEntry, Ticket,
-};
 
 struct Arguments {
     scenarios: Vec<String>,
@@ -374,7 +374,7 @@ fn drain_all(store: &RocksStore, sessions: u64) -> (u64, Duration) {
     (count, reading)
 }
 
-fn open(directory: &Path) -> (RocksStore, petrel::store::Loaded) {
+fn open(directory: &Path) -> (RocksStore, petrel::durable::record::Loaded) {
     RocksStore::open(StoreSettings::new(directory)).unwrap()
 }
 

@@ -1,9 +1,10 @@
 //! Petrel: an MQTT broker that acknowledges only what is safe.
 //!
-//! The modules below stand in reading order. The first five are the core: they do no input or output, take the time as
-//! an argument and return their effects as values; everything after them is the shell around it. `ARCHITECTURE.md`
+//! `packet`, `topic`, `durable`, `session`, `access`, `broker` and `error` are the core: it does no input or output, takes
+//! the time as an argument and returns its effects as values. Everything else is the shell around it. `ARCHITECTURE.md`
 //! shows how a message travels through them.
 
+pub mod access;
 pub mod auth;
 pub mod bench;
 pub mod bridge;
@@ -11,6 +12,7 @@ pub mod broker;
 pub mod client;
 pub mod config;
 pub mod control;
+pub mod durable;
 pub mod error;
 pub mod http;
 pub mod metrics;

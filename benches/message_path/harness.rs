@@ -5,13 +5,13 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::task::Waker;
 
-use petrel::auth::{Authority, Credentials, Exchange, ListenerRules, Peer, Principal};
+use petrel::access::{Authority, Credentials, Exchange, ListenerRules, Peer, Principal};
 use petrel::broker::Broker;
 use petrel::broker::connection::ClientConnection;
 use petrel::broker::limits::Limits;
+use petrel::durable::message::Timestamp;
 use petrel::packet::reason_code::ReasonCode;
 use petrel::session::effects::Effects;
-use petrel::session::message::Timestamp;
 use petrel::session::outbox::Outbox;
 use petrel::store::memory::MemoryStore;
 

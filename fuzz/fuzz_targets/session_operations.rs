@@ -13,13 +13,13 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use petrel::auth::authority::DefaultAuthority;
-use petrel::auth::{ListenerRules, Peer};
+use petrel::access::{ListenerRules, Peer};
 use petrel::broker::Broker;
 use petrel::broker::limits::Limits;
 use petrel::session::effects::Effects;
-use petrel::session::message::Timestamp;
+use petrel::durable::message::Timestamp;
 use petrel::session::queue::{OverflowPolicy, QueueLimits};
-use petrel::store::Loaded;
+use petrel::durable::record::Loaded;
 use petrel::store::memory::MemoryStore;
 use simulated_client::{Action, SimulatedClient};
 

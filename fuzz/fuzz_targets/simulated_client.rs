@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use arbitrary::Arbitrary;
-use petrel::auth::Peer;
+use petrel::access::Peer;
 use petrel::broker::Broker;
 use petrel::broker::connection::{ClientConnection, Request};
 use petrel::packet::acknowledgement::{Acknowledgement, Puback, Pubcomp, Pubrec, Pubrel};
@@ -23,7 +23,7 @@ use petrel::packet::subscribe::{RetainHandling, Subscribe, SubscriptionOptions};
 use petrel::packet::unsubscribe::Unsubscribe;
 use petrel::packet::{Packet, PacketId, ProtocolVersion, QoS};
 use petrel::session::effects::Effects;
-use petrel::session::message::Timestamp;
+use petrel::durable::message::Timestamp;
 use petrel::session::outbox::Outbox;
 
 const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "$x", "", "b"];

@@ -10,7 +10,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use petrel::packet::QoS;
 use petrel::packet::subscribe::SubscriptionOptions;
-use petrel::session::message::{Message, MessageHeader, MessageId, SessionId, Timestamp};
+use petrel::durable::message::{Message, MessageHeader, MessageId, SessionId, Timestamp};
 use petrel::topic::filter::TopicFilter;
 use petrel::topic::name::TopicName;
 use petrel::topic::retained_tree::RetainedTree;

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
+use crate::access::{Authority, Credentials, Exchange, Peer, Principal};
 use crate::auth::scram::{self, ScramServer};
 use crate::auth::users::{UsersFile, Verdict};
-use crate::auth::{Authority, Credentials, Exchange, Peer, Principal};
 use crate::packet::reason_code::ReasonCode;
 
 /// The authority that is built in.
@@ -98,9 +98,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::access::{ExchangeStep, ListenerRules};
     use crate::auth::scram::{ClientStep, ScramClient};
     use crate::auth::users::{HashCost, Users};
-    use crate::auth::{ExchangeStep, ListenerRules};
 
     fn credentials(rules: ListenerRules, user: Option<(&str, &str)>) -> Credentials {
         Credentials {

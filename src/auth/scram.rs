@@ -12,7 +12,7 @@ use rand::rngs::OsRng;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::auth::{Exchange, ExchangeStep, Principal};
+use crate::access::{Exchange, ExchangeStep, Principal};
 use crate::packet::reason_code::ReasonCode;
 
 /// The Authentication Method.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::durable::Durability;
 use crate::packet::QoS;
 use crate::session::queue::{OverflowPolicy, QueueLimits};
-use crate::store::Durability;
 use crate::topic::filter::TopicFilter;
 use crate::topic::name::TopicName;
 

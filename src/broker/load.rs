@@ -8,21 +8,23 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::auth::Authority;
-use crate::broker::group::Group;
+use crate::access::Authority;
 use crate::broker::limits::Limits;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
 use crate::broker::timers::Timers;
 use crate::broker::{Broker, COUNTER_BITS, Figures};
+use crate::durable::change::Change;
+use crate::durable::message::{Sequence, Timestamp};
+use crate::durable::record::{Loaded, LoadedSession, QueueOwner};
+use crate::durable::{Durability, Store};
 use crate::session::Session;
 use crate::session::effects::Effects;
+use crate::session::group::Group;
 use crate::session::inbound::{Inbound, Will};
-use crate::session::message::{Sequence, Timestamp};
 use crate::session::outbound::{Outbound, Persistence};
 use crate::session::queue::Queue;
 use crate::session::subscriptions::SubscriptionState;
-use crate::store::{Change, Durability, Loaded, LoadedSession, QueueOwner, Store};
 use crate::topic::filter::TopicFilter;
 use crate::topic::retained_tree::RetainedTree;
 use crate::topic::subscription_tree::SubscriptionTree;
@@ -171,8 +173,8 @@ mod tests {
     use super::*;
     use crate::auth::authority::DefaultAuthority;
     use crate::broker::limits::Limits;
-    use crate::session::message::SessionId;
-    use crate::store::SessionRecord;
+    use crate::durable::message::SessionId;
+    use crate::durable::record::SessionRecord;
     use crate::store::memory::MemoryStore;
 
     fn session(id: u64) -> LoadedSession {

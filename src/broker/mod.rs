@@ -4,7 +4,6 @@
 //! bytes and time in and gives bytes and [`Effects`] out; the shell (`net::connection`) moves them.
 
 pub mod connection;
-pub mod group;
 pub mod limits;
 pub mod load;
 pub mod registry;
@@ -20,20 +19,21 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::auth::Authority;
+use crate::access::Authority;
 use crate::broker::connection::PlanBudget;
-use crate::broker::group::Group;
 use crate::broker::limits::Limits;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
 use crate::broker::timers::Timers;
+use crate::durable::change::Change;
+use crate::durable::message::{Message, MessageHeader, MessageId, SessionId, Timestamp};
+use crate::durable::{Durability, Store, Ticket};
 use crate::packet::QoS;
 use crate::session::effects::Effects;
-use crate::session::message::{Message, MessageHeader, MessageId, SessionId, Timestamp};
+use crate::session::group::Group;
 use crate::session::outbound::Persistence;
 use crate::session::publication::Publication;
 use crate::session::queue::Queue;
-use crate::store::{Change, Durability, Store, Ticket};
 use crate::topic::filter::TopicFilter;
 use crate::topic::fingerprint::TopicHash;
 use crate::topic::retained_tree::RetainedTree;

@@ -1,27 +1,14 @@
-//! Retained Messages on their way to a new Subscription.
+//! Removes Retained Messages that have expired.
 
 use std::sync::Arc;
 
 use crate::broker::Broker;
-use crate::packet::QoS;
+use crate::durable::Durability;
+use crate::durable::change::Change;
+use crate::durable::message::Timestamp;
 use crate::session::effects::Effects;
-use crate::session::message::Timestamp;
-use crate::store::{Change, Durability};
 use crate::topic::filter::TopicFilter;
 use crate::topic::retained_tree::Cursor;
-
-/// The Retained Messages that one Subscription is still to receive: all of them, however many, a
-/// page at a time as its Client takes them.
-pub struct RetainedDelivery {
-    /// Which.
-    pub filter: TopicFilter,
-    /// QoS granted.
-    pub qos: QoS,
-    /// Subscription Identifier, 0 for none.
-    pub subscription_id: u32,
-    /// Where the next page starts.
-    pub cursor: Option<Cursor>,
-}
 
 /// Retained Messages looked at in one step of the sweep.
 const SWEEP_COUNT: usize = 1000;

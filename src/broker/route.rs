@@ -5,16 +5,16 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
-use crate::broker::group::{Group, GroupTerms};
+use crate::durable::Durability;
+use crate::durable::message::SessionId;
 use crate::packet::QoS;
 use crate::session::Session;
 use crate::session::effects::Effects;
-use crate::session::message::SessionId;
+use crate::session::group::{Group, GroupTerms};
 use crate::session::outbound::{Delivered, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::{OverflowPolicy, QueueLimits};
 use crate::session::shared_run::SharedRun;
-use crate::store::Durability;
 use crate::topic::fingerprint::{Fingerprint, TopicHash};
 use crate::topic::subscription_tree::Match;
 

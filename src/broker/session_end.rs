@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use crate::broker::Broker;
-use crate::broker::group::{Group, GroupTerms};
+use crate::durable::Durability;
+use crate::durable::change::Change;
+use crate::durable::entry::QueueEntry;
+use crate::durable::record::{QueueOwner, SessionRecord};
 use crate::packet::QoS;
 use crate::session::Session;
 use crate::session::effects::{DropReason, Effects};
+use crate::session::group::{Group, GroupTerms};
 use crate::session::inbound::Inbound;
 use crate::session::outbound::Persistence;
 use crate::session::publication::Publication;
-use crate::store::{Change, Durability, QueueEntry, QueueOwner, SessionRecord};
 
 impl Broker {
     /// Ends a Session: its Subscriptions, queue and identifiers go, its Client may come again as a

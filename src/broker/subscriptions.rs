@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering;
 
 use crate::broker::Broker;
 use crate::broker::route::Destination;
+use crate::durable::change::Change;
+use crate::durable::record::{QueueOwner, SessionRecord, SubscriptionRecord};
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::Persistence;
 use crate::session::subscriptions::SubscriptionState;
-use crate::store::{Change, QueueOwner, SessionRecord, SubscriptionRecord};
 use crate::topic::filter::{ParsedFilter, TopicFilter};
 
 impl Broker {
@@ -93,7 +94,7 @@ impl Broker {
                     epoch: 0,
                     expiry_seconds: u32::MAX,
                     disconnected: None,
-                    sent_until: crate::session::message::Sequence(0),
+                    sent_until: crate::durable::message::Sequence(0),
                     will: None,
                     user_name: None,
                 };
@@ -202,8 +203,8 @@ mod tests {
     use super::*;
     use crate::auth::authority::DefaultAuthority;
     use crate::broker::limits::Limits;
-    use crate::session::message::{Sequence, SessionId, Timestamp};
-    use crate::store::LoadedSession;
+    use crate::durable::message::{Sequence, SessionId, Timestamp};
+    use crate::durable::record::LoadedSession;
     use crate::store::memory::MemoryStore;
 
     /// A broker with one absent Session, which the store had with these Subscriptions.

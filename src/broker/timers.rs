@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
+use crate::durable::message::{SessionId, Timestamp};
 use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
-use crate::session::message::{SessionId, Timestamp};
 
 /// Sessions in order of when something is due.
 #[derive(Default)]

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use petrel::auth::users::UsersFile;
 use petrel::config::file::StoreKind;
 use petrel::config::settings::{ListenAddress, ListenerSettings, Settings, Transport};
+use petrel::durable::Durability;
 use petrel::net::tls::TlsAcceptor;
-use petrel::store::Durability;
 
 use crate::cli::configuration::{ConfigurationOptions, describe};
 use crate::cli::{complain, say};

@@ -17,8 +17,8 @@ use crate::config::settings::{
 };
 use crate::config::source::Reading;
 use crate::config::value::{Period, Size};
+use crate::durable::Durability;
 use crate::packet::QoS;
-use crate::store::Durability;
 use crate::topic::filter::TopicFilter;
 
 pub mod listener;

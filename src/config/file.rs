@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::settings::BridgeFile;
 use crate::config::value::{FileMode, Period, Size, Switch};
-use crate::store::Durability;
+use crate::durable::Durability;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]

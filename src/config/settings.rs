@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::ListenerRules;
+use crate::access::ListenerRules;
 use crate::bridge::settings::BridgeSettings;
 use crate::config::check;
 use crate::config::file::{File, Level, LogFormat, OverflowPolicy, StoreKind};
 use crate::config::mistake::ConfigError;
 use crate::config::source::Source;
+use crate::durable::Durability;
 use crate::packet::QoS;
-use crate::store::Durability;
 use crate::topic::filter::TopicFilter;
 
 /// Everything that `petrel serve` needs to know.

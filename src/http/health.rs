@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::store::{Store, StoreState};
+use crate::durable::{Store, StoreState};
 
 /// How far the broker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

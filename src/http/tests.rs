@@ -4,11 +4,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::durable::entry::StoredEntry;
+use crate::durable::message::{Sequence, SessionId};
+use crate::durable::{Batch, Store, StoreError, StoreState, Ticket};
 use crate::http::health::Phase;
 use crate::metrics::counter::Counter;
 use crate::net::shutdown::{ShutdownTrigger, Stage};
-use crate::session::message::{Sequence, SessionId};
-use crate::store::{Batch, Store, StoreError, StoreState, StoredEntry, Ticket};
 
 struct StoreInState(std::sync::atomic::AtomicU8);
 

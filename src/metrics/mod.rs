@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::durable::{Durability, StoreState};
 use crate::metrics::counter::{Counter, Counters, DropReason};
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::metrics::histogram::HistogramSample;
 use crate::metrics::process::ProcessSample;
-use crate::store::{Durability, StoreState};
 
 /// A part of the broker that has figures to show.
 pub trait Source: Send + Sync {

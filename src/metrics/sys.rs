@@ -146,8 +146,8 @@ fn as_float(count: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::{Durability, StoreState};
     use crate::metrics::{Directions, Gauges, StoreGauges};
-    use crate::store::{Durability, StoreState};
 
     fn value<'a>(topics: &'a [(String, String)], topic: &str) -> Option<&'a str> {
         topics.iter().find(|(name, _)| name == topic).map(|(_, value)| value.as_str())

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
-use crate::auth::Peer;
+use crate::access::Peer;
 use crate::config::settings::{ListenAddress, ListenerSettings, Transport};
 use crate::metrics::counter::{Counter, Counters};
 use crate::metrics::exposition::{Exposition, Kind};

@@ -19,9 +19,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
-use crate::auth::Peer;
+use crate::access::Peer;
 use crate::broker::Broker;
 use crate::broker::connection::{Authenticated, ClientConnection, CloseReason, Exchanged, Request};
+use crate::durable::entry::StoredEntry;
+use crate::durable::message::Timestamp;
 use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
 use crate::net::deadlines::{Deadlines, Place};
@@ -30,10 +32,8 @@ use crate::net::shutdown::Shutdown;
 use crate::net::tally::{self, Stage};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::Effects;
-use crate::session::message::Timestamp;
 use crate::session::outbox::Outbox;
 use crate::session::queue::PageRequest;
-use crate::store::StoredEntry;
 use crate::store::clock::BrokerClock;
 
 /// Bytes read at once.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::session::message::Timestamp;
+use crate::durable::message::Timestamp;
 use crate::store::clock::BrokerClock;
 
 /// How often the table is looked at.

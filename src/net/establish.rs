@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use crate::auth::Peer;
+use crate::access::Peer;
 use crate::config::settings::Transport;
 use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;

@@ -18,15 +18,15 @@ use crate::bridge::settings::{BridgeSettings, QueueLimits, QueueOverflow};
 use crate::bridge::status::{BridgeStatus, QueueStats};
 use crate::bridge::worker::BridgeContext;
 use crate::broker::{LoopGuard, LoopSender, Retain};
+use crate::durable::entry::StoredEntry;
+use crate::durable::message::SessionId;
 use crate::metrics::Source;
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::node::NodeHandle;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::effects::Effects;
-use crate::session::message::SessionId;
 use crate::session::outbound::SessionQueue;
 use crate::session::queue::{Oldest, OverflowPolicy};
-use crate::store::StoredEntry;
 
 impl LocalBroker for NodeHandle {
     fn connect(&self) -> Connecting<'_> {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::broker::Broker;
+use crate::durable::{Durability, Store};
 use crate::metrics::histogram::HistogramSample;
 use crate::metrics::{Gauges, Source, StoreGauges};
 use crate::store::rocks::RocksStore;
-use crate::store::{Durability, Store};
 
 /// Figures of Sessions, Subscriptions, queues and Retained Messages.
 pub struct BrokerFigures {

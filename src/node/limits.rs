@@ -3,8 +3,8 @@
 use crate::broker::limits::Limits;
 use crate::config::file::{OverflowPolicy as Policy, StoreKind};
 use crate::config::settings::Settings;
+use crate::durable::Durability;
 use crate::session::queue::{OverflowPolicy, QueueLimits};
-use crate::store::Durability;
 
 /// The limits of the core.
 #[must_use]

@@ -16,12 +16,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info};
 
+use crate::access::{ListenerRules, Peer};
 use crate::auth::authority::DefaultAuthority;
 use crate::auth::users::{UsersError, UsersFile};
-use crate::auth::{ListenerRules, Peer};
 use crate::broker::{Broker, Retain};
 use crate::config::file::StoreKind;
 use crate::config::settings::{ListenAddress, Settings};
+use crate::durable::record::Loaded;
+use crate::durable::{Store, StoreError};
 use crate::http::health::{Health, Phase};
 use crate::http::{Exposure, HttpError, HttpListener};
 use crate::metrics::Metrics;
@@ -37,7 +39,6 @@ use crate::store::clock::BrokerClock;
 use crate::store::memory::MemoryStore;
 use crate::store::rocks::RocksStore;
 use crate::store::settings::StoreSettings;
-use crate::store::{Loaded, Store, StoreError};
 
 /// How often expiry, wills and limits of the whole broker are looked at.
 const TICK: Duration = Duration::from_millis(500);

@@ -6,9 +6,10 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
+use crate::durable::change::Change;
+use crate::durable::{Batch, CommitListener, Durability};
 use crate::session::Session;
 use crate::session::queue::PageRequest;
-use crate::store::{Batch, Change, CommitListener, Durability};
 
 /// Effects not yet carried out.
 #[derive(Default)]

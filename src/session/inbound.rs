@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use hashbrown::HashSet;
 
-use crate::broker::group::Group;
-use crate::broker::retained::RetainedDelivery;
+use crate::durable::message::{Message, MessageId, SessionId, Timestamp};
 use crate::packet::PacketId;
-use crate::session::message::{Message, MessageId, SessionId, Timestamp};
+use crate::session::group::Group;
 use crate::session::outbound::Persistence;
 use crate::session::rare::Rare;
+use crate::session::retained_delivery::RetainedDelivery;
 use crate::session::subscriptions::Subscriptions;
 
 /// One half of a Session.

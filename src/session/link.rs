@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::durable::message::Timestamp;
 use crate::packet::publish::OutgoingPublish;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::aliases::{OutgoingAliases, TopicNaming};
-use crate::session::message::Timestamp;
 use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES};
 use crate::session::publication::Publication;
 

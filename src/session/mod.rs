@@ -7,14 +7,15 @@
 
 pub mod aliases;
 pub mod effects;
+pub mod group;
 pub mod inbound;
 pub mod link;
-pub mod message;
 pub mod outbound;
 pub mod outbox;
 pub mod publication;
 pub mod queue;
 pub mod rare;
+pub mod retained_delivery;
 pub mod shared_run;
 pub mod subscriptions;
 pub mod violation;
@@ -24,10 +25,10 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::durable::CommitListener;
+use crate::durable::message::SessionId;
 use crate::session::inbound::Inbound;
-use crate::session::message::SessionId;
 use crate::session::outbound::Outbound;
-use crate::store::CommitListener;
 
 /// A Session, shared by its Network Connection, its publishers and the timers.
 pub struct Session {

@@ -11,18 +11,19 @@ mod deliver;
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::durable::Durability;
+use crate::durable::entry::QueueEntry;
+use crate::durable::message::{Message, Sequence, SessionId, Timestamp};
 use crate::packet::QoS;
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::link::{Encoded, LinkParameters, Outgoing};
-use crate::session::message::{Message, Sequence, SessionId, Timestamp};
 use crate::session::outbox::Outbox;
 use crate::session::publication::Publication;
 use crate::session::queue::{Oldest, OverflowPolicy, Queue, QueueLimits, Queued, dequeue};
 use crate::session::rare::Rare;
 use crate::session::window::{Delivery, DeliveryState, Window};
-use crate::store::{Durability, QueueEntry};
 
 /// An outbox with more bytes than this makes publishers wait for a moment.
 const CROWDED_BYTES: usize = 128 * 1024;

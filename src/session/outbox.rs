@@ -6,9 +6,9 @@ use std::cell::RefCell;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use crate::durable::message::Message;
 use crate::packet::ProtocolVersion;
 use crate::packet::publish::OutgoingPublish;
-use crate::session::message::Message;
 use crate::session::rare::Rare;
 
 /// Payloads of at least this many bytes are sent from where they lie; smaller ones are copied,

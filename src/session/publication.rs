@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::durable::message::{Message, MessageHeader, MessageId, Timestamp};
 use crate::packet::QoS;
-use crate::session::message::{Message, MessageHeader, MessageId, Timestamp};
 
 /// A message being routed. It becomes a [`Message`] of its own only when a recipient needs it
 /// longer than the read buffer lives, and then once for all recipients.

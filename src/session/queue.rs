@@ -10,11 +10,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::durable::change::Change;
+use crate::durable::entry::{AcknowledgedEntry, QueueEntry, StoredEntry};
+use crate::durable::message::{Sequence, SessionId, Timestamp};
 use crate::session::effects::{DropReason, Effects};
-use crate::session::message::{Sequence, SessionId, Timestamp};
 use crate::session::rare::Rare;
 use crate::session::window::{DeliveryState, Window};
-use crate::store::{AcknowledgedEntry, Change, QueueEntry, StoredEntry};
 
 /// Messages kept in memory at the head of a queue.
 pub const HEAD_MESSAGES: usize = 1024;

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use crate::durable::entry::QueueEntry;
+use crate::durable::message::{Sequence, Timestamp};
 use crate::packet::PacketId;
-use crate::session::message::{Sequence, Timestamp};
-use crate::store::QueueEntry;
 
 /// Packet Identifiers there are; the identifier of a delivery is its sequence modulo this, plus 1.
 const IDENTIFIERS: u64 = 65_535;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rocksdb::DB;
 use rocksdb::checkpoint::Checkpoint;
 
-use crate::store::StoreError;
+use crate::durable::StoreError;
 use crate::store::clock::wall_milliseconds;
 
 /// The list of files of a backup, written last: a directory without it is no whole backup.

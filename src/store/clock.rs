@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::session::message::Timestamp;
+use crate::durable::message::Timestamp;
 
 /// How often the pair of clocks is persisted.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);

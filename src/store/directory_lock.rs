@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::store::StoreError;
+use crate::durable::StoreError;
 
 const NAME: &str = "petrel.pid";
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rocksdb::{DB, WriteBatch};
 
-use crate::store::StoreState;
+use crate::durable::StoreState;
 use crate::store::options::{WriteSync, write_options};
 
 /// How groups get to the disk.

@@ -9,7 +9,7 @@ pub enum Family {
     /// Key: a name (see [`crate::store::value::meta`]). Value: format version, incarnation, clock, next body.
     /// Written at opening, by the heartbeat and at closing; never removed. It is RocksDB's own default family.
     Meta,
-    /// Key: Session id. Value: [`crate::store::SessionRecord`].
+    /// Key: Session id. Value: [`crate::durable::record::SessionRecord`].
     /// Written by `PutSession`, removed by `DeleteSession`.
     Sessions,
     /// Key: Session id, Topic Filter in full. Value: options and Subscription Identifier.

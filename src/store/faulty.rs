@@ -6,7 +6,7 @@
 //! no clock and no randomness of its own.
 //!
 //! ```
-//! use petrel::session::message::Timestamp;
+//! use petrel::durable::message::Timestamp;
 //! use petrel::store::faulty::{Crash, FaultyStore, Honesty};
 //! use petrel::store::image::Image;
 //! use petrel::store::{Batch, Store};
@@ -25,12 +25,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::session::message::{Sequence, SessionId, Timestamp};
+use crate::durable::change::Change;
+use crate::durable::entry::StoredEntry;
+use crate::durable::message::{Sequence, SessionId, Timestamp};
+use crate::durable::record::Loaded;
+use crate::durable::{Batch, CommitListener, Durability, Store, StoreError, StoreState, Ticket};
 use crate::store::image::{Image, TakenChange};
-use crate::store::{
-    Batch, Change, CommitListener, Durability, Loaded, Store, StoreError, StoreState, StoredEntry,
-    Ticket,
-};
 
 /// Whether the store keeps its promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -257,9 +257,10 @@ fn notify(mut listeners: Vec<Arc<dyn CommitListener>>) {
 
 #[cfg(test)]
 mod tests {
+    use crate::durable::entry::QueueEntry;
+    use crate::durable::message::{Message, MessageHeader, MessageId};
+    use crate::durable::record::{QueueOwner, SessionRecord};
     use crate::packet::QoS;
-    use crate::session::message::{Message, MessageHeader, MessageId};
-    use crate::store::{QueueEntry, QueueOwner, SessionRecord};
 
     use super::*;
 

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
-use crate::session::message::{Message, Sequence, SessionId};
+use crate::durable::StoreError;
+use crate::durable::change::Change;
+use crate::durable::entry::QueueEntry;
+use crate::durable::message::{Message, Sequence, SessionId};
 use crate::store::family::Family;
 use crate::store::index::{Indexes, QueueIndex, Search, Span};
+use crate::store::key;
 use crate::store::value::{self, Body, EncodedEntry, EntryContent};
-use crate::store::{Change, QueueEntry, StoreError, key};
 
 /// Messages of at least this size are stored once when several queues of a group hold them. Below, a reference and
 /// its count cost about as much as the copy.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::durable::change::Change;
+use crate::durable::entry::{QueueEntry, StoredEntry};
+use crate::durable::message::{Message, Sequence, SessionId, Timestamp};
+use crate::durable::record::{Loaded, LoadedSession, SessionRecord, SubscriptionRecord};
 use crate::packet::{PacketId, QoS};
-use crate::session::message::{Message, Sequence, SessionId, Timestamp};
-use crate::store::{
-    Change, Loaded, LoadedSession, QueueEntry, SessionRecord, StoredEntry, SubscriptionRecord,
-};
 
 /// Everything that is stored. Cheap to clone only while it is small: made for tests.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -193,7 +193,7 @@ impl Image {
         }
     }
 
-    /// A page of a queue, see [`crate::store::Store::read_queue`].
+    /// A page of a queue, see [`crate::durable::Store::read_queue`].
     #[must_use]
     pub fn read_queue(
         &self,

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::session::message::{Sequence, SessionId};
+use crate::durable::message::{Sequence, SessionId};
 use crate::store::value;
 
 /// Removals after which the first message is looked for again: places may be missing, so it is not simply the next.

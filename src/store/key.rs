@@ -1,7 +1,7 @@
 //! Keys on disk: big endian, so that they sort by (Session id, sequence).
 
+use crate::durable::message::{Sequence, SessionId};
 use crate::packet::PacketId;
-use crate::session::message::{Sequence, SessionId};
 
 /// Key of a Session and its queue index.
 #[must_use]

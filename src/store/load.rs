@@ -8,14 +8,16 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rocksdb::{DB, DBRawIterator};
 
+use crate::durable::StoreError;
+use crate::durable::message::{Message, Sequence, SessionId};
+use crate::durable::record::{LoadedSession, SubscriptionRecord};
 use crate::packet::PacketId;
-use crate::session::message::{Message, Sequence, SessionId};
 use crate::store::family::Family;
 use crate::store::group::{handle, read_error};
 use crate::store::index::{Indexes, QueueIndex};
 use crate::store::options::scan_options;
 use crate::store::value::{EncodedEntry, EntryContent};
-use crate::store::{LoadedSession, StoreError, SubscriptionRecord, key, value};
+use crate::store::{key, value};
 
 /// Queues of at most this many messages are counted message by message: that is as cheap as the seek.
 const RECOUNT_MESSAGES: u64 = 64;

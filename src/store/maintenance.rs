@@ -7,12 +7,15 @@ use std::sync::Arc;
 use indicatif::{ProgressBar, ProgressStyle};
 use rocksdb::{DB, WriteBatch};
 
+use crate::durable::StoreError;
+use crate::durable::record::QueueOwner;
 use crate::store::backup::{self, BackupReport};
 use crate::store::clock::wall_milliseconds;
 use crate::store::directory_lock::DirectoryLock;
 use crate::store::family::Family;
 use crate::store::group::{handle, read_error};
 use crate::store::load::load_index;
+use crate::store::migration;
 use crate::store::migration::{FORMAT, read_format};
 use crate::store::open::{read_heartbeat, read_incarnation};
 use crate::store::options::{WriteSync, database_options, family_descriptors, write_options};
@@ -20,7 +23,6 @@ use crate::store::repair::{self, RepairReport};
 use crate::store::settings::{StoreSettings, database};
 use crate::store::survey::{Faults, Survey, survey};
 use crate::store::value::{self, meta};
-use crate::store::{QueueOwner, StoreError, migration};
 
 /// Incarnations skipped by a restore: Session ids given out since the backup must not be given out again.
 const RESTORED_INCARNATIONS: u32 = 1024;

@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::session::message::Timestamp;
-use crate::session::message::{Sequence, SessionId};
+use crate::durable::change::Change;
+use crate::durable::entry::{QueueEntry, StoredEntry};
+use crate::durable::message::Timestamp;
+use crate::durable::message::{Sequence, SessionId};
+use crate::durable::record::Loaded;
+use crate::durable::{Batch, Store, StoreError, StoreState, Ticket};
 use crate::store::clock::{BrokerClock, wall_milliseconds};
-use crate::store::{
-    Batch, Change, Loaded, QueueEntry, Store, StoreError, StoreState, StoredEntry, Ticket,
-};
 
 /// Everything in memory.
 #[derive(Default)]

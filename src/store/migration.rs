@@ -5,7 +5,7 @@
 
 use rocksdb::{DB, WriteBatch};
 
-use crate::store::StoreError;
+use crate::durable::StoreError;
 use crate::store::family::Family;
 use crate::store::group::{handle, read_error};
 use crate::store::options::{WriteSync, write_options};

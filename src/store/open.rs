@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rocksdb::{DB, WriteBatch};
 
-use crate::session::message::{Message, Timestamp};
+use crate::durable::StoreError;
+use crate::durable::message::{Message, Timestamp};
+use crate::durable::record::Loaded;
 use crate::store::clock::{BrokerClock, Heartbeat, broker_time_at_opening, wall_milliseconds};
 use crate::store::family::Family;
 use crate::store::group::{handle, read_error};
@@ -16,7 +18,7 @@ use crate::store::repair::{
 };
 use crate::store::settings::StoreSettings;
 use crate::store::value::{self, meta};
-use crate::store::{Loaded, StoreError, key, migration};
+use crate::store::{key, migration};
 
 /// An open database and what it holds.
 pub struct Opened {

@@ -7,11 +7,13 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use rocksdb::{DB, ReadOptions};
 
-use crate::session::message::{Message, Sequence, SessionId};
+use crate::durable::StoreError;
+use crate::durable::entry::StoredEntry;
+use crate::durable::message::{Message, Sequence, SessionId};
 use crate::store::family::Family;
 use crate::store::group::{handle, read_error};
+use crate::store::key;
 use crate::store::value::{self, EncodedEntry, EntryContent};
-use crate::store::{StoreError, StoredEntry, key};
 
 /// Pages of at least this many bytes are read ahead.
 const READAHEAD_BYTES: usize = 64 * 1024;

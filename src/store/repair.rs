@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::{DB, ErrorKind, Options};
 
-use crate::store::StoreError;
+use crate::durable::StoreError;
 use crate::store::clock::wall_milliseconds;
 use crate::store::options::{database_options, family_descriptors};
 use crate::store::settings::StoreSettings;

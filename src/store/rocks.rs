@@ -13,7 +13,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 use rocksdb::DB;
 
-use crate::session::message::{Sequence, SessionId};
+use crate::durable::change::Change;
+use crate::durable::entry::StoredEntry;
+use crate::durable::message::{Sequence, SessionId};
+use crate::durable::record::Loaded;
+use crate::durable::{Batch, Durability, Store, StoreError, StoreState, Ticket};
 use crate::store::backup::{BackupReport, back_up};
 use crate::store::clock::BrokerClock;
 use crate::store::directory_lock::DirectoryLock;
@@ -26,9 +30,6 @@ use crate::store::repair::RepairReport;
 use crate::store::settings::StoreSettings;
 use crate::store::statistics::{Statistics, StatisticsSnapshot, read};
 use crate::store::writer::Writer;
-use crate::store::{
-    Batch, Change, Durability, Loaded, Store, StoreError, StoreState, StoredEntry, Ticket,
-};
 
 /// RocksDB behind [`Store`].
 pub struct RocksStore {

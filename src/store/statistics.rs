@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use crate::store::StoreState;
+use crate::durable::StoreState;
 
 /// Counters of a running store; all rise only.
 #[derive(Debug)]

@@ -3,14 +3,15 @@
 use hashbrown::{HashMap, HashSet};
 use rocksdb::{DB, WriteBatch};
 
-use crate::session::message::SessionId;
+use crate::durable::StoreError;
+use crate::durable::message::SessionId;
 use crate::store::family::Family;
 use crate::store::group::{handle, read_error};
 use crate::store::index::QueueIndex;
+use crate::store::key;
 use crate::store::load::scan;
 use crate::store::options::{WriteSync, write_options};
 use crate::store::value::{self, EncodedEntry, EntryContent};
-use crate::store::{StoreError, key};
 
 /// Values between two reports of progress.
 const PROGRESS_VALUES: u64 = 10_000;

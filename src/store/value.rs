@@ -6,10 +6,11 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use crate::durable::entry::QueueEntry;
+use crate::durable::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
+use crate::durable::record::{QueueOwner, SessionRecord, SubscriptionRecord};
 use crate::packet::subscribe::{RetainHandling, SubscriptionOptions};
 use crate::packet::{PacketId, QoS};
-use crate::session::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
-use crate::store::{QueueEntry, QueueOwner, SessionRecord, SubscriptionRecord};
 
 /// Names in [`crate::store::family::Family::Meta`].
 pub mod meta {

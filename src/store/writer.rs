@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use rocksdb::DB;
 
+use crate::durable::change::Change;
+use crate::durable::{CommitListener, Durability, StoreError, StoreState};
 use crate::store::clock::{BrokerClock, HEARTBEAT};
 use crate::store::disk::{Disk, WriteError};
 use crate::store::family::Family;
@@ -20,7 +22,7 @@ use crate::store::reclaim::Reclaimer;
 use crate::store::rocks::{Pending, Shared};
 use crate::store::statistics::add;
 use crate::store::value::meta;
-use crate::store::{Change, CommitListener, Durability, StoreError, StoreState, key, repair};
+use crate::store::{key, repair};
 
 /// A group ends at this many bytes, so that its memory and the time it takes are bounded.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
@@ -281,12 +283,12 @@ impl Writer {
     fn search_start(
         &mut self,
         db: &DB,
-        session: crate::session::message::SessionId,
+        session: crate::durable::message::SessionId,
     ) -> Result<(), StoreError> {
         let mut indexes = self.shared.indexes.lock();
         let Some(index) = indexes.queue_mut(session) else { return Ok(()) };
         let mut entries = db.raw_iterator_cf(handle(db, Family::Queue)?);
-        entries.seek(key::place(session, crate::session::message::Sequence(index.start)));
+        entries.seek(key::place(session, crate::durable::message::Sequence(index.start)));
         let found = entries.key().and_then(key::split_place).filter(|(id, _)| *id == session);
         let first = found.map_or(index.end, |(_, sequence)| sequence.0);
         entries.status().map_err(crate::store::group::read_error)?;

@@ -14,12 +14,10 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as AtomicOrdering};
 
 use parking_lot::RwLock;
 
-use crate::session::message::Message;
 use crate::topic::filter::TopicFilter;
 use crate::topic::index_table::HashSeed;
 
@@ -43,16 +41,6 @@ pub trait RetainedValue {
 
     /// Bytes of memory that it takes, for the estimate.
     fn memory_bytes(&self) -> usize;
-}
-
-impl RetainedValue for Arc<Message> {
-    fn topic(&self) -> &str {
-        Message::topic(self)
-    }
-
-    fn memory_bytes(&self) -> usize {
-        size_of::<Message>() + size_of::<[usize; 2]>() + self.size_bytes()
-    }
 }
 
 /// Retained values by Topic Name, see the module.

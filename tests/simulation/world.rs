@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
+use petrel::access::{ListenerRules, Peer};
 use petrel::auth::authority::DefaultAuthority;
-use petrel::auth::{ListenerRules, Peer};
 use petrel::broker::Broker;
 use petrel::broker::connection::{ClientConnection, Request};
 use petrel::broker::limits::Limits;
+use petrel::durable::message::Timestamp;
+use petrel::durable::{Store, StoreState};
 use petrel::packet::decode::{DecodeContext, Decoded, Sender, decode};
 use petrel::session::effects::Effects;
-use petrel::session::message::Timestamp;
 use petrel::session::outbox::Outbox;
 use petrel::session::queue::PageRequest;
 use petrel::store::faulty::{Crash, FaultyStore, Honesty};
 use petrel::store::image::Image;
-use petrel::store::{Store, StoreState};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

@@ -1,6 +1,6 @@
 //! Backups of a store at rest and of a running one, and the way back.
 
-use petrel::store::Store;
+use petrel::durable::Store;
 use petrel::store::maintenance::{StoreCommand, run};
 use std::cell::RefCell;
 

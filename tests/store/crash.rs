@@ -1,7 +1,8 @@
 //! What a kill leaves: a copy of the files, taken while the store runs, is opened.
 
-use petrel::session::message::{Sequence, SessionId};
-use petrel::store::{Change, Store};
+use petrel::durable::Store;
+use petrel::durable::change::Change;
+use petrel::durable::message::{Sequence, SessionId};
 
 use crate::harness::*;
 

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use petrel::durable::Store;
+use petrel::durable::change::Change;
 use petrel::store::maintenance::{Health, StoreCommand, run};
-use petrel::store::{Change, Store};
 
 use crate::harness::*;
 
@@ -56,7 +57,7 @@ fn a_damaged_block_costs_its_file_and_no_more() {
     assert_eq!(loaded.sessions.len(), SESSIONS as usize);
     // Opening reads only a part of the queues: reading comes across the damage, and the writer sets the file aside.
     let read = |session| {
-        use petrel::session::message::{Sequence, SessionId};
+        use petrel::durable::message::{Sequence, SessionId};
         let (from, to) = (Sequence(0), Sequence(u64::MAX));
         store.read_queue(SessionId(session), from, to, usize::MAX, usize::MAX).is_ok()
     };

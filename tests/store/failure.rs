@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use petrel::session::message::SessionId;
+use petrel::durable::change::Change;
+use petrel::durable::message::SessionId;
+use petrel::durable::{Batch, Durability, Store, StoreState};
 use petrel::store::disk::{Disk, RealDisk, WriteError};
 use petrel::store::options::WriteSync;
 use petrel::store::rocks::RocksStore;
-use petrel::store::{Batch, Change, Durability, Store, StoreState};
 use rocksdb::{DB, WriteBatch};
 
 use crate::harness::*;

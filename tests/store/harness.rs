@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use petrel::durable::change::Change;
+use petrel::durable::entry::{QueueEntry, StoredEntry};
+use petrel::durable::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
+use petrel::durable::record::{Loaded, LoadedSession, QueueOwner, SessionRecord};
+use petrel::durable::{Batch, CommitListener, Durability, Store, Ticket};
 use petrel::packet::QoS;
-use petrel::session::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
 use petrel::store::rocks::RocksStore;
 use petrel::store::settings::StoreSettings;
-use petrel::store::{
-    Batch, Change, CommitListener, Durability, Loaded, LoadedSession, QueueEntry, QueueOwner,
-    SessionRecord, Store, StoredEntry, Ticket,
-};
 
 pub(crate) fn settings(directory: &Path) -> StoreSettings {
     let mut settings = StoreSettings::new(directory);

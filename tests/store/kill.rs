@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use petrel::session::message::SessionId;
-use petrel::store::{Batch, Change, Durability, Store};
+use petrel::durable::change::Change;
+use petrel::durable::message::SessionId;
+use petrel::durable::{Batch, Durability, Store};
 
 use crate::harness::*;
 

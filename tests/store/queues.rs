@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use petrel::session::message::{Sequence, SessionId};
-use petrel::store::{AcknowledgedEntry, Batch, Change, Durability, Store, StoredEntry, Ticket};
+use petrel::durable::change::Change;
+use petrel::durable::entry::{AcknowledgedEntry, StoredEntry};
+use petrel::durable::message::{Sequence, SessionId};
+use petrel::durable::{Batch, Durability, Store, Ticket};
 
 use crate::harness::*;
 

@@ -3,11 +3,13 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use petrel::durable::change::Change;
+use petrel::durable::message::{Sequence, SessionId};
+use petrel::durable::record::SubscriptionRecord;
+use petrel::durable::{Store, StoreError};
 use petrel::packet::PacketId;
 use petrel::packet::subscribe::SubscriptionOptions;
-use petrel::session::message::{Sequence, SessionId};
 use petrel::store::rocks::RocksStore;
-use petrel::store::{Change, Store, StoreError, SubscriptionRecord};
 
 use crate::harness::*;
 

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use petrel::auth::{ListenerRules, Peer};
+use petrel::access::{ListenerRules, Peer};
 use petrel::config::settings::{ListenAddress, ListenerSettings, Transport};
 use petrel::metrics::Metrics;
 use petrel::metrics::counter::Counter;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use mqttbytes::QoS;
 use mqttbytes::v4::{Connect, ConnectReturnCode, Packet, Publish, Subscribe, read as read_packet};
-use petrel::auth::Peer;
+use petrel::access::Peer;
 use petrel::config::file::StoreKind;
 use petrel::config::settings::{
     ClientCertificate, ListenAddress, ListenerSettings, Settings, Transport,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crate::broker::Broker;
 use crate::broker::connection::ClientConnection;
 use crate::broker::connection::pending::{PendingPacket, Wait};
-use crate::broker::group::{Group, GroupTerms};
+use crate::durable::message::Timestamp;
 use crate::packet::PacketId;
 use crate::packet::acknowledgement::{Acknowledgement, AcknowledgementKind};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::Session;
 use crate::session::effects::Effects;
+use crate::session::group::{Group, GroupTerms};
 use crate::session::inbound::Inbound;
-use crate::session::message::Timestamp;
 use crate::session::outbound::PubrecOutcome;
 
 impl ClientConnection {

@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Credentials, Exchange, ExchangeStep};
+use crate::access::{Credentials, Exchange, ExchangeStep};
 use crate::broker::connection::{
     Authenticated, ClientConnection, CloseReason, EnhancedAuthentication, Exchanged, Phase, Request,
 };
+use crate::durable::message::Timestamp;
 use crate::packet::auth::Auth;
 use crate::packet::connect::{Connect, Will};
 use crate::packet::decode::{Decoded, decode};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{Packet, ProtocolVersion, QoS};
 use crate::session::effects::Effects;
-use crate::session::message::Timestamp;
 use crate::session::violation::Violation;
 
 /// Client Identifiers of the broker's own parts: nobody else may take over their Sessions.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::broker::connection::{ClientConnection, Phase};
+use crate::durable::message::Timestamp;
 use crate::error;
 use crate::packet::ProtocolVersion;
 use crate::packet::connack::{Connack, ConnackProperties};
@@ -13,7 +14,6 @@ use crate::packet::reason_code::ReasonCode;
 use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
-use crate::session::message::Timestamp;
 use crate::session::violation::Violation;
 
 /// Why a Network Connection ends.

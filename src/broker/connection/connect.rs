@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::broker::connection::authenticate::{OwnedWill, PendingConnect};
 use crate::broker::connection::pending::{PendingPacket, Wait};
 use crate::broker::connection::{ClientConnection, Phase};
+use crate::durable::message::{Message, MessageHeader, MessageId, Timestamp};
+use crate::durable::{Durability, StoreState};
 use crate::packet::connack::{Connack, ConnackProperties};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{ProtocolVersion, QoS};
@@ -15,10 +17,8 @@ use crate::session::aliases::OutgoingAliases;
 use crate::session::effects::Effects;
 use crate::session::inbound::{Inbound, Will};
 use crate::session::link::LinkParameters;
-use crate::session::message::{Message, MessageHeader, MessageId, Timestamp};
 use crate::session::outbound::Outbound;
 use crate::session::queue::Queue;
-use crate::store::{Durability, StoreState};
 
 /// What CONNACK will say, and on what terms messages follow it.
 pub(super) struct Opening {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::auth::{Credentials, Exchange, ExchangeStep, Peer, Principal};
+use crate::access::{Credentials, Exchange, ExchangeStep, Peer, Principal};
 use crate::broker::Broker;
 use crate::broker::connection::authenticate::PendingConnect;
 pub use crate::broker::connection::close::CloseReason;
@@ -31,19 +31,20 @@ pub use crate::broker::connection::plans::PlanBudget;
 use crate::broker::connection::plans::PlanCache;
 use crate::broker::connection::run::Run;
 use crate::broker::connection::throttle::Throttle;
-use crate::broker::retained::RetainedDelivery;
+use crate::durable::Ticket;
+use crate::durable::entry::StoredEntry;
+use crate::durable::message::Timestamp;
 use crate::packet::decode::{DecodeContext, Decoded, Sender, decode};
 use crate::packet::{Packet, ProtocolVersion};
 use crate::session::Session;
 use crate::session::aliases::IncomingAliases;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
-use crate::session::message::Timestamp;
 use crate::session::outbox::Outbox;
 use crate::session::queue::PageRequest;
 use crate::session::rare::Rare;
+use crate::session::retained_delivery::RetainedDelivery;
 use crate::session::violation::Violation;
-use crate::store::{StoredEntry, Ticket};
 
 /// Acknowledgements that may wait for the store before the Client is not read for a while.
 const MAX_PENDING: usize = 16 * 1024;

@@ -3,14 +3,14 @@
 
 use crate::broker::connection::ClientConnection;
 use crate::broker::connection::connect::Opening;
-use crate::broker::retained::RetainedDelivery;
+use crate::durable::Ticket;
 use crate::packet::PacketId;
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::subscribe::Suback;
 use crate::packet::unsubscribe::Unsuback;
 use crate::session::effects::Effects;
-use crate::store::Ticket;
+use crate::session::retained_delivery::RetainedDelivery;
 
 /// Not yet handed to the store.
 const UNSUBMITTED: Ticket = Ticket(u64::MAX);

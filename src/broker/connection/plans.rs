@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 
 use crate::broker::Broker;
 use crate::broker::route::Plan;
-use crate::session::message::SessionId;
+use crate::durable::message::SessionId;
 use crate::topic::fingerprint::TopicHash;
 
 /// Plans that every Client may keep; most need one or two.

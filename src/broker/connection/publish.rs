@@ -7,8 +7,10 @@ use crate::broker::LoopSender;
 use crate::broker::connection::pending::{PendingPacket, Wait};
 use crate::broker::connection::plans::Cached;
 use crate::broker::connection::{ClientConnection, CloseReason};
-use crate::broker::retained::RetainedDelivery;
 use crate::broker::route::Routed;
+use crate::durable::change::Change;
+use crate::durable::message::{MessageHeader, SessionId, Timestamp};
+use crate::durable::{Durability, StoreState};
 use crate::packet::acknowledgement::AcknowledgementKind;
 use crate::packet::property::{Property, iterate};
 use crate::packet::publish::Publish;
@@ -18,11 +20,10 @@ use crate::session::Session;
 use crate::session::aliases::IncomingAliases;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::inbound::Inbound;
-use crate::session::message::{MessageHeader, SessionId, Timestamp};
 use crate::session::outbound::{Delivered, Terms};
 use crate::session::publication::Publication;
+use crate::session::retained_delivery::RetainedDelivery;
 use crate::session::violation::Violation;
-use crate::store::{Change, Durability, StoreState};
 
 /// Retained Messages delivered under one lock.
 const RETAINED_PAGE: usize = 64;

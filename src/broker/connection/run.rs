@@ -10,14 +10,15 @@ use crate::broker::connection::ClientConnection;
 use crate::broker::connection::pending::Wait;
 use crate::broker::connection::publish::Storing;
 use crate::broker::route::Routed;
+use crate::durable::Durability;
+use crate::durable::change::Change;
+use crate::durable::message::{MessageHeader, Timestamp};
 use crate::packet::plain_publish::{PlainPublish, plain_publish};
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
-use crate::session::message::{MessageHeader, Timestamp};
 use crate::session::publication::Publication;
-use crate::store::{Change, Durability};
 
 /// Messages routed together at most: more would make others wait for a recipient's lock.
 const RUN_MESSAGES: usize = 32;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::broker::connection::pending::{PendingPacket, Wait};
 use crate::broker::connection::{ClientConnection, CloseReason};
-use crate::broker::retained::RetainedDelivery;
+use crate::durable::change::Change;
+use crate::durable::record::SubscriptionRecord;
+use crate::durable::{Durability, StoreState};
 use crate::packet::QoS;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::subscribe::{RetainHandling, Subscribe, SubscriptionOptions};
@@ -13,9 +15,9 @@ use crate::packet::unsubscribe::Unsubscribe;
 use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
+use crate::session::retained_delivery::RetainedDelivery;
 use crate::session::subscriptions::SubscriptionState;
 use crate::session::violation::Violation;
-use crate::store::{Change, Durability, StoreState, SubscriptionRecord};
 use crate::topic::filter::{ParsedFilter, TopicFilter};
 
 /// A granted Subscription.

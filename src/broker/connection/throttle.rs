@@ -8,9 +8,9 @@ use std::task::Waker;
 use smallvec::SmallVec;
 
 use crate::broker::connection::ClientConnection;
+use crate::durable::message::Timestamp;
 use crate::session::Session;
 use crate::session::effects::Effects;
-use crate::session::message::Timestamp;
 
 /// A wait under way.
 pub(super) struct Throttle {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::auth::ListenerRules;
+use crate::access::ListenerRules;
 use crate::config::check::{Checker, MAX_PACKET};
 use crate::config::file::{
     File, Listener, ListenerTransport, Tls, TlsClientCertificate, TlsMinVersion, UserNameFrom,

@@ -1,11 +1,12 @@
 //! Answers of a Client to what it received.
 
+use crate::durable::Durability;
+use crate::durable::change::Change;
 use crate::packet::PacketId;
 use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::outbound::{Outbound, Persistence, PubrecOutcome};
 use crate::session::window::DeliveryState;
-use crate::store::{Change, Durability};
 
 impl Outbound {
     /// PUBACK: the delivery is done. False if there is none with this identifier.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::durable::Durability;
+use crate::durable::change::Change;
 use crate::packet::QoS;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::link::{Encoded, Outgoing};
@@ -10,7 +12,6 @@ use crate::session::publication::Publication;
 use crate::session::queue::{Admission, Keep, Spilled};
 use crate::session::shared_run::SharedRun;
 use crate::session::window::{Delivery, DeliveryState};
-use crate::store::{Change, Durability};
 
 impl Outbound {
     /// Delivers a message to this recipient: into its outbox if nothing stands before it, else into

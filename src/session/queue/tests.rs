@@ -1,8 +1,8 @@
 //! The parts of a queue and what moves between them.
 
 use super::*;
+use crate::durable::message::{Message, MessageHeader, MessageId, Timestamp};
 use crate::packet::QoS;
-use crate::session::message::{Message, MessageHeader, MessageId, Timestamp};
 
 const OWNER: SessionId = SessionId(9);
 

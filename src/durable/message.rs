@@ -1,8 +1,10 @@
 //! An Application Message that outlives the read buffer it came in, and the time it is measured by.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::packet::QoS;
+use crate::topic::retained_tree::RetainedValue;
 
 /// A point in broker time: milliseconds since the Unix epoch as the broker counts them. While it runs, it advances with
 /// the monotonic clock; while it was down, by what the wall clock says passed, within bounds. So a jump of the wall
@@ -130,5 +132,15 @@ impl Message {
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+impl RetainedValue for Arc<Message> {
+    fn topic(&self) -> &str {
+        Message::topic(self)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Message>() + size_of::<[usize; 2]>() + self.size_bytes()
     }
 }

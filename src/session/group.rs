@@ -6,17 +6,19 @@ use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::durable::change::Change;
+use crate::durable::entry::{QueueEntry, StoredEntry};
+use crate::durable::message::{SessionId, Timestamp};
+use crate::durable::{CommitListener, Durability};
 use crate::packet::QoS;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::Session;
 use crate::session::effects::{DropReason, Effects};
-use crate::session::message::{SessionId, Timestamp};
 use crate::session::outbound::{Delivered, Outbound, Persistence, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::{
     Admission, Keep, PageRequest, Queue, QueueLimits, Queued, Spilled, dequeue,
 };
-use crate::store::{Change, CommitListener, Durability, QueueEntry, StoredEntry};
 use crate::topic::filter::TopicFilter;
 
 /// A group. A message goes to one member that is connected and has room; with none, it waits in the

@@ -1,0 +1,95 @@
+//! Who a Client is and what it may do, as the core asks it. What answers (users files, certificates) stands in `auth`.
+
+use core::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::packet::reason_code::ReasonCode;
+
+/// Where a Network Connection comes from, as the listener found it.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Address of the Client (from the PROXY protocol header where one was required); `None` on Unix sockets.
+    pub address: Option<SocketAddr>,
+    /// The listener's own rules.
+    pub listener: Arc<ListenerRules>,
+    /// User name taken from a verified client certificate.
+    pub certificate_name: Option<Arc<str>>,
+}
+
+/// What a listener grants to and demands of its Clients.
+#[derive(Debug, Clone, Default)]
+pub struct ListenerRules {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Clients without user name are let in.
+    pub allow_anonymous: bool,
+    /// The certificate's name is the user name; CONNECT's user name is ignored.
+    pub certificate_as_user_name: bool,
+    /// Prepended to every topic of its Clients, and taken off again on delivery.
+    pub mount_point: Option<Arc<str>>,
+    /// Tighter Maximum Packet Size than the broker's.
+    pub max_packet_bytes: Option<u32>,
+    /// Tighter limit of Keep Alive, in seconds.
+    pub max_keep_alive_seconds: Option<u16>,
+    /// In-process connections of the broker's own parts (bridges): no authentication, may publish to `$SYS`.
+    pub internal: bool,
+}
+
+/// Who a Client was found to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Principal {
+    /// Verified user name; `None` is anonymous.
+    pub user_name: Option<Arc<str>>,
+}
+
+/// The credentials of a CONNECT. `Debug` leaves out the password.
+pub struct Credentials {
+    /// Client Identifier (as assigned, if it was empty).
+    pub client_id: Arc<str>,
+    /// User Name.
+    pub user_name: Option<String>,
+    /// Password.
+    pub password: Option<Vec<u8>>,
+    /// Where it came from.
+    pub peer: Peer,
+}
+
+/// One step of enhanced authentication. [MQTT-4.12]
+#[derive(Debug, PartialEq, Eq)]
+pub enum ExchangeStep {
+    /// Send AUTH 0x18 with this Authentication Data and wait for the Client's.
+    Continue(Vec<u8>),
+    /// Done: the Principal, and data for CONNACK (or AUTH 0x00).
+    Accept(Principal, Option<Vec<u8>>),
+    /// Refused.
+    Refuse(ReasonCode),
+}
+
+/// A running enhanced authentication of one Client. May block for as long as a hash takes.
+pub trait Exchange: Send {
+    /// The Client's next Authentication Data.
+    fn step(&mut self, data: &[u8]) -> ExchangeStep;
+}
+
+/// Decides who may do what.
+pub trait Authority: Send + Sync {
+    /// Checks a CONNECT without enhanced authentication. May block for as long as a password hash takes; called on a
+    /// blocking thread. Refusals are [`ReasonCode::BadUserNameOrPassword`], [`ReasonCode::NotAuthorized`],
+    /// [`ReasonCode::Banned`] or [`ReasonCode::ServerUnavailable`].
+    ///
+    /// # Errors
+    /// The Reason Code for CONNACK.
+    fn authenticate(&self, credentials: &Credentials) -> Result<Principal, ReasonCode>;
+
+    /// Whether `authenticate` may block for these credentials; if not, it is called in place.
+    fn may_block(&self, credentials: &Credentials) -> bool;
+
+    /// Starts enhanced authentication; `None` if the method is not supported (0x8C Bad authentication method).
+    fn begin_exchange(&self, method: &str, peer: &Peer) -> Option<Box<dyn Exchange>>;
+
+    /// Whether this Topic Name (with mount point) may be published to. On the message path: must be quick.
+    fn may_publish(&self, principal: &Principal, client_id: &str, topic: &str) -> bool;
+
+    /// Whether this Topic Filter (with mount point, without `$share/…/`) may be subscribed to.
+    fn may_subscribe(&self, principal: &Principal, client_id: &str, filter: &str) -> bool;
+}
