@@ -6,7 +6,7 @@ CARGO := cargo
 PROFILE := --release
 PETREL := $(CARGO_TARGET_DIR)/release/petrel
 CONFIG ?= config/petrel.toml
-.PHONY: help run build test check fmt lint doc deny unit interop fleet certs conformance sim crash fuzz bench instructions clean
+.PHONY: help run build test check fmt lint doc deny unit interop fleet certs conformance sim crash hostile fuzz bench instructions clean
 
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -63,6 +63,9 @@ sim: ## Deterministic simulation; SEED=n replays one seed, SEEDS=n runs that man
 crash: ## kill -9 in the middle of work, with what was acknowledged checked; SEED=n replays a plan, ROUNDS=n kills each mode
 	$(CARGO) test $(PROFILE) --locked --test store --test broker -- crash kill
 	SEED=$(SEED) ROUNDS=$(or $(ROUNDS),60) $(CARGO) test $(PROFILE) --locked --test crash -- --nocapture --test-threads=1
+
+hostile: build ## Hostile Clients against the real program, in full size; prints how long others waited for them
+	HOSTILE=full $(CARGO) test $(PROFILE) --locked --test hostile -- --nocapture --test-threads=1
 
 fuzz: ## Fuzz one target: TARGET=decode_packet|session_operations|topic_match
 	cd fuzz && $(CARGO) +nightly fuzz run $(or $(TARGET),decode_packet)
