@@ -5,9 +5,9 @@ use std::io;
 use std::pin::Pin;
 
 use crate::bridge::loop_guard::Origin;
-use crate::bridge::settings::QueueLimits;
 use crate::bridge::status::QueueStats;
 use crate::bridge::transport::BoxStream;
+use crate::config::bridge::QueueLimits;
 use crate::packet::subscribe::SubscriptionOptions;
 
 /// A connection that is being made.

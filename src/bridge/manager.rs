@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 use crate::bridge::local::local_client_id;
 use crate::bridge::memory::MemoryFile;
 use crate::bridge::prepare::purge_sessions;
-use crate::bridge::settings::BridgeSettings;
 use crate::bridge::status::{BridgeStatus, Counters};
 use crate::bridge::worker::{BridgeContext, Order, Worker};
+use crate::config::bridge::BridgeSettings;
 
 /// Where a bridge comes from: a reload of the configuration leaves alone what was added by command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -5,11 +5,10 @@
 //! messages and acknowledgements on and keeps none: everything that must survive lies in the two Sessions. Around it
 //! the [`worker`] decides when to connect and where to, and the [`manager`] starts, changes and ends workers.
 //!
-//! In reading order: [`settings`] with [`rule`] and [`address`] (what was configured), [`relay`] with [`properties`],
+//! In reading order: [`crate::config::bridge`] (what was configured), [`relay`] with [`properties`],
 //! [`loop_guard`] and [`rate`] (what happens to a message), [`handshake`], [`transport`], [`tls`] and [`link`] (the
 //! connections), [`worker`] with [`prepare`], [`memory`] and [`backoff`], [`manager`], [`status`].
 
-pub mod address;
 pub mod backoff;
 pub mod error;
 pub mod handshake;
@@ -22,8 +21,6 @@ pub mod prepare;
 pub mod properties;
 pub mod rate;
 pub mod relay;
-pub mod rule;
-pub mod settings;
 pub mod status;
 pub mod tls;
 pub mod transport;

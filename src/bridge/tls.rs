@@ -14,7 +14,7 @@ use rustls::{
 };
 
 use crate::bridge::error::LinkError;
-use crate::bridge::settings::{BridgeTls, Verify};
+use crate::config::bridge::{BridgeTls, Verify};
 
 /// Reads the files and builds a configuration. Blocks for the disk.
 ///

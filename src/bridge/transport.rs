@@ -10,11 +10,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use crate::bridge::address::{Carrier, RemoteAddress};
 use crate::bridge::error::LinkError;
-use crate::bridge::settings::BridgeSettings;
 use crate::bridge::tls;
-use crate::net::websocket;
+use crate::config::bridge::BridgeSettings;
+use crate::dial::address::{Address, Carrier};
+use crate::dial::websocket;
 
 /// A stream of bytes, whatever carries it.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -58,7 +58,7 @@ impl Stage {
 /// # Errors
 /// [`LinkError`] says which step failed and why. The caller limits the time.
 pub async fn connect(
-    address: &RemoteAddress,
+    address: &Address,
     settings: &BridgeSettings,
     stage: &Stage,
 ) -> Result<BoxStream, LinkError> {
@@ -84,7 +84,7 @@ pub async fn connect(
 
 async fn carry<S: ByteStream + 'static>(
     stream: S,
-    address: &RemoteAddress,
+    address: &Address,
     stage: &Stage,
 ) -> Result<BoxStream, LinkError> {
     match &address.carrier {
@@ -95,7 +95,7 @@ async fn carry<S: ByteStream + 'static>(
                 true => format!("[{}]:{}", address.host, address.port),
                 false => format!("{}:{}", address.host, address.port),
             };
-            let connected = websocket::connect(stream, &host, path).await;
+            let connected = websocket::upgrade(stream, &host, path).await;
             let stream = connected.map_err(|error| LinkError::WebSocket(error.to_string()))?;
             Ok(Box::new(stream))
         }
@@ -103,7 +103,7 @@ async fn carry<S: ByteStream + 'static>(
 }
 
 async fn look_up(
-    address: &RemoteAddress,
+    address: &Address,
     bind_address: Option<IpAddr>,
 ) -> Result<Vec<SocketAddr>, LinkError> {
     let host = &address.host;

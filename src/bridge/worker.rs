@@ -18,9 +18,9 @@ use crate::bridge::loop_guard::EchoGuard;
 use crate::bridge::memory::{BridgeMemory, MemoryFile};
 use crate::bridge::prepare::prepare_session;
 use crate::bridge::relay::LanePlan;
-use crate::bridge::settings::{BridgeSettings, StartType};
 use crate::bridge::status::{BridgeState, Counters};
 use crate::bridge::transport::Stage;
+use crate::config::bridge::{BridgeSettings, StartType};
 use schedule::AddressCursor;
 
 /// What all bridges of a broker share.

@@ -1,13 +1,14 @@
 //! The URL of `-L`: `mqtt://user:password@host:port/topic` and its relatives.
 
+use crate::dial::address::{Carrier, Parts};
+
 /// What a URL says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BrokerUrl {
     pub(super) host: String,
     pub(super) port: Option<u16>,
     pub(super) tls: bool,
-    /// The path of a WebSocket.
-    pub(super) websocket: Option<String>,
+    pub(super) carrier: Carrier,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
     pub(super) topic: Option<String>,
@@ -18,59 +19,29 @@ pub(super) struct BrokerUrl {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn parse_url(text: &str) -> Result<BrokerUrl, String> {
-    let (scheme, rest) = text.split_once("://").ok_or("a URL starts with mqtt:// or mqtts://")?;
-    let (tls, is_websocket) = match scheme {
-        "mqtt" => (false, false),
-        "mqtts" => (true, false),
-        "ws" => (false, true),
-        "wss" => (true, true),
-        other => return Err(format!("{other}:// is unknown; use mqtt, mqtts, ws or wss")),
+    let Parts { scheme, user_info, host, port, path } =
+        Parts::split(text).map_err(|error| error.to_string())?;
+    let scheme = scheme.ok_or("a URL starts with mqtt:// or mqtts://")?;
+    let (username, password) =
+        match user_info.map(|user| user.split_once(':').unwrap_or((user, ""))) {
+            None => (None, None),
+            Some((name, "")) => (Some(decode(name)?), None),
+            Some((name, password)) => (Some(decode(name)?), Some(decode(password)?)),
+        };
+    let (carrier, topic) = match (scheme.websocket, path.strip_prefix('/').unwrap_or_default()) {
+        (true, _) => (Carrier::websocket(path), None),
+        (false, "") => (Carrier::Stream, None),
+        (false, topic) => (Carrier::Stream, Some(decode(topic)?)),
     };
-    let (authority, path) = match rest.split_once('/') {
-        Some((authority, path)) => (authority, Some(path)),
-        None => (rest, None),
-    };
-    let (user, address) = match authority.rsplit_once('@') {
-        Some((user, address)) => (Some(user), address),
-        None => (None, authority),
-    };
-    let (username, password) = match user.map(|user| user.split_once(':').unwrap_or((user, ""))) {
-        None => (None, None),
-        Some((name, "")) => (Some(decode(name)?), None),
-        Some((name, password)) => (Some(decode(name)?), Some(decode(password)?)),
-    };
-    let (host, port) = split_port(address)?;
-    let path = path.filter(|path| !path.is_empty());
-    let (websocket, topic) = match (is_websocket, path) {
-        (true, path) => (Some(format!("/{}", path.unwrap_or("mqtt"))), None),
-        (false, path) => (None, path.map(decode).transpose()?),
-    };
-    Ok(BrokerUrl { host, port, tls, websocket, username, password, topic })
-}
-
-fn split_port(address: &str) -> Result<(String, Option<u16>), String> {
-    let (host, port) = match address.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) =
-                rest.split_once(']').ok_or("the bracket of the host is not closed")?;
-            match rest {
-                "" => (host, None),
-                _ => (host, Some(rest.strip_prefix(':').ok_or("only a port may follow ]")?)),
-            }
-        }
-        None => match address.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (address, None),
-        },
-    };
-    if host.is_empty() {
-        return Err("the host is missing".to_owned());
-    }
-    let parse = |port: &str| match port.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(format!("\"{port}\" is no port; an IPv6 address stands in brackets")),
-    };
-    Ok((host.to_owned(), port.map(parse).transpose()?))
+    Ok(BrokerUrl {
+        host: host.to_owned(),
+        port,
+        tls: scheme.tls,
+        carrier,
+        username,
+        password,
+        topic,
+    })
 }
 
 fn decode(text: &str) -> Result<String, String> {
@@ -103,7 +74,7 @@ mod tests {
         assert_eq!(url.username.as_deref(), Some("ann"));
         assert_eq!(url.password.as_deref(), Some("p@ss:word"));
         assert_eq!(url.topic.as_deref(), Some("a/b#"));
-        assert_eq!(url.websocket, None);
+        assert_eq!(url.carrier, Carrier::Stream);
     }
 
     #[test]
@@ -117,10 +88,10 @@ mod tests {
     #[test]
     fn a_websocket_has_a_path_and_no_topic() {
         let url = parse_url("ws://localhost:8083").unwrap();
-        assert_eq!((url.websocket.as_deref(), url.topic), (Some("/mqtt"), None));
+        assert_eq!((url.carrier, url.topic), (Carrier::WebSocket { path: "/mqtt".into() }, None));
         let url = parse_url("wss://[::1]/broker/x").unwrap();
         assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", None, true));
-        assert_eq!(url.websocket.as_deref(), Some("/broker/x"));
+        assert_eq!(url.carrier, Carrier::WebSocket { path: "/broker/x".into() });
     }
 
     #[test]
@@ -132,10 +103,10 @@ mod tests {
             ("mqtt://:1883", "host is missing"),
             ("mqtt://h:0", "no port"),
             ("mqtt://h:70000", "no port"),
-            ("mqtt://::1", "host is missing"),
+            ("mqtt://::1", "brackets"),
             ("mqtt://fe80::1", "brackets"),
-            ("mqtt://[::1", "not closed"),
-            ("mqtt://[::1]x", "port"),
+            ("mqtt://[::1", "brackets"),
+            ("mqtt://[::1]x", "brackets"),
             ("mqtt://h/%4", "hexadecimal"),
             ("mqtt://h/%ff", "UTF-8"),
         ] {

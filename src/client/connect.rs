@@ -7,9 +7,10 @@ use rumqttc::{NetworkOptions, TlsConfiguration, Transport, v5};
 use crate::bridge::error::LinkError;
 use crate::bridge::tls::client_config;
 use crate::client::error::ClientError;
-use crate::client::options::{Carrier, PACKET_BYTES_MAX, Settings};
+use crate::client::options::{PACKET_BYTES_MAX, Remote, Settings};
 use crate::client::reason::{with_detail, words};
 use crate::client::tls;
+use crate::dial::address::Carrier;
 use crate::packet::QoS;
 
 /// Messages in flight that `rumqttc` keeps account of; the commands stay below it.
@@ -41,8 +42,8 @@ pub(super) fn qos_v5(qos: QoS) -> v5::mqttbytes::QoS {
 /// # Errors
 /// [`ClientError::TlsSetUp`] names the file.
 pub(super) fn options_v4(settings: &Settings) -> Result<rumqttc::MqttOptions, ClientError> {
-    let mut options =
-        rumqttc::MqttOptions::new(settings.client_id.clone(), broker(settings), settings.port);
+    let (host, port) = broker(settings);
+    let mut options = rumqttc::MqttOptions::new(settings.client_id.clone(), host, port);
     options
         .set_transport(transport(settings)?)
         .set_keep_alive(settings.keep_alive)
@@ -69,8 +70,8 @@ pub(super) fn options_v4(settings: &Settings) -> Result<rumqttc::MqttOptions, Cl
 /// # Errors
 /// [`ClientError::TlsSetUp`] names the file.
 pub(super) fn options_v5(settings: &Settings) -> Result<v5::MqttOptions, ClientError> {
-    let mut options =
-        v5::MqttOptions::new(settings.client_id.clone(), broker(settings), settings.port);
+    let (host, port) = broker(settings);
+    let mut options = v5::MqttOptions::new(settings.client_id.clone(), host, port);
     let mut properties = settings.properties.connect.clone();
     // Without it rumqttc takes no packet of more than 10 KiB.
     properties.max_packet_size.get_or_insert(PACKET_BYTES_MAX + HEADER_BYTES_MAX);
@@ -115,12 +116,14 @@ fn credentials(settings: &Settings) -> Option<(String, String)> {
     }
 }
 
-/// What `rumqttc` wants to have as "host": a URL for WebSocket, a path for a Unix socket.
-fn broker(settings: &Settings) -> String {
-    match &settings.carrier {
-        Carrier::Tcp => settings.host.clone(),
-        Carrier::WebSocket { .. } => settings.address(),
-        Carrier::Unix { path } => path.to_string_lossy().into_owned(),
+/// What `rumqttc` wants to have as "host" and port: a URL for WebSocket, a path for a Unix socket.
+fn broker(settings: &Settings) -> (String, u16) {
+    match &settings.remote {
+        Remote::Unix(path) => (path.to_string_lossy().into_owned(), 0),
+        Remote::Network(address) => match address.carrier {
+            Carrier::Stream => (address.host.clone(), address.port),
+            Carrier::WebSocket { .. } => (address.to_string(), address.port),
+        },
     }
 }
 
@@ -133,10 +136,10 @@ fn transport(settings: &Settings) -> Result<Transport, ClientError> {
         other => ClientError::TlsSetUp(other.to_string()),
     })?;
     let config = config.map(|config| TlsConfiguration::Rustls(Arc::clone(&config)));
-    Ok(match (&settings.carrier, config) {
-        (Carrier::Unix { .. }, _) => Transport::Unix,
-        (Carrier::Tcp, None) => Transport::Tcp,
-        (Carrier::Tcp, Some(config)) => Transport::Tls(config),
+    let Remote::Network(address) = &settings.remote else { return Ok(Transport::Unix) };
+    Ok(match (&address.carrier, config) {
+        (Carrier::Stream, None) => Transport::Tcp,
+        (Carrier::Stream, Some(config)) => Transport::Tls(config),
         (Carrier::WebSocket { .. }, None) => Transport::Ws,
         (Carrier::WebSocket { .. }, Some(config)) => Transport::Wss(config),
     })

@@ -8,10 +8,11 @@ use clap::{Args, ValueEnum};
 use rand::RngCore as _;
 use rumqttc::v5::mqttbytes::v5::LastWillProperties;
 
-use crate::bridge::settings::{BridgeTls, Verify};
 use crate::client::address::{BrokerUrl, parse_url};
 use crate::client::error::ClientError;
 use crate::client::property::PropertySet;
+use crate::config::bridge::{BridgeTls, Verify};
+use crate::dial::address::{Address, Carrier};
 use crate::packet::QoS;
 
 /// Largest payload and Remaining Length that MQTT knows.
@@ -169,12 +170,11 @@ struct WillOptions {
     will_retain: bool,
 }
 
-/// How the bytes travel.
+/// Where the broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Carrier {
-    Tcp,
-    WebSocket { path: String },
-    Unix { path: PathBuf },
+pub(super) enum Remote {
+    Network(Address),
+    Unix(PathBuf),
 }
 
 /// A checked Will Message.
@@ -191,9 +191,7 @@ pub(super) struct Will {
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) version: Version,
-    pub(super) carrier: Carrier,
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(super) remote: Remote,
     pub(super) tls: Option<BridgeTls>,
     pub(super) client_id: String,
     pub(super) username: Option<String>,
@@ -251,26 +249,10 @@ impl ConnectionOptions {
         let url = self.url.as_deref().map(parse_url).transpose();
         let url = url.map_err(|error| ClientError::Usage(format!("-L: {error}")))?;
         let tls = self.tls(url.as_ref().is_some_and(|url| url.tls));
-        let carrier = self.carrier(url.as_ref())?;
-        if tls.is_some() && matches!(carrier, Carrier::Unix { .. }) {
-            let reason = "a Unix socket is not combined with TLS; leave the TLS options out";
-            return Err(ClientError::Usage(reason.to_owned()));
-        }
-        let port = url.as_ref().and_then(|url| url.port).or(self.port);
+        let remote = self.remote(url.as_ref(), tls.as_ref())?;
         let mut settings = Settings {
             version,
-            host: match (&url, &self.host) {
-                (Some(url), _) => url.host.clone(),
-                (None, Some(host)) => host.trim_matches(['[', ']']).to_owned(),
-                (None, None) => "localhost".to_owned(),
-            },
-            port: port.unwrap_or(match (&carrier, tls.is_some()) {
-                (Carrier::WebSocket { .. }, false) => 8083,
-                (Carrier::WebSocket { .. }, true) => 8084,
-                (_, false) => 1883,
-                (_, true) => 8883,
-            }),
-            carrier,
+            remote,
             tls,
             client_id: self.client_id(),
             username: self.username.clone(),
@@ -317,19 +299,40 @@ impl ConnectionOptions {
         }
     }
 
-    fn carrier(&self, url: Option<&BrokerUrl>) -> Result<Carrier, ClientError> {
+    fn remote(
+        &self,
+        url: Option<&BrokerUrl>,
+        tls: Option<&BridgeTls>,
+    ) -> Result<Remote, ClientError> {
+        let usage = |reason: &str| Err(ClientError::Usage(reason.to_owned()));
         if let Some(path) = &self.unix {
             return match path.to_str() {
-                Some(_) => Ok(Carrier::Unix { path: path.clone() }),
-                None => Err(ClientError::Usage("--unix: the path must be UTF-8".to_owned())),
+                None => usage("--unix: the path must be UTF-8"),
+                Some(_) if tls.is_some() => {
+                    usage("a Unix socket is not combined with TLS; leave the TLS options out")
+                }
+                Some(_) => Ok(Remote::Unix(path.clone())),
             };
         }
-        let path = self.ws.as_ref().or_else(|| url.and_then(|url| url.websocket.as_ref()));
-        match path {
-            None => Ok(Carrier::Tcp),
-            Some(path) if path.starts_with('/') => Ok(Carrier::WebSocket { path: path.clone() }),
-            Some(_) => Err(ClientError::Usage("--ws: the path starts with /".to_owned())),
-        }
+        let carrier = match (&self.ws, url) {
+            (Some(path), _) if path.starts_with('/') => Carrier::WebSocket { path: path.clone() },
+            (Some(_), _) => return usage("--ws: the path starts with /"),
+            (None, Some(url)) => url.carrier.clone(),
+            (None, None) => Carrier::Stream,
+        };
+        let host = match (url, &self.host) {
+            (Some(url), _) => url.host.clone(),
+            (None, Some(host)) => host.trim_matches(['[', ']']).to_owned(),
+            (None, None) => "localhost".to_owned(),
+        };
+        let default_port = match (&carrier, tls.is_some()) {
+            (Carrier::WebSocket { .. }, false) => 8083,
+            (Carrier::WebSocket { .. }, true) => 8084,
+            (Carrier::Stream, false) => 1883,
+            (Carrier::Stream, true) => 8883,
+        };
+        let port = url.and_then(|url| url.port).or(self.port).unwrap_or(default_port);
+        Ok(Remote::Network(Address { host, port, tls: tls.is_some(), carrier }))
     }
 
     fn tls(&self, is_url: bool) -> Option<BridgeTls> {
@@ -416,17 +419,12 @@ impl ConnectionOptions {
 impl Settings {
     /// Where the broker is, for people.
     pub(super) fn address(&self) -> String {
-        let host = match self.host.contains(':') {
-            true => format!("[{}]", self.host),
-            false => self.host.clone(),
-        };
-        match &self.carrier {
-            Carrier::Unix { path } => path.display().to_string(),
-            Carrier::Tcp => format!("{host}:{}", self.port),
-            Carrier::WebSocket { path } => {
-                let scheme = if self.tls.is_some() { "wss" } else { "ws" };
-                format!("{scheme}://{host}:{}{path}", self.port)
-            }
+        match &self.remote {
+            Remote::Unix(path) => path.display().to_string(),
+            Remote::Network(address) => match address.carrier {
+                Carrier::Stream => address.authority(),
+                Carrier::WebSocket { .. } => address.to_string(),
+            },
         }
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::bridge::settings::{BridgeError, BridgeSettings};
+use crate::config::bridge::{BridgeError, BridgeSettings};
 use crate::config::check::listener::listeners;
 use crate::config::document::Document;
 use crate::config::file::{File, Limits, Overflow, Persistence, StoreKind};

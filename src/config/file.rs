@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bridge::settings::BridgeFile;
+use crate::config::bridge::BridgeFile;
 use crate::config::value::{FileMode, Period, Size, Switch};
 use crate::durable::Durability;
 

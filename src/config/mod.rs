@@ -3,6 +3,7 @@
 //! One TOML file and `PETREL_…` environment variables become a [`file::File`] (`source`), which is checked into
 //! [`settings::Settings`] (`check`). All mistakes are collected on the way and reported together (`mistake`).
 
+pub mod bridge;
 pub mod check;
 pub mod document;
 pub mod environment;

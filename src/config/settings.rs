@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::ListenerRules;
-use crate::bridge::settings::BridgeSettings;
+use crate::config::bridge::BridgeSettings;
 use crate::config::check;
 use crate::config::file::{File, Level, LogFormat, OverflowPolicy, StoreKind};
 use crate::config::mistake::ConfigError;

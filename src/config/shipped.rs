@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::bridge::settings::BridgeFile;
+use crate::config::bridge::BridgeFile;
 use crate::config::file::{File, Listener, Overflow, Tls, TopicDurability};
 use crate::config::settings::{ListenAddress, Settings, Transport};
 use crate::config::source::Source;

@@ -18,7 +18,7 @@ use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
 use crate::net::proxy_protocol::{self, HeaderError};
 use crate::net::tls::TlsAcceptor;
-use crate::net::websocket::{self, HandshakeError, WebSocketStream};
+use crate::websocket::{self, HandshakeError, WebSocketStream};
 
 /// What lies between the socket and MQTT on one listener.
 pub(crate) struct Establishment {

@@ -14,4 +14,3 @@ pub mod proxy_protocol;
 pub mod shutdown;
 pub(crate) mod tally;
 pub mod tls;
-pub mod websocket;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::bridge::manager::{BridgeManager, ManagerError, Queue};
-use crate::bridge::settings::{BridgeFile, BridgeSettings};
+use crate::config::bridge::{BridgeFile, BridgeSettings};
 use crate::control::protocol::Request;
 use crate::control::server::{Answer, ControlTarget, Progress};
 use crate::node::NodeHandle;

@@ -12,10 +12,10 @@ use petrel::config::file::StoreKind;
 use petrel::config::settings::{
     ClientCertificate, ListenAddress, ListenerSettings, Settings, Transport,
 };
+use petrel::dial::websocket;
 use petrel::metrics::counter::Counter;
 use petrel::net::accept::Handler as _;
 use petrel::net::connection::MqttHandler;
-use petrel::net::websocket;
 use petrel::node::{Node, NodeHandle};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -190,10 +190,10 @@ async fn every_transport_carries_mqtt() {
     exchange(broker.tcp(0).await, "tcp").await;
     let tls = authority.client();
     exchange(tls.connect_over(broker.tcp(1).await).await.unwrap(), "tls").await;
-    let stream = websocket::connect(broker.tcp(2).await, "localhost", "/mqtt").await.unwrap();
+    let stream = websocket::upgrade(broker.tcp(2).await, "localhost", "/mqtt").await.unwrap();
     exchange(stream, "websocket").await;
     let stream = tls.connect_over(broker.tcp(3).await).await.unwrap();
-    let stream = websocket::connect(stream, "localhost", "/mqtt").await.unwrap();
+    let stream = websocket::upgrade(stream, "localhost", "/mqtt").await.unwrap();
     exchange(stream, "secure-websocket").await;
     exchange(UnixStream::connect(&path).await.unwrap(), "unix").await;
     let mut stream = broker.tcp(5).await;
@@ -237,9 +237,9 @@ async fn shutdown_is_told_through_every_transport() {
     let authority = Authority::new();
     let secure = ListenerSettings { tls: Some(authority.server_settings()), ..loopback() };
     let broker = serve(vec![in_websocket(loopback()), in_websocket(secure)]).await;
-    let plain = websocket::connect(broker.tcp(0).await, "localhost", "/mqtt").await.unwrap();
+    let plain = websocket::upgrade(broker.tcp(0).await, "localhost", "/mqtt").await.unwrap();
     let tls = authority.client().connect_over(broker.tcp(1).await).await.unwrap();
-    let secure = websocket::connect(tls, "localhost", "/mqtt").await.unwrap();
+    let secure = websocket::upgrade(tls, "localhost", "/mqtt").await.unwrap();
     // MQTT 5.0 without properties: DISCONNECT carries a reason.
     let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01a";
     let mut other = *connect;

@@ -70,7 +70,7 @@ async fn header_stands_in_front_of_tls_and_websocket() {
     let mut socket = running.connect().await;
     socket.write_all(&v2(1)).await.unwrap();
     let tls = authority.client().connect_over(socket).await.unwrap();
-    let mut stream = petrel::net::websocket::connect(tls, "localhost", "/mqtt").await.unwrap();
+    let mut stream = petrel::dial::websocket::upgrade(tls, "localhost", "/mqtt").await.unwrap();
     echoes(&mut stream, b"all of it").await;
     let visit = running.last_visit();
     assert_eq!(visit.peer.address, Some("192.0.2.7:4321".parse().unwrap()));

@@ -2,8 +2,8 @@
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use petrel::config::settings::{ListenAddress, ListenerSettings, Transport};
+use petrel::dial::websocket;
 use petrel::metrics::counter::Counter;
-use petrel::net::websocket;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -45,12 +45,12 @@ async fn bytes_go_both_ways_over_every_socket() {
     let payload: Vec<u8> = (0..300_000_u32).map(|number| number.to_le_bytes()[0]).collect();
 
     let tls = authority.client().connect_over(running.connect().await).await.unwrap();
-    let mut stream = websocket::connect(tls, "localhost", "/mqtt").await.unwrap();
+    let mut stream = websocket::upgrade(tls, "localhost", "/mqtt").await.unwrap();
     for portion in payload.chunks(30_000) {
         echoes(&mut stream, portion).await;
     }
     let unix = UnixStream::connect(&path).await.unwrap();
-    let mut stream = websocket::connect(unix, "localhost", "/mqtt").await.unwrap();
+    let mut stream = websocket::upgrade(unix, "localhost", "/mqtt").await.unwrap();
     for portion in payload.chunks(30_000) {
         echoes(&mut stream, portion).await;
     }
@@ -105,7 +105,7 @@ async fn tls_speaks_http_to_browsers() {
     let client = authority.client().offering(&["h2", "http/1.1"]);
     let tls = client.connect_over(running.connect().await).await.unwrap();
     assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-    let mut stream = websocket::connect(tls, "localhost", "/mqtt").await.unwrap();
+    let mut stream = websocket::upgrade(tls, "localhost", "/mqtt").await.unwrap();
     echoes(&mut stream, b"hello").await;
     drop(stream);
     let mut plain = running.connect().await;

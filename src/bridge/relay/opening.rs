@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use crate::bridge::relay::side::{answer_sweep, fill_sweep};
 use crate::bridge::relay::{Phase, Relay};
-use crate::bridge::rule::{RuleSet, filters_overlap};
 use crate::bridge::wire;
+use crate::config::bridge::rule::{RuleSet, filters_overlap};
 use crate::packet::subscribe::{RetainHandling, Suback, SubscriptionOptions};
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 

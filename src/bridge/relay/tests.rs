@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::bridge::settings::{BridgeFile, BridgeSettings};
 use crate::bridge::status::DropReason;
+use crate::config::bridge::{BridgeFile, BridgeSettings};
 use crate::packet::acknowledgement::{Acknowledgement, Puback, Pubcomp, Pubrec, Pubrel};
 use crate::packet::decode::{DecodeContext, Decoded, Sender, decode};
 use crate::packet::publish::Publish;

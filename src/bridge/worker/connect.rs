@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use futures_util::future::try_join_all;
 
-use crate::bridge::address::RemoteAddress;
 use crate::bridge::error::LinkError;
 use crate::bridge::handshake::{
     BridgeCredentials, Connected, LocalLifetime, RemoteIdentity, connect_local, connect_remote,
@@ -13,15 +12,16 @@ use crate::bridge::handshake::{
 use crate::bridge::link::Link;
 use crate::bridge::local::local_client_id;
 use crate::bridge::relay::{LaneOptions, LanePlan, Relay, RelayOptions, lane_plan};
-use crate::bridge::rule::Direction;
 use crate::bridge::transport::{self, BoxStream, Stage};
 use crate::bridge::worker::Worker;
+use crate::config::bridge::rule::Direction;
+use crate::dial::address::Address;
 use crate::packet::QoS;
 
 impl Worker {
     pub(super) async fn open_link(
         &self,
-        address: &RemoteAddress,
+        address: &Address,
         stage: &Stage,
     ) -> Result<Link, LinkError> {
         let settings = &self.settings;
@@ -50,7 +50,7 @@ impl Worker {
 
     async fn open_remote(
         &self,
-        address: &RemoteAddress,
+        address: &Address,
         credentials: &BridgeCredentials,
         lane: usize,
         stage: &Stage,

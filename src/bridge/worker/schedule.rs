@@ -5,12 +5,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinHandle;
 
-use crate::bridge::address::RemoteAddress;
 use crate::bridge::local::local_client_id;
-use crate::bridge::settings::{BridgeSettings, StartType};
 use crate::bridge::status::{BridgeState, Counters};
 use crate::bridge::transport::{self, Stage};
 use crate::bridge::worker::{Order, Worker};
+use crate::config::bridge::{BridgeSettings, StartType};
+use crate::dial::address::Address;
 
 /// How often a lazy bridge looks at its queue.
 const LAZY_LOOK: Duration = Duration::from_millis(500);
@@ -105,7 +105,7 @@ impl AddressCursor {
         Self { index: 0, tried: 0, next_probe, slowdown: 1, probe: None }
     }
 
-    pub(super) fn current<'a>(&self, settings: &'a BridgeSettings) -> &'a RemoteAddress {
+    pub(super) fn current<'a>(&self, settings: &'a BridgeSettings) -> &'a Address {
         // Settings have at least one address, and the index stays below their number.
         &settings.addresses[self.index % settings.addresses.len()]
     }
@@ -190,7 +190,7 @@ impl Drop for AddressCursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bridge::settings::BridgeFile;
+    use crate::config::bridge::BridgeFile;
 
     fn settings(round_robin: bool) -> BridgeSettings {
         let file = BridgeFile {

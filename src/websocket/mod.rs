@@ -1,4 +1,5 @@
-//! MQTT inside WebSocket: the HTTP handshake of both sides. The frames are in [`stream`].
+//! MQTT inside WebSocket: the server's side of the HTTP handshake; the client's is in [`crate::dial::websocket`]. The frames of
+//! both are in [`stream`].
 //!
 //! The handshake is parsed and answered with `tungstenite`. Its frame layer is not used: that one keeps a read buffer
 //! for each connection and collects whole messages, while MQTT wants a stream of bytes and does not care where frames
@@ -10,20 +11,18 @@ pub mod stream;
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tungstenite::handshake::client::{self, Response, generate_request};
-use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{self, Request};
 use tungstenite::http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::net::websocket::frame::Role;
-pub use crate::net::websocket::stream::WebSocketStream;
+use crate::websocket::frame::Role;
+pub use crate::websocket::stream::WebSocketStream;
 
 /// The longest request or response head that is read.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// The sub-protocols that we speak, the better one first. [MQTT-6.0.0-4] MQTT 3.1 was spoken under a name of its own.
-const PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+pub(crate) const PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
 /// Why there is no WebSocket.
 #[derive(Debug, thiserror::Error)]
@@ -85,37 +84,8 @@ where
     }
 }
 
-/// The client's side of the handshake. `host` is what the server is called in the `Host` header.
-pub async fn connect<S>(
-    mut stream: S,
-    host: &str,
-    path: &str,
-) -> Result<WebSocketStream<S>, HandshakeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let malformed = |error: tungstenite::http::Error| HandshakeError::Malformed(error.into());
-    let request = Request::builder()
-        .uri(path)
-        .header(header::HOST, host)
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_VERSION, "13")
-        .header(header::SEC_WEBSOCKET_KEY, client::generate_key())
-        // [MQTT-6.0.0-3]
-        .header(header::SEC_WEBSOCKET_PROTOCOL, PROTOCOLS[0])
-        .body(())
-        .map_err(malformed)?;
-    let (head, key) = generate_request(request).map_err(HandshakeError::Malformed)?;
-    stream.write_all(&head).await?;
-    stream.flush().await?;
-    let (response, early) = read_head::<Response, S>(&mut stream).await?;
-    check(&response, &derive_accept_key(key.as_bytes()))?;
-    Ok(WebSocketStream::new(stream, Role::Client, early))
-}
-
 /// Reads until the head is complete; what was read beyond it comes along.
-async fn read_head<H, S>(stream: &mut S) -> Result<(H, Vec<u8>), HandshakeError>
+pub(crate) async fn read_head<H, S>(stream: &mut S) -> Result<(H, Vec<u8>), HandshakeError>
 where
     H: TryParse,
     S: AsyncRead + Unpin,
@@ -191,31 +161,6 @@ fn refusal(status: StatusCode, reason: &str) -> String {
         "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
          {upgrade}Content-Length: {length}\r\n\r\n{reason}\n"
     )
-}
-
-fn check(response: &Response, accept_key: &str) -> Result<(), HandshakeError> {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(HandshakeError::Status(response.status()));
-    }
-    let headers = response.headers();
-    let is = |name, expected: &str| {
-        let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        value.is_some_and(|value| value.eq_ignore_ascii_case(expected))
-    };
-    if !is(header::UPGRADE, "websocket") || !is(header::CONNECTION, "Upgrade") {
-        return Err(HandshakeError::Answer("no upgrade to WebSocket"));
-    }
-    let key = headers.get(header::SEC_WEBSOCKET_ACCEPT);
-    if key.is_none_or(|key| key.as_bytes() != accept_key.as_bytes()) {
-        return Err(HandshakeError::Answer("the key does not fit"));
-    }
-    // Some servers leave the sub-protocol out; one that chooses another does not speak MQTT here. [MQTT-6.0.0-4]
-    match headers.get(header::SEC_WEBSOCKET_PROTOCOL) {
-        Some(chosen) if chosen.as_bytes() != PROTOCOLS[0].as_bytes() => {
-            Err(HandshakeError::Answer("another sub-protocol than mqtt"))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

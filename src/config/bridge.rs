@@ -3,15 +3,17 @@
 //! [`BridgeFile`] has every key with its default; an empty text stands for "none". [`BridgeSettings::check`] turns it
 //! into values in range, and names the key and the cure where it cannot.
 
+pub mod rule;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bridge::address::RemoteAddress;
-use crate::bridge::rule::{ExcludeRule, RuleSet, TopicRule};
+use crate::config::bridge::rule::{ExcludeRule, RuleSet, TopicRule};
 use crate::config::value::{Period, Size};
+use crate::dial::address::{Address, AddressError};
 use crate::packet::ProtocolVersion;
 
 /// One `[[bridge]]` as written.
@@ -175,7 +177,7 @@ pub enum Verify {
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the configuration")]
 pub struct BridgeSettings {
     pub name: String,
-    pub addresses: Vec<RemoteAddress>,
+    pub addresses: Vec<Address>,
     pub rules: RuleSet,
     pub protocol: ProtocolVersion,
     pub client_id: String,
@@ -540,14 +542,19 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn addresses(&self, file: &BridgeFile) -> Checked<Vec<RemoteAddress>> {
+    fn addresses(&self, file: &BridgeFile) -> Checked<Vec<Address>> {
         if file.addresses.is_empty() {
             return self
                 .fail("addresses", "name at least one, such as [\"mqtts://broker.example.com\"]");
         }
         let parse = |(index, text): (usize, &String)| {
-            let parsed = RemoteAddress::parse(text);
-            parsed.or_else(|error| self.fail(&format!("addresses[{index}]"), &error.to_string()))
+            Address::parse(text).or_else(|error| {
+                let way_out = match error {
+                    AddressError::UserInfo => "; use the keys username and password_file",
+                    _ => "",
+                };
+                self.fail(&format!("addresses[{index}]"), &format!("{error}{way_out}"))
+            })
         };
         file.addresses.iter().enumerate().map(parse).collect()
     }

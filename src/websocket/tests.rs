@@ -11,6 +11,7 @@ use tungstenite::protocol::frame::{Frame, Utf8Bytes};
 use tungstenite::{Message, client::IntoClientRequest as _};
 
 use super::*;
+use crate::dial::websocket::upgrade;
 use crate::net::lingering::{Lingered, close_gracefully};
 
 /// What `accept` answers to these bytes, and how it ends.
@@ -294,7 +295,7 @@ async fn our_client_speaks_with_a_foreign_server() {
         Ok(response)
     };
     let accepting = tokio_tungstenite::accept_hdr_async(server, protocol);
-    let connecting = connect(client, "broker.example:8083", "/mqtt");
+    let connecting = upgrade(client, "broker.example:8083", "/mqtt");
     let (client, server) = tokio::join!(connecting, accepting);
     let (mut client, mut server) = (client.unwrap(), server.unwrap());
     let payload: Vec<u8> = (0..50_000_u32).map(|number| number.to_le_bytes()[0]).collect();
@@ -328,7 +329,7 @@ async fn frames_behind_the_answer_are_kept() {
         server.write_all(&answer).await.unwrap();
         server
     });
-    let mut client = connect(client, "broker", "/mqtt").await.unwrap();
+    let mut client = upgrade(client, "broker", "/mqtt").await.unwrap();
     let mut early = [0; 3];
     client.read_exact(&mut early).await.unwrap();
     assert_eq!(&early, b"now");
@@ -351,7 +352,7 @@ async fn our_client_refuses_what_is_no_websocket() {
         let (client, mut server) = duplex(4096);
         server.write_all(answer.as_bytes()).await.unwrap();
         server.shutdown().await.unwrap();
-        let error = connect(client, "broker", "/mqtt").await.unwrap_err().to_string();
+        let error = upgrade(client, "broker", "/mqtt").await.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Where a remote broker is: the addresses of a bridge, as written and as parsed.
+//! Where a remote broker is: addresses and URLs as people write them, and as parsed.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub enum Carrier {
 
 /// One parsed address: `mqtt://host`, `mqtts://host:8883`, `ws://host/mqtt`, `wss://host`, or only `host[:port]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RemoteAddress {
+pub struct Address {
     /// Name or IP address, IPv6 without brackets.
     pub host: String,
     /// TCP port.
@@ -34,7 +34,7 @@ pub enum AddressError {
     #[error("\"{0}://\" is unknown; use mqtt://, mqtts://, ws:// or wss://")]
     Scheme(String),
     /// Nothing between scheme and port.
-    #[error("the host name is missing")]
+    #[error("the host is missing")]
     Host,
     /// Not 1 to 65535.
     #[error("\"{0}\" is no port; write a number from 1 to 65535")]
@@ -43,51 +43,117 @@ pub enum AddressError {
     #[error("write an IPv6 address in brackets: [::1]:1883")]
     Brackets,
     /// Secrets do not belong where they are printed.
-    #[error(
-        "leave user name and password out of the address; use the keys username and password_file"
-    )]
+    #[error("user name and password do not belong in the address")]
     UserInfo,
     /// Only WebSocket has a path.
     #[error("only ws:// and wss:// take a path")]
     Path,
 }
 
-impl RemoteAddress {
+/// What stands before `://`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scheme {
+    pub(crate) tls: bool,
+    pub(crate) websocket: bool,
+}
+
+/// A URL taken apart, with nothing filled in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) scheme: Option<Scheme>,
+    /// What stands before `@`.
+    pub(crate) user_info: Option<&'a str>,
+    /// Name or IP address, IPv6 without brackets.
+    pub(crate) host: &'a str,
+    pub(crate) port: Option<u16>,
+    /// From its slash on, or empty.
+    pub(crate) path: &'a str,
+}
+
+impl Scheme {
+    const PLAIN: Self = Self { tls: false, websocket: false };
+
+    fn parse(name: &str) -> Result<Self, AddressError> {
+        let (tls, websocket) = match name.to_ascii_lowercase().as_str() {
+            "mqtt" | "tcp" => (false, false),
+            "mqtts" | "ssl" | "tls" => (true, false),
+            "ws" => (false, true),
+            "wss" => (true, true),
+            _ => return Err(AddressError::Scheme(name.to_owned())),
+        };
+        Ok(Self { tls, websocket })
+    }
+
+    const fn default_port(self) -> u16 {
+        match (self.websocket, self.tls) {
+            (false, false) => 1883,
+            (false, true) => 8883,
+            (true, false) => 80,
+            (true, true) => 443,
+        }
+    }
+}
+
+impl<'a> Parts<'a> {
+    /// Takes a URL apart; the scheme may be left out.
+    ///
+    /// # Errors
+    /// [`AddressError`] says what is wrong with it.
+    pub(crate) fn split(text: &'a str) -> Result<Self, AddressError> {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (Some(Scheme::parse(scheme)?), rest),
+            None => (None, text),
+        };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (user_info, host_and_port) = match authority.rsplit_once('@') {
+            Some((user_info, host_and_port)) => (Some(user_info), host_and_port),
+            None => (None, authority),
+        };
+        let (host, port) = split_port(host_and_port)?;
+        if host.is_empty() {
+            return Err(AddressError::Host);
+        }
+        Ok(Self { scheme, user_info, host, port, path })
+    }
+}
+
+impl Carrier {
+    /// WebSocket with the path of a URL, which may have none.
+    pub(crate) fn websocket(path: &str) -> Self {
+        let path = if path.len() > 1 { path } else { "/mqtt" };
+        Self::WebSocket { path: path.to_owned() }
+    }
+}
+
+impl Address {
     /// Reads one address.
     ///
     /// # Errors
     /// [`AddressError`] says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let (scheme, rest) = text.trim().split_once("://").unwrap_or(("mqtt", text.trim()));
-        let (tls, websocket, default_port) = match scheme.to_ascii_lowercase().as_str() {
-            "mqtt" | "tcp" => (false, false, 1883),
-            "mqtts" | "ssl" | "tls" => (true, false, 8883),
-            "ws" => (false, true, 80),
-            "wss" => (true, true, 443),
-            _ => return Err(AddressError::Scheme(scheme.to_owned())),
-        };
-        let (authority, path) = match rest.find('/') {
-            Some(slash) => rest.split_at(slash),
-            None => (rest, ""),
-        };
-        if authority.contains('@') {
-            return Err(AddressError::UserInfo);
-        }
-        let carrier = match (websocket, path) {
-            (true, "" | "/") => Carrier::WebSocket { path: "/mqtt".to_owned() },
-            (true, path) => Carrier::WebSocket { path: path.to_owned() },
+        let Parts { scheme, user_info, host, port, path } = Parts::split(text.trim())?;
+        let scheme = scheme.unwrap_or(Scheme::PLAIN);
+        let carrier = match (scheme.websocket, path) {
+            _ if user_info.is_some() => return Err(AddressError::UserInfo),
+            (true, path) => Carrier::websocket(path),
             (false, "" | "/") => Carrier::Stream,
             (false, _) => return Err(AddressError::Path),
         };
-        let (host, port) = split_port(authority, default_port)?;
-        if host.is_empty() {
-            return Err(AddressError::Host);
+        let port = port.unwrap_or(scheme.default_port());
+        Ok(Self { host: host.to_owned(), port, tls: scheme.tls, carrier })
+    }
+
+    /// `host:port`, with brackets around an IPv6 address.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
         }
-        Ok(Self { host: host.to_owned(), port, tls, carrier })
     }
 }
 
-fn split_port(authority: &str, default_port: u16) -> Result<(&str, u16), AddressError> {
+fn split_port(authority: &str) -> Result<(&str, Option<u16>), AddressError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(bracketed) => {
             let (host, after) = bracketed.split_once(']').ok_or(AddressError::Brackets)?;
@@ -103,14 +169,14 @@ fn split_port(authority: &str, default_port: u16) -> Result<(&str, u16), Address
             None => (authority, None),
         },
     };
-    let Some(port) = port else { return Ok((host, default_port)) };
-    match port.parse() {
-        Ok(number @ 1..) => Ok((host, number)),
+    let parse = |port: &str| match port.parse() {
+        Ok(number @ 1..) => Ok(number),
         _ => Err(AddressError::Port(port.to_owned())),
-    }
+    };
+    Ok((host, port.map(parse).transpose()?))
 }
 
-impl fmt::Display for RemoteAddress {
+impl fmt::Display for Address {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match (&self.carrier, self.tls) {
             (Carrier::Stream, false) => "mqtt",
@@ -118,10 +184,7 @@ impl fmt::Display for RemoteAddress {
             (Carrier::WebSocket { .. }, false) => "ws",
             (Carrier::WebSocket { .. }, true) => "wss",
         };
-        match self.host.contains(':') {
-            true => write!(out, "{scheme}://[{}]:{}", self.host, self.port)?,
-            false => write!(out, "{scheme}://{}:{}", self.host, self.port)?,
-        }
+        write!(out, "{scheme}://{}", self.authority())?;
         match &self.carrier {
             Carrier::Stream => Ok(()),
             Carrier::WebSocket { path } => out.write_str(path),
@@ -146,9 +209,9 @@ mod tests {
             ("mqtt://[fe80::1]", "mqtt://[fe80::1]:1883"),
             ("MQTT://10.0.0.1/", "mqtt://10.0.0.1:1883"),
         ] {
-            let parsed = RemoteAddress::parse(text).unwrap();
+            let parsed = Address::parse(text).unwrap();
             assert_eq!(parsed.to_string(), full);
-            assert_eq!(RemoteAddress::parse(full), Ok(parsed));
+            assert_eq!(Address::parse(full), Ok(parsed));
         }
     }
 
@@ -167,7 +230,7 @@ mod tests {
             ("mqtt://user:secret@broker", AddressError::UserInfo),
             ("mqtt://broker/path", AddressError::Path),
         ] {
-            assert_eq!(RemoteAddress::parse(text), Err(error), "{text}");
+            assert_eq!(Address::parse(text), Err(error), "{text}");
         }
     }
 }

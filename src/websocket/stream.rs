@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::websocket::frame::{
+use crate::websocket::frame::{
     CLOSE_NORMAL, Decoded, Decoder, Demand, MAX_HEADER_BYTES, Mask, Opcode, Role, Violation,
     control, header,
 };
