@@ -6,7 +6,7 @@ CARGO := cargo
 PROFILE := --release
 PETREL := $(CARGO_TARGET_DIR)/release/petrel
 CONFIG ?= config/petrel.toml
-.PHONY: help run build test check fmt lint doc deny unit interop fleet certs conformance sim crash hostile fuzz bench instructions clean
+.PHONY: help run build test check fmt lint doc deny unit interop fleet certs conformance settings sim crash hostile fuzz bench instructions clean
 
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -53,6 +53,9 @@ fleet: build ## Half a minute of fleet telemetry against the built binary, every
 
 certs: build ## Development CA, server and client certificate under certs/, unless there are some
 	@test -e certs/ca.pem || test -e certs/ca.crt || $(PETREL) certs --out certs
+
+settings: ## Write config/petrel.toml and docs/configuration.md again, after a change of src/config/table.rs
+	PETREL_WRITE_SETTINGS=1 $(CARGO) test $(PROFILE) --locked --lib config::shipped::the_
 
 conformance: ## The score: which normative statement is shown by which test
 	@scripts/conformance.py $(ARGS)

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use crate::durable::Durability;
 use crate::packet::QoS;
-use crate::session::queue::{OverflowPolicy, QueueLimits};
+use crate::session::queue::QueueLimits;
 use crate::topic::filter::TopicFilter;
 use crate::topic::name::TopicName;
 
-/// Limits and choices of the broker.
+/// The longest time that a publisher waits for a recipient that lags behind. Short enough that a dead reader is hardly felt.
+pub const CROWDED_WAIT: Duration = Duration::from_millis(100);
+
+/// Limits and choices of the broker. Their defaults are those that ship: the shell defines them, together with the names
+/// that operators know them by.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Maximum Packet Size from Clients, in bytes. [MQTT-3.2.2-15]
@@ -63,6 +67,8 @@ pub struct Limits {
     pub crowded_wait: Duration,
     /// The same where the overflow policy is back-pressure.
     pub backpressure_wait: Duration,
+    /// Bytes that wait in all queues together.
+    pub total_queue_bytes: u64,
     /// Bytes on their way to the store beyond which publishers are not read.
     pub max_pending_bytes: usize,
     /// Response Information for Clients that ask for it.
@@ -75,49 +81,6 @@ pub struct Limits {
     pub queue: QueueLimits,
     /// Exceptions from `queue`, by Topic Filter; the first that matches holds.
     pub topic_queue: Vec<(TopicFilter, QueueLimits)>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_packet_bytes: 16 * 1024 * 1024,
-            receive_maximum: 1024,
-            max_inflight: 1024,
-            max_keep_alive_seconds: 0,
-            server_keep_alive_seconds: None,
-            topic_alias_maximum: 64,
-            outgoing_alias_maximum: 32,
-            max_session_expiry_seconds: u32::MAX,
-            maximum_qos: QoS::ExactlyOnce,
-            retain_available: true,
-            wildcard_available: true,
-            shared_available: true,
-            subscription_ids_available: true,
-            max_subscriptions: 1_000_000,
-            max_topic_levels: 128,
-            max_topic_bytes: 65_535,
-            max_client_id_bytes: 65_535,
-            allow_empty_client_id: true,
-            client_id_prefix: "auto-".to_owned(),
-            max_retained: 10_000_000,
-            max_retained_bytes: usize::MAX,
-            outbox_bytes: 256 * 1024,
-            connect_timeout: Duration::from_secs(10),
-            check_payload_format: false,
-            crowded_wait: Duration::from_millis(100),
-            backpressure_wait: Duration::from_secs(10),
-            max_pending_bytes: 64 * 1024 * 1024,
-            response_information: None,
-            durability: Durability::Fsync,
-            topic_durability: Vec::new(),
-            queue: QueueLimits {
-                max_messages: 10_000_000,
-                max_bytes: 4 * 1024 * 1024 * 1024,
-                policy: OverflowPolicy::Spill,
-            },
-            topic_queue: Vec::new(),
-        }
-    }
 }
 
 impl Limits {

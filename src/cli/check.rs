@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use petrel::auth::users::UsersFile;
-use petrel::config::file::StoreKind;
+use petrel::config::choice::StoreKind;
 use petrel::config::settings::{ListenAddress, ListenerSettings, Settings, Transport};
 use petrel::durable::Durability;
 use petrel::net::tls::TlsAcceptor;
@@ -67,7 +67,7 @@ fn file_problems(settings: &Settings) -> Vec<String> {
     for listener in &settings.listeners {
         problems.extend(listener_problems(listener));
     }
-    if settings.persistence.store == StoreKind::RocksDb
+    if settings.file.persistence.store == StoreKind::RocksDb
         && let Err(problem) = usable_directory(&settings.data_dir)
     {
         problems.push(format!("data_dir: {problem}"));
@@ -115,7 +115,7 @@ fn usable_directory(directory: &Path) -> Result<(), String> {
 fn in_force(settings: &Settings, file: Option<&Path>) -> anyhow::Result<String> {
     let mut written = settings.file.clone();
     if written.listener.is_empty() {
-        written.listener.push(petrel::config::file::Listener::default());
+        written.listener.push(petrel::config::table::Listener::default());
     }
     let head = [
         format!("# In force, from {}", describe(file)),
@@ -126,14 +126,14 @@ fn in_force(settings: &Settings, file: Option<&Path>) -> anyhow::Result<String> 
 
 /// What an acknowledgement stands for, in words.
 pub(crate) fn durability(settings: &Settings) -> String {
-    let persistence = &settings.persistence;
-    let words = match (persistence.store, persistence.durability) {
+    let limits = &settings.limits;
+    let words = match (settings.file.persistence.store, limits.durability) {
         (StoreKind::Memory, _) => "memory: the store is in memory, all is lost with the process",
         (_, Durability::Memory) => "memory: acknowledged at once, lost with the process",
         (_, Durability::Os) => "os: acknowledged messages survive kill -9, not a power cut",
         (_, Durability::Fsync) => "fsync: acknowledged messages survive a power cut",
     };
-    match persistence.topics.len() {
+    match limits.topic_durability.len() {
         0 => words.to_owned(),
         count => format!("{words} ({count} exceptions by Topic Filter)"),
     }

@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use petrel::config::file::{Level, LogFormat};
-use petrel::config::settings::LogSettings;
+use petrel::config::choice::{Level, LogFormat};
+use petrel::config::table::Log;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -24,7 +24,7 @@ const MAX_LINES: usize = 8192;
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
 
 /// Starts logging. Keep the guard until the end: dropping it writes what still waits.
-pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<LogGuard> {
+pub(crate) fn start(settings: &Log) -> anyhow::Result<LogGuard> {
     let (lines, guard) = start_thread(io::stderr())?;
     let subscriber = tracing_subscriber::registry().with(targets(settings));
     match settings.format {
@@ -43,7 +43,7 @@ pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<LogGuard> {
 
 /// Our own modules at the configured level. Libraries say what concerns only them at `info` and below: they are heard
 /// from `warn` on, unless they are named.
-fn targets(settings: &LogSettings) -> Targets {
+fn targets(settings: &Log) -> Targets {
     let level = level_filter(settings.level);
     let libraries = level.min(LevelFilter::WARN);
     let targets = Targets::new().with_default(libraries).with_target("petrel", level);
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn libraries_are_heard_from_warn_on_unless_named() {
         let modules = BTreeMap::from([("rustls".to_owned(), Level::Trace)]);
-        let settings = LogSettings { level: Level::Debug, modules, format: LogFormat::Human };
+        let settings = Log { level: Level::Debug, modules, format: LogFormat::Human };
         let targets = targets(&settings);
         assert!(targets.would_enable("petrel::net", &tracing::Level::DEBUG));
         assert!(!targets.would_enable("petrel::net", &tracing::Level::TRACE));

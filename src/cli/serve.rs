@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use petrel::bridge::manager::{BridgeManager, ReloadReport};
-use petrel::config::file::StoreKind;
+use petrel::config::choice::StoreKind;
 use petrel::config::settings::{ListenAddress, Settings};
 use petrel::control::server::ControlListener;
 use petrel::net::listener::ListenError;
@@ -54,10 +54,12 @@ impl ServeCommand {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let mut settings = self.configuration.load()?;
         let file = self.configuration.file();
-        let _log = logging::start(&settings.log)?;
+        let _log = logging::start(&settings.file.log)?;
         let open_files = raise_open_files();
-        let connections = settings.limits.max_connections.min(connections_within(open_files));
-        settings.limits.max_connections = connections;
+        let possible = connections_within(open_files);
+        let connections =
+            settings.accept.max_connections.map_or(possible, |most| most.min(possible));
+        settings.accept.max_connections = Some(connections);
         info!(
             version = env!("CARGO_PKG_VERSION"),
             process = std::process::id(),
@@ -169,7 +171,7 @@ impl Parts {
         settings: Settings,
         file: Option<PathBuf>,
     ) -> anyhow::Result<Self> {
-        let is_kept = settings.persistence.store != StoreKind::Memory;
+        let is_kept = settings.file.persistence.store != StoreKind::Memory;
         let directory = is_kept.then_some(settings.data_dir.as_path());
         let bridges = start_bridges(&handle, directory, settings.bridges.clone())
             .context("the bridges cannot keep their state in the data directory")?;

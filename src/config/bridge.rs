@@ -15,6 +15,7 @@ use crate::config::bridge::rule::{ExcludeRule, RuleSet, TopicRule};
 use crate::config::value::{Period, Size};
 use crate::dial::address::{Address, AddressError};
 use crate::packet::ProtocolVersion;
+use crate::session::queue::OverflowPolicy;
 
 /// One `[[bridge]]` as written.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -256,25 +257,9 @@ pub struct QueueLimits {
     /// Bytes; `None` leaves it to the broker.
     pub max_bytes: Option<u64>,
     /// What happens at the limit; `None` leaves it to the broker.
-    pub overflow: Option<QueueOverflow>,
+    pub overflow: Option<OverflowPolicy>,
     /// Keep QoS 0 messages, too.
     pub store_qos0: bool,
-}
-
-/// What happens when the queue of a bridge is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum QueueOverflow {
-    /// Goes on in the store until its own limit, then rejects.
-    Spill,
-    /// The publisher waits.
-    Backpressure,
-    /// The publisher is told.
-    Reject,
-    /// The oldest message goes.
-    DropOldest,
-    /// The new message goes.
-    DropNewest,
 }
 
 /// A mistake in `[[bridge]]`: which bridge, which key, what to do.
@@ -649,11 +634,11 @@ impl Checker<'_> {
     fn queue(&self, file: &BridgeQueueFile) -> Checked<QueueLimits> {
         let overflow = match file.overflow.as_str() {
             "" => None,
-            "spill" => Some(QueueOverflow::Spill),
-            "backpressure" => Some(QueueOverflow::Backpressure),
-            "reject" => Some(QueueOverflow::Reject),
-            "drop-oldest" => Some(QueueOverflow::DropOldest),
-            "drop-newest" => Some(QueueOverflow::DropNewest),
+            "spill" => Some(OverflowPolicy::Spill),
+            "backpressure" => Some(OverflowPolicy::Backpressure),
+            "reject" => Some(OverflowPolicy::Reject),
+            "drop-oldest" => Some(OverflowPolicy::DropOldest),
+            "drop-newest" => Some(OverflowPolicy::DropNewest),
             _ => {
                 let names = "write spill, backpressure, reject, drop-oldest or drop-newest";
                 return self.fail("queue.overflow", names);

@@ -2,23 +2,23 @@
 //!
 //! Every check reports and goes on with a harmless value, so that all mistakes are known at the end.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use crate::broker::limits::Limits;
+use crate::config::bounds::{Bounded, Bounds};
 use crate::config::bridge::{BridgeError, BridgeSettings};
 use crate::config::check::listener::listeners;
+use crate::config::choice::StoreKind;
+use crate::config::conversion::IntoLimit;
 use crate::config::document::Document;
-use crate::config::file::{File, Limits, Overflow, Persistence, StoreKind};
 use crate::config::mistake::{Mistake, Place};
-use crate::config::settings::{
-    LimitSettings, LogSettings, OverflowSettings, PersistenceSettings, Settings,
-};
+use crate::config::setting::Bound;
+use crate::config::settings::{ComposedLimits, Settings};
 use crate::config::source::Reading;
-use crate::config::value::{Period, Size};
+use crate::config::table::{File, Overflow, Persistence};
 use crate::durable::Durability;
-use crate::packet::QoS;
+use crate::session::queue::{OverflowPolicy, QueueLimits};
 use crate::topic::filter::TopicFilter;
 
 pub mod listener;
@@ -62,37 +62,38 @@ impl Checker<'_> {
         self.mistakes.push(Mistake { place, key, problem, cure });
     }
 
-    fn settings(&mut self, file: File) -> Settings {
-        let limits = self.limits(&file);
-        let persistence = self.persistence(&file.persistence);
-        let overflow = self.overflow(&file.overflow, &limits);
-        let listeners = listeners(self, &file);
-        let data_dir = PathBuf::from(&file.data_dir);
-        if file.data_dir.is_empty() {
+    /// Reports a value that is out of its bounds.
+    pub fn bounds<T: Bounded>(&mut self, key: &str, value: T, bounds: &Bounds<T>) {
+        if !bounds.allow(value) {
             self.report(
-                "data_dir",
-                "no directory given",
-                "write for instance data_dir = \"./data\"",
+                key,
+                format!("{} is out of range", value.shown()),
+                format!("write {bounds}"),
             );
         }
-        let http_listen = self.http_listen(&file);
-        let worker_threads =
-            self.number("runtime.worker_threads", file.runtime.worker_threads, 0, 1024);
-        let control_socket =
-            (!file.control.socket.is_empty()).then(|| data_dir.join(&file.control.socket));
+    }
+
+    fn settings(&mut self, file: File) -> Settings {
+        file.check_bounds("", self);
+        self.log_modules(&file);
+        let data_dir = PathBuf::from(&file.data_dir);
+        if file.data_dir.is_empty() {
+            let cure = "write for instance data_dir = \"./data\"";
+            self.report("data_dir", "no directory given", cure);
+        }
+        let socket: Option<PathBuf> = file.control.socket.clone().into_limit();
+        let worker_threads: Option<usize> = file.runtime.worker_threads.into_limit();
         Settings {
-            log: log_settings(self, &file),
-            worker_threads: usize::try_from(worker_threads).ok().filter(|count| *count > 0),
-            persistence,
-            limits,
-            overflow,
-            shutdown_grace: self.period("shutdown.grace", file.shutdown.grace, HOUR),
-            http_listen,
-            sys_interval: non_zero(self.period("sys.interval", file.sys.interval, 24 * HOUR)),
-            control_socket,
-            users_file: (!file.auth.users_file.is_empty())
-                .then(|| PathBuf::from(&file.auth.users_file)),
-            listeners,
+            worker_threads,
+            store: file.store_settings(),
+            limits: self.limits(&file),
+            accept: file.accept_limits(),
+            shutdown_grace: file.shutdown.grace.0,
+            http_listen: self.http_listen(&file),
+            sys_interval: file.sys.interval.into_limit(),
+            control_socket: socket.map(|socket| data_dir.join(socket)),
+            users_file: file.auth.users_file.clone().into_limit(),
+            listeners: listeners(self, &file),
             bridges: self.bridges(&file),
             data_dir,
             file,
@@ -137,178 +138,71 @@ impl Checker<'_> {
         Some(address)
     }
 
-    #[expect(clippy::too_many_lines, reason = "a flat table of keys and their ranges")]
-    fn limits(&mut self, file: &File) -> LimitSettings {
-        let Limits { max_packet_size, outbox_size, queue_size, .. } = file.limits;
-        let (limits, protocol) = (&file.limits, &file.protocol);
-        LimitSettings {
-            max_connections: match limits.max_connections {
-                0 => usize::MAX,
-                count => usize::try_from(count).unwrap_or(usize::MAX),
-            },
-            connect_timeout: self.connect_timeout(limits.connect_timeout),
-            max_packet_bytes: self.size("limits.max_packet_size", max_packet_size, 128, MAX_PACKET),
-            receive_maximum: self.u16("limits.receive_maximum", limits.receive_maximum, 1),
-            max_inflight: self.u16("limits.max_inflight", limits.max_inflight, 1),
-            topic_alias_maximum: self.u16(
-                "limits.topic_alias_maximum",
-                limits.topic_alias_maximum,
-                0,
-            ),
-            topic_alias_maximum_out: self.u16(
-                "limits.topic_alias_maximum_out",
-                limits.topic_alias_maximum_out,
-                0,
-            ),
-            // Every Server takes 23 bytes. [MQTT-3.1.3-5]
-            max_client_id_bytes: self.count(
-                "limits.max_client_id_bytes",
-                limits.max_client_id_bytes,
-                23..=65_535,
-            ),
-            max_topic_bytes: self.count(
-                "limits.max_topic_bytes",
-                limits.max_topic_bytes,
-                1..=65_535,
-            ),
-            max_topic_levels: self.count(
-                "limits.max_topic_levels",
-                limits.max_topic_levels,
-                1..=65_535,
-            ),
-            max_subscriptions_per_session: self.count(
-                "limits.max_subscriptions_per_session",
-                limits.max_subscriptions_per_session,
-                1..=u64::from(u32::MAX),
-            ),
-            outbox_bytes: self.bytes("limits.outbox_size", outbox_size, 1024, 1 << 32),
-            queue_messages: self.number(
-                "limits.queue_messages",
-                limits.queue_messages,
-                1,
-                u64::MAX,
-            ),
-            queue_bytes: self.number("limits.queue_size", queue_size.0, 1024, u64::MAX),
-            backpressure_wait: self.period(
-                "limits.backpressure_wait",
-                limits.backpressure_wait,
-                HOUR,
-            ),
-            total_queue_bytes: self.number(
-                "limits.total_queue_size",
-                limits.total_queue_size.0,
-                1024,
-                u64::MAX,
-            ),
-            max_pending_bytes: self.bytes(
-                "limits.max_pending_size",
-                limits.max_pending_size,
-                1 << 20,
-                1 << 36,
-            ),
-            retained_messages: limits.retained_messages,
-            retained_bytes: limits.retained_size.0,
-            max_qos: self.qos(protocol.max_qos),
-            retain_available: protocol.retain_available,
-            wildcard_subscriptions: protocol.wildcard_subscriptions,
-            shared_subscriptions: protocol.shared_subscriptions,
-            subscription_identifiers: protocol.subscription_identifiers,
-            check_payload_format: protocol.check_payload_format,
-            allow_empty_client_id: protocol.allow_empty_client_id,
-            client_id_prefix: self.client_id_prefix(&protocol.client_id_prefix),
-            response_information: (!protocol.response_information.is_empty())
-                .then(|| protocol.response_information.clone()),
-            server_keep_alive_seconds: self
-                .keep_alive("protocol.server_keep_alive", protocol.server_keep_alive),
-            max_keep_alive_seconds: self
-                .keep_alive("protocol.max_keep_alive", protocol.max_keep_alive),
-            session_expiry_max_seconds: self.session_expiry(protocol.session_expiry_max),
-        }
+    fn limits(&mut self, file: &File) -> Limits {
+        self.client_id_prefix(&file.protocol.client_id_prefix);
+        let queue = QueueLimits {
+            max_messages: file.limits.queue_messages,
+            max_bytes: file.limits.queue_size.0,
+            policy: OverflowPolicy::default(),
+        };
+        let session_expiry_max: Option<u32> = file.protocol.session_expiry_max.into_limit();
+        let (durability, topic_durability) = self.durability(&file.persistence);
+        file.core_limits(ComposedLimits {
+            max_session_expiry_seconds: session_expiry_max.unwrap_or(u32::MAX),
+            durability,
+            topic_durability,
+            topic_queue: self.overflow(&file.overflow, queue),
+            queue,
+        })
     }
 
-    fn connect_timeout(&mut self, timeout: Period) -> Duration {
-        let timeout = self.period("limits.connect_timeout", timeout, HOUR);
-        if timeout.is_zero() {
-            let key = "limits.connect_timeout";
-            self.report(key, "without a time limit, silent connections pile up", "write \"10s\"");
-        }
-        timeout
-    }
-
-    fn qos(&mut self, value: u64) -> QoS {
-        match self.number("protocol.max_qos", value, 0, 2) {
-            0 => QoS::AtMostOnce,
-            1 => QoS::AtLeastOnce,
-            _ => QoS::ExactlyOnce,
-        }
-    }
-
-    fn client_id_prefix(&mut self, prefix: &str) -> String {
+    fn client_id_prefix(&mut self, prefix: &str) {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
         if prefix.len() > 32 || !prefix.chars().all(plain) {
             let cure = "write at most 32 of the characters A-Z a-z 0-9 - _ . :";
             self.report("protocol.client_id_prefix", "not usable in a Client Identifier", cure);
         }
-        prefix.to_owned()
     }
 
-    fn session_expiry(&mut self, period: Period) -> Option<u32> {
-        let most = u64::from(u32::MAX - 1);
-        let whole = self.whole_seconds("protocol.session_expiry_max", period, most)?;
-        u32::try_from(whole).ok()
-    }
-
-    fn persistence(&mut self, written: &Persistence) -> PersistenceSettings {
-        let mut durability = written.durability;
-        if written.store == StoreKind::Memory {
-            // Nothing that lives in memory alone is safe, whatever it is called.
-            durability = Durability::Memory;
+    fn log_modules(&mut self, file: &File) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
+        for name in file.log.modules.keys() {
+            if name.is_empty() || !name.chars().all(plain) {
+                let cure = "write for instance \"petrel::net\" = \"debug\"";
+                self.report(&format!("log.modules.{name}"), "not a module", cure);
+            }
         }
+    }
+
+    /// The durability in force, and its exceptions. Nothing that lives in memory alone is safe, whatever it is called.
+    fn durability(&mut self, file: &Persistence) -> (Durability, Vec<(TopicFilter, Durability)>) {
+        let in_force = |written| match file.store {
+            StoreKind::RocksDb => written,
+            StoreKind::Memory => Durability::Memory,
+        };
         let mut topics = Vec::new();
-        for (index, topic) in written.topic.iter().enumerate() {
+        for (index, topic) in file.topic.iter().enumerate() {
             let key = format!("persistence.topic[{index}].filter");
-            let Some(filter) = self.filter(&key, &topic.filter) else { continue };
-            let in_force = match written.store {
-                StoreKind::RocksDb => topic.durability,
-                StoreKind::Memory => durability,
-            };
-            topics.push((filter, in_force));
+            if let Some(filter) = self.filter(&key, &topic.filter) {
+                topics.push((filter, in_force(topic.durability)));
+            }
         }
-        PersistenceSettings {
-            store: written.store,
-            durability,
-            topics,
-            block_cache_bytes: self.bytes(
-                "persistence.block_cache",
-                written.block_cache,
-                1 << 20,
-                1 << 40,
-            ),
-            write_buffer_bytes: self.bytes(
-                "persistence.write_buffer",
-                written.write_buffer,
-                1 << 20,
-                1 << 34,
-            ),
-            min_free_disk_bytes: written.min_free_disk.0,
-            max_downtime: written.max_downtime.0,
-        }
+        (in_force(file.durability), topics)
     }
 
-    fn overflow(&mut self, written: &[Overflow], limits: &LimitSettings) -> Vec<OverflowSettings> {
-        let mut rules = Vec::new();
-        for (index, rule) in written.iter().enumerate() {
-            let key = |name: &str| format!("overflow[{index}].{name}");
-            let Some(filter) = self.filter(&key("filter"), &rule.filter) else { continue };
-            let or = |value: u64, default: u64| if value == 0 { default } else { value };
-            rules.push(OverflowSettings {
-                filter,
-                policy: rule.policy,
-                messages: or(rule.messages, limits.queue_messages),
-                bytes: or(rule.bytes.0, limits.queue_bytes),
-            });
+    fn overflow(
+        &mut self,
+        rules: &[Overflow],
+        general: QueueLimits,
+    ) -> Vec<(TopicFilter, QueueLimits)> {
+        let mut exceptions = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            let key = format!("overflow[{index}].filter");
+            if let Some(filter) = self.filter(&key, &rule.filter) {
+                exceptions.push((filter, queue_limits(rule, general)));
+            }
         }
-        rules
+        exceptions
     }
 
     /// A Topic Filter without `$share`. [MQTT-4.7]
@@ -326,83 +220,23 @@ impl Checker<'_> {
         }
         None
     }
-
-    fn number(&mut self, key: &str, value: u64, least: u64, most: u64) -> u64 {
-        if (least..=most).contains(&value) {
-            return value;
-        }
-        let cure = match most {
-            u64::MAX => format!("write a number of at least {least}"),
-            _ => format!("write a number from {least} to {most}"),
-        };
-        self.report(key, format!("{value} is out of range"), cure);
-        value.clamp(least, most)
-    }
-
-    fn u16(&mut self, key: &str, value: u64, least: u64) -> u16 {
-        u16::try_from(self.number(key, value, least, 65_535)).unwrap_or(u16::MAX)
-    }
-
-    fn count(&mut self, key: &str, value: u64, range: std::ops::RangeInclusive<u64>) -> usize {
-        usize::try_from(self.number(key, value, *range.start(), *range.end())).unwrap_or(usize::MAX)
-    }
-
-    fn bytes(&mut self, key: &str, value: Size, least: u64, most: u64) -> usize {
-        if !(least..=most).contains(&value.0) {
-            let cure = format!("write a size from \"{}\" to \"{}\"", Size(least), Size(most));
-            self.report(key, format!("{value} is out of range"), cure);
-        }
-        usize::try_from(value.0.clamp(least, most)).unwrap_or(usize::MAX)
-    }
-
-    /// A size that a packet can have.
-    pub fn size(&mut self, key: &str, value: Size, least: u64, most: u64) -> u32 {
-        u32::try_from(self.bytes(key, value, least, most)).unwrap_or(u32::MAX)
-    }
-
-    fn period(&mut self, key: &str, period: Period, most_seconds: u64) -> Duration {
-        let most = Duration::from_secs(most_seconds);
-        if period.0 > most {
-            let cure = format!("write at most \"{}\"", Period(most));
-            self.report(key, format!("{period} is too long"), cure);
-        }
-        period.0.min(most)
-    }
-
-    fn whole_seconds(&mut self, key: &str, period: Period, most: u64) -> Option<u64> {
-        let duration = self.period(key, period, most);
-        if duration.subsec_nanos() != 0 {
-            self.report(key, "MQTT counts this in whole seconds", "write for instance \"60s\"");
-        }
-        Some(duration.as_secs()).filter(|seconds| *seconds > 0)
-    }
-
-    /// A Keep Alive: whole seconds, 16 bits; `None` where it is `0s`.
-    pub fn keep_alive(&mut self, key: &str, period: Period) -> Option<u16> {
-        u16::try_from(self.whole_seconds(key, period, 65_535)?).ok()
-    }
 }
 
-/// The largest MQTT packet: fixed header and Remaining Length. [MQTT-2.1.4]
-pub const MAX_PACKET: u64 = 268_435_460;
-
-const HOUR: u64 = 3600;
-
-fn non_zero(duration: Duration) -> Option<Duration> {
-    (!duration.is_zero()).then_some(duration)
-}
-
-fn log_settings(checker: &mut Checker<'_>, file: &File) -> LogSettings {
-    let mut modules = BTreeMap::new();
-    for (name, level) in &file.log.modules {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
-        if name.is_empty() || !name.chars().all(plain) {
-            let key = format!("log.modules.{name}");
-            checker.report(&key, "not a module", "write for instance \"petrel::net\" = \"debug\"");
-        }
-        modules.insert(name.clone(), *level);
+/// What a rule for a topic makes of the limits of a queue. To spill is to go on up to the limits of the Session itself:
+/// tighter numbers of the rule are for the other policies.
+fn queue_limits(rule: &Overflow, general: QueueLimits) -> QueueLimits {
+    let or = |value: u64, general: u64| if value == 0 { general } else { value };
+    match rule.policy {
+        OverflowPolicy::Spill => QueueLimits { policy: rule.policy, ..general },
+        OverflowPolicy::Backpressure
+        | OverflowPolicy::Reject
+        | OverflowPolicy::DropOldest
+        | OverflowPolicy::DropNewest => QueueLimits {
+            max_messages: or(rule.messages, general.max_messages),
+            max_bytes: or(rule.bytes.0, general.max_bytes),
+            policy: rule.policy,
+        },
     }
-    LogSettings { level: file.log.level, modules, format: file.log.format }
 }
 
 #[cfg(test)]

@@ -15,27 +15,52 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use crate::config::document::Document;
 use crate::config::mistake::{Mistake, Place};
+use crate::config::setting::Section;
+use crate::config::table::sections;
 
 /// What every variable begins with.
 pub const PREFIX: &str = "PETREL_";
 
+/// The variable that overrides `key` of a section. In a list, `0` stands for the number or the name of an entry.
+#[must_use]
+pub fn variable(section: &Section, key: &str) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for part in section.path().split('.').filter(|part| !part.is_empty()) {
+        parts.push(part.to_ascii_uppercase());
+        // Only lists stand at the beginning of a path, or at its end.
+        if section.is_list() && section.path().ends_with(part) || part == "listener" {
+            parts.push("0".to_owned());
+        }
+    }
+    parts.push(key.to_ascii_uppercase());
+    format!("{PREFIX}{}", parts.join("__"))
+}
+
 /// Keys outside of any section.
-const TOP_LEVEL: [&str; 1] = ["data_dir"];
+fn top_level() -> Vec<&'static str> {
+    let top = sections().into_iter().filter(|section| section.header.is_empty());
+    top.flat_map(|section| section.settings).map(|setting| setting.key).collect()
+}
 
 /// Lists of tables: the only lists that a path can lead into.
-const LISTS: [&str; 4] = ["listener", "overflow", "bridge", "persistence.topic"];
+fn lists() -> Vec<&'static str> {
+    let all = sections();
+    let lists = all.iter().filter(|section| section.is_list()).map(Section::path);
+    lists.chain(["bridge"]).collect()
+}
 
 /// Variables that override a key, sorted by name, so that the result does not depend on the environment's order.
 #[must_use]
 pub fn overrides(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Vec<(String, OsString)> {
+    let top_level = top_level();
     let mut found: Vec<_> = variables
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, _)| {
             let key = name.strip_prefix(PREFIX).map(str::to_ascii_lowercase);
-            key.is_some_and(|key| key.contains("__") || TOP_LEVEL.contains(&&*key))
+            key.is_some_and(|key| key.contains("__") || top_level.contains(&&*key))
         })
         .collect();
     found.sort();
@@ -45,11 +70,12 @@ pub fn overrides(
 /// Puts the variables into the document. Returns what could not be put anywhere.
 pub fn apply<'a>(document: &mut Document<'a>, overrides: &'a [(String, OsString)]) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
+    let lists = lists();
     for (name, value) in overrides {
         let index = document.variables.len();
         document.variables.push(name);
         let result = match value.to_str() {
-            Some(value) => insert(document, index, name, value),
+            Some(value) => insert(document, &lists, index, name, value),
             None => Err("the value is not UTF-8".to_owned()),
         };
         if let Err(problem) = result {
@@ -62,6 +88,7 @@ pub fn apply<'a>(document: &mut Document<'a>, overrides: &'a [(String, OsString)
 
 fn insert<'a>(
     document: &mut Document<'a>,
+    lists: &[&str],
     index: usize,
     name: &str,
     value: &'a str,
@@ -93,7 +120,7 @@ fn insert<'a>(
             }
             return Ok(());
         }
-        let is_list = LISTS.contains(&&*path);
+        let is_list = lists.contains(&&*path);
         let next = table.entry(key).or_insert_with(|| {
             let list = is_list.then(|| DeValue::Array(DeArray::new()));
             Spanned::new(span.clone(), list.unwrap_or_else(|| DeValue::Table(DeTable::new())))

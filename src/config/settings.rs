@@ -1,6 +1,5 @@
 //! The checked configuration: every value present, in range, and in the type its user wants.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,32 +7,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::ListenerRules;
+use crate::broker::limits::Limits;
 use crate::config::bridge::BridgeSettings;
 use crate::config::check;
-use crate::config::file::{File, Level, LogFormat, OverflowPolicy, StoreKind};
+use crate::config::choice::{ClientCertificate, TlsVersion};
 use crate::config::mistake::ConfigError;
 use crate::config::source::Source;
+use crate::config::table::File;
 use crate::durable::Durability;
-use crate::packet::QoS;
+use crate::session::queue::QueueLimits;
+use crate::store::settings::StoreSettings;
 use crate::topic::filter::TopicFilter;
 
 /// Everything that `petrel serve` needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The values they were made from, as `petrel check --print` shows them.
+    /// The values they were made from, as `petrel check --print` shows them. What needs no conversion is used from here.
     pub file: File,
     /// Directory of the store.
     pub data_dir: PathBuf,
-    /// Logging.
-    pub log: LogSettings,
     /// Worker threads of the runtime; `None`: one for each core.
     pub worker_threads: Option<usize>,
-    /// The store.
-    pub persistence: PersistenceSettings,
+    /// The store on disk, unless the file asks for one in memory.
+    pub store: StoreSettings,
     /// What the core grants and bounds.
-    pub limits: LimitSettings,
-    /// Policies of full queues, the first matching filter counts.
-    pub overflow: Vec<OverflowSettings>,
+    pub limits: Limits,
+    /// Limits of accepting Network Connections.
+    pub accept: AcceptLimits,
     /// Time to say goodbye and to flush.
     pub shutdown_grace: Duration,
     /// Where metrics and health are served.
@@ -71,120 +71,40 @@ impl Settings {
     }
 }
 
-/// Logging.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogSettings {
-    /// Level of everything not named in `modules`.
-    pub level: Level,
-    /// Levels of single modules, by path (`petrel::net`).
-    pub modules: BTreeMap<String, Level>,
-    /// For people or for machines.
-    pub format: LogFormat,
-}
-
-/// The store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PersistenceSettings {
-    /// What keeps the state.
-    pub store: StoreKind,
-    /// When a message counts as safe. Always [`Durability::Memory`] with [`StoreKind::Memory`].
-    pub durability: Durability,
-    /// Other durabilities by Topic Filter, the first match counts.
-    pub topics: Vec<(TopicFilter, Durability)>,
-    /// RAM for what is read from disk.
-    pub block_cache_bytes: usize,
-    /// RAM for what was written and is not yet in a file of its own.
-    pub write_buffer_bytes: usize,
-    /// Below this free space nothing more is stored.
-    pub min_free_disk_bytes: u64,
-    /// A stop of the broker counts for at most this long: a wall clock that leapt must not expire everything.
-    pub max_downtime: Duration,
-}
-
-/// What the core grants to Clients, and where it draws the line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LimitSettings {
-    /// Network Connections at a time; `usize::MAX`: as many as the system allows.
-    pub max_connections: usize,
-    /// From accepting a Network Connection to the end of its CONNECT.
+/// Limits that all listeners share.
+#[derive(Debug, Clone, Copy)]
+pub struct AcceptLimits {
+    /// Network Connections at a time, more are closed at once; `None`: as many as the system allows.
+    pub max_connections: Option<usize>,
+    /// From accepting a Network Connection to the end of its CONNECT, all handshakes included.
     pub connect_timeout: Duration,
-    /// Maximum Packet Size that the broker takes.
-    pub max_packet_bytes: u32,
-    /// Receive Maximum that the broker announces.
-    pub receive_maximum: u16,
-    /// QoS 1 and 2 messages in flight towards one Client; its own Receive Maximum may be lower.
-    pub max_inflight: u16,
-    /// Topic Aliases that Clients may use; 0: none.
-    pub topic_alias_maximum: u16,
-    /// Topic Aliases that the broker uses towards one Client; its own maximum may be lower.
-    pub topic_alias_maximum_out: u16,
-    /// Longest Client Identifier, in bytes.
-    pub max_client_id_bytes: usize,
-    /// Longest Topic Name and Topic Filter, in bytes.
-    pub max_topic_bytes: usize,
-    /// Most levels of a Topic Name and Topic Filter.
-    pub max_topic_levels: usize,
-    /// Subscriptions of one Session.
-    pub max_subscriptions_per_session: usize,
-    /// Bytes waiting to be written to one Client; QoS 0 beyond them is dropped.
-    pub outbox_bytes: usize,
-    /// Queued messages of one Session.
-    pub queue_messages: u64,
-    /// Queued bytes of one Session.
-    pub queue_bytes: u64,
-    /// How long [`OverflowPolicy::Backpressure`] waits before it rejects.
-    pub backpressure_wait: Duration,
-    /// Queued bytes of all Sessions together.
-    pub total_queue_bytes: u64,
-    /// Bytes on their way to the disk beyond which publishers are not read.
-    pub max_pending_bytes: usize,
-    /// Retained Messages.
-    pub retained_messages: u64,
-    /// Bytes of Retained Messages.
-    pub retained_bytes: u64,
-    /// Highest QoS that Clients may publish with. [MQTT-3.2.2-9]
-    pub max_qos: QoS,
-    /// Retained Messages are kept. [MQTT-3.2.2-14]
-    pub retain_available: bool,
-    /// Topic Filters with wildcards are accepted.
-    pub wildcard_subscriptions: bool,
-    /// Shared Subscriptions are accepted.
-    pub shared_subscriptions: bool,
-    /// Subscription Identifiers are accepted.
-    pub subscription_identifiers: bool,
-    /// Payloads marked as UTF-8 are checked; refused with 0x99.
-    pub check_payload_format: bool,
-    /// An empty Client Identifier is replaced by an assigned one.
-    pub allow_empty_client_id: bool,
-    /// Beginning of assigned Client Identifiers.
-    pub client_id_prefix: String,
-    /// Response Information for Clients that ask for it. [MQTT-3.1.2-28]
-    pub response_information: Option<String>,
-    /// Keep Alive imposed on Clients of MQTT 5.0, in seconds.
-    pub server_keep_alive_seconds: Option<u16>,
-    /// Longest Keep Alive, in seconds; MQTT 5.0 Clients are told, others are refused beyond it.
-    pub max_keep_alive_seconds: Option<u16>,
-    /// Longest Session Expiry Interval, in seconds; longer wishes are cut to it.
-    pub session_expiry_max_seconds: Option<u32>,
 }
 
-/// What happens at the limit of a queue, for messages whose Topic Name matches `filter`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OverflowSettings {
-    /// Topic Filter.
-    pub filter: TopicFilter,
-    /// What happens.
-    pub policy: OverflowPolicy,
-    /// Messages in the queue at which it happens.
-    pub messages: u64,
-    /// Bytes in the queue at which it happens.
-    pub bytes: u64,
+/// Limits of the core that take more than one value of the file.
+pub(crate) struct ComposedLimits {
+    /// Longest Session Expiry Interval in seconds.
+    pub(crate) max_session_expiry_seconds: u32,
+    /// How safe state is before it is acknowledged.
+    pub(crate) durability: Durability,
+    /// Exceptions by Topic Filter.
+    pub(crate) topic_durability: Vec<(TopicFilter, Durability)>,
+    /// Limits of each queue.
+    pub(crate) queue: QueueLimits,
+    /// Exceptions by Topic Filter.
+    pub(crate) topic_queue: Vec<(TopicFilter, QueueLimits)>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         // The defaults pass their own checks: a test of `check` holds them to it.
         Self::from_source(&Source::default()).expect("the built-in defaults are correct")
+    }
+}
+
+/// What ships. So tests, benchmarks and fuzzing run on the limits of users.
+impl Default for Limits {
+    fn default() -> Self {
+        Settings::default().limits
     }
 }
 
@@ -201,8 +121,8 @@ pub struct ListenerSettings {
     pub tls: Option<TlsSettings>,
     /// A PROXY protocol header (v1 or v2) is required first.
     pub proxy_protocol: bool,
-    /// Network Connections at a time; more are closed at once.
-    pub max_connections: usize,
+    /// Network Connections at a time, more are closed at once; `None`: as many as all listeners may have.
+    pub max_connections: Option<usize>,
 }
 
 /// Where a listener listens.
@@ -250,18 +170,6 @@ pub struct TlsSettings {
     pub min_version: TlsVersion,
 }
 
-/// Whether Clients present certificates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ClientCertificate {
-    /// Not asked for.
-    #[default]
-    None,
-    /// Asked for, checked when presented.
-    Optional,
-    /// Required.
-    Required,
-}
-
 /// Which name in a client certificate is the user name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CertificateName {
@@ -270,14 +178,4 @@ pub enum CertificateName {
     CommonName,
     /// First Subject Alternative Name (DNS, e-mail or URI).
     SubjectAlternativeName,
-}
-
-/// TLS versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum TlsVersion {
-    /// TLS 1.2.
-    #[default]
-    V1_2,
-    /// TLS 1.3.
-    V1_3,
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use crate::config::bridge::BridgeFile;
-use crate::config::file::{File, Listener, Overflow, Tls, TopicDurability};
+use crate::config::choice::ClientCertificate;
+use crate::config::description::{BEGIN, END, annotated, documented};
 use crate::config::settings::{ListenAddress, Settings, Transport};
 use crate::config::source::Source;
+use crate::config::table::{File, Listener, Overflow, Tls, TopicDurability, sections};
 
 const SHIPPED: &str = include_str!("../../config/petrel.toml");
+const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
 
 /// The file with what `change` makes of each line.
 fn read(change: impl FnMut(&str) -> String) -> File {
@@ -37,6 +40,41 @@ fn uncomment_examples() -> impl FnMut(&str) -> String {
     }
 }
 
+/// Holds a file to what the table says of it, or writes it anew where `make settings` asks for that.
+fn hold(path: &str, is: &str, wanted: &str) {
+    if std::env::var_os("PETREL_WRITE_SETTINGS").is_some() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        return std::fs::write(path, wanted).unwrap();
+    }
+    let difference = is.lines().zip(wanted.lines()).find(|(is, wanted)| is != wanted);
+    assert!(is == wanted, "{path} is not what the table says, run `make settings`: {difference:?}");
+}
+
+#[test]
+fn the_shipped_file_says_what_the_table_says() {
+    hold("config/petrel.toml", SHIPPED, &annotated());
+}
+
+#[test]
+fn the_documentation_says_what_the_table_says() {
+    let (before, rest) = DOCUMENTATION.split_once(BEGIN).expect("where it begins");
+    let (_, after) = rest.split_once(END).expect("where it ends");
+    let wanted = format!("{before}{BEGIN}{}\n{END}{after}", documented());
+    hold("docs/configuration.md", DOCUMENTATION, &wanted);
+}
+
+#[test]
+fn every_key_has_a_text_and_a_place() {
+    let mut seen = BTreeSet::new();
+    for section in sections() {
+        for setting in &section.settings {
+            assert!(!setting.text.is_empty(), "{} {}", section.header, setting.key);
+            assert!(seen.insert((section.header, setting.key)));
+        }
+    }
+    assert!(seen.len() > 60);
+}
+
 fn keys<T: serde::Serialize>(value: &T) -> BTreeSet<String> {
     toml::Table::try_from(value).unwrap().keys().cloned().collect()
 }
@@ -51,7 +89,7 @@ fn the_defaults_shown_are_the_defaults_in_force() {
         certificate: "./certs/server.crt".into(),
         key: "./certs/server.key".into(),
         client_ca: "./certs/ca.crt".into(),
-        client_certificate: crate::config::file::TlsClientCertificate::Optional,
+        client_certificate: ClientCertificate::Optional,
         ..Tls::default()
     };
     assert_eq!(tls, shown_tls);
@@ -116,7 +154,7 @@ fn every_key_is_shown_with_a_comment() {
 /// The documentation names every key, and its example of listeners is correct.
 #[test]
 fn the_documentation_is_complete() {
-    let text = include_str!("../../docs/configuration.md");
+    let text = DOCUMENTATION;
     for line in SHIPPED.lines() {
         let line = uncomment_default(line).unwrap_or_else(|| line.to_owned());
         if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {

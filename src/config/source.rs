@@ -15,8 +15,8 @@ use toml::de::{DeTable, DeValue, Deserializer};
 
 use crate::config::document::Document;
 use crate::config::environment;
-use crate::config::file::File;
 use crate::config::mistake::{ConfigError, Mistake, Place, nearest};
+use crate::config::table::{File, sections};
 
 /// The text of a configuration and the variables that override it.
 #[derive(Debug, Clone, Default)]
@@ -156,30 +156,12 @@ fn unknown_key(path: &str, rest: &str) -> (String, Option<String>) {
 
 /// The section that has a key of this name, for keys that slipped into the wrong one.
 fn section_of(name: &str) -> Option<String> {
-    let full = File {
-        listener: vec![crate::config::file::Listener {
-            tls: Some(crate::config::file::Tls::default()),
-            ..Default::default()
-        }],
-        overflow: vec![crate::config::file::Overflow::default()],
-        ..File::default()
-    };
-    let table = toml::Table::try_from(full).ok()?;
-    if table.contains_key(name) {
-        return Some("the top of the file, before the first section".to_owned());
-    }
-    table.iter().find_map(|(section, value)| match value {
-        toml::Value::Table(keys) => keys.contains_key(name).then(|| format!("[{section}]")),
-        toml::Value::Array(entries) => {
-            let keys = entries.first()?.as_table()?;
-            let tls = keys.get("tls").and_then(toml::Value::as_table);
-            match tls {
-                _ if keys.contains_key(name) => Some(format!("[[{section}]]")),
-                Some(tls) if tls.contains_key(name) => Some(format!("[{section}.tls]")),
-                _ => None,
-            }
-        }
-        _ => None,
+    let all = sections();
+    let home =
+        all.iter().find(|section| section.settings.iter().any(|setting| setting.key == name));
+    home.map(|section| match section.header {
+        "" => "the top of the file, before the first section".to_owned(),
+        header => header.to_owned(),
     })
 }
 

@@ -17,6 +17,10 @@ pub struct Size(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Period(pub Duration);
 
+/// A span of time that MQTT counts in whole seconds, written as a [`Period`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Seconds(pub u64);
+
 /// The mode of a Unix socket, written in octal as text: `"660"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileMode(pub u32);
@@ -94,6 +98,12 @@ impl fmt::Display for Period {
     }
 }
 
+impl fmt::Display for Seconds {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Period(Duration::from_secs(self.0)).fmt(out)
+    }
+}
+
 impl fmt::Display for FileMode {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{:o}", self.0)
@@ -165,6 +175,44 @@ impl<'de> Deserialize<'de> for Period {
 }
 
 impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+struct SecondsVisitor;
+
+impl Visitor<'_> for SecondsVisitor {
+    type Value = Seconds;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(
+            "a duration in whole seconds, which is how MQTT counts this, such as \"60s\" or \"5m\"",
+        )
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Seconds, E> {
+        match value {
+            0 => Ok(Seconds(0)),
+            _ => Err(E::invalid_value(Unexpected::Signed(value), &self)),
+        }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Seconds, E> {
+        let duration = humantime::parse_duration(text).ok();
+        let whole = duration.filter(|duration| duration.subsec_nanos() == 0);
+        let seconds = whole.map(|duration| Seconds(duration.as_secs()));
+        seconds.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecondsVisitor)
+    }
+}
+
+impl Serialize for Seconds {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }

@@ -48,6 +48,18 @@ pub enum Durability {
     Fsync,
 }
 
+impl Durability {
+    /// Its name, as operators write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Os => "os",
+            Self::Fsync => "fsync",
+        }
+    }
+}
+
 /// Told when a batch it was submitted with has become durable. Called from the store's writer thread: must be quick and
 /// must not call the store.
 pub trait CommitListener: Send + Sync {

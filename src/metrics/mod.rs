@@ -254,7 +254,7 @@ fn write_store(store: &StoreGauges, exposition: &mut Exposition) {
     exposition.family(name, Kind::Gauge, "Durability mode: 1 for the one in force.");
     for mode in [Durability::Memory, Durability::Os, Durability::Fsync] {
         let value = u8::from(store.durability == mode);
-        exposition.value(name, &[("mode", durability_name(mode))], value);
+        exposition.value(name, &[("mode", mode.name())], value);
     }
     let commits = "Batches of changes made durable.";
     exposition.single("petrel_store_commits_total", Kind::Counter, commits, store.commits);
@@ -277,16 +277,6 @@ pub const fn store_state_name(state: StoreState) -> &'static str {
         StoreState::Available => "available",
         StoreState::Full => "full",
         StoreState::Failed => "failed",
-    }
-}
-
-/// The mode's name, as in the configuration.
-#[must_use]
-pub const fn durability_name(mode: Durability) -> &'static str {
-    match mode {
-        Durability::Memory => "memory",
-        Durability::Os => "os",
-        Durability::Fsync => "fsync",
     }
 }
 

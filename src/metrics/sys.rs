@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::metrics::{Sample, durability_name, store_state_name};
+use crate::metrics::{Sample, store_state_name};
 
 /// Periods of the moving averages, as they end the topics, and in seconds.
 const PERIODS: [(&str, f64); 3] = [("1min", 60.0), ("5min", 300.0), ("15min", 900.0)];
@@ -132,7 +132,7 @@ fn figures(sample: &Sample, uptime: Duration) -> Vec<(String, String)> {
         push("heap/maximum", bytes.to_string());
     }
     if let Some(store) = &gauges.store {
-        push("petrel/durability", durability_name(store.durability).to_owned());
+        push("petrel/durability", store.durability.name().to_owned());
         push("petrel/store", store_state_name(store.state).to_owned());
     }
     topics

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
 use crate::access::Peer;
-use crate::config::settings::{ListenAddress, ListenerSettings, Transport};
+use crate::config::settings::{AcceptLimits, ListenAddress, ListenerSettings, Transport};
 use crate::metrics::counter::{Counter, Counters};
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::metrics::{Gauges, Metrics, Source};
@@ -35,15 +35,6 @@ pub trait Handler: Clone + Send + Sync + 'static {
     fn handle<S>(self, stream: S, peer: Peer) -> impl Future<Output = ()> + Send + 'static
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-}
-
-/// Limits that all listeners share.
-#[derive(Debug, Clone, Copy)]
-pub struct AcceptLimits {
-    /// Network Connections at a time; more are closed at once.
-    pub max_connections: usize,
-    /// For PROXY header, TLS and WebSocket handshake together.
-    pub connect_timeout: Duration,
 }
 
 /// All listeners of the broker, bound.
@@ -63,10 +54,10 @@ impl Listeners {
     ) -> Result<Self, ListenError> {
         let mut bound = Vec::new();
         for one in settings {
-            let room = Arc::new(Room::new(one.max_connections));
+            let room = Arc::new(Room::new(one.max_connections.unwrap_or(usize::MAX)));
             bound.push((BoundListener::bind(one)?, room));
         }
-        let room = Arc::new(Room::new(limits.max_connections));
+        let room = Arc::new(Room::new(limits.max_connections.unwrap_or(usize::MAX)));
         let names = bound
             .iter()
             .map(|(listener, room)| (listener.settings.rules.name.clone(), Arc::clone(room)));

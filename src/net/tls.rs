@@ -19,9 +19,8 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::config::settings::{
-    CertificateName, ClientCertificate, TlsSettings, TlsVersion, Transport,
-};
+use crate::config::choice::{ClientCertificate, TlsVersion};
+use crate::config::settings::{CertificateName, TlsSettings, Transport};
 
 /// Sessions of TLS 1.2 Clients that may be resumed without tickets; about 1 KiB each when used.
 const SESSION_CACHE_SIZE: usize = 4096;

@@ -17,7 +17,7 @@ use crate::bridge::properties::hop_trail;
 use crate::bridge::status::{BridgeStatus, QueueStats};
 use crate::bridge::worker::BridgeContext;
 use crate::broker::{LoopGuard, LoopSender, Retain};
-use crate::config::bridge::{BridgeSettings, QueueLimits, QueueOverflow};
+use crate::config::bridge::{BridgeSettings, QueueLimits};
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::SessionId;
 use crate::metrics::Source;
@@ -26,7 +26,7 @@ use crate::node::NodeHandle;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::effects::Effects;
 use crate::session::outbound::SessionQueue;
-use crate::session::queue::{Oldest, OverflowPolicy};
+use crate::session::queue::Oldest;
 
 impl LocalBroker for NodeHandle {
     fn connect(&self) -> Connecting<'_> {
@@ -100,17 +100,10 @@ impl LocalBroker for NodeHandle {
 
 impl From<QueueLimits> for SessionQueue {
     fn from(limits: QueueLimits) -> Self {
-        let policy = limits.overflow.map(|overflow| match overflow {
-            QueueOverflow::Spill => OverflowPolicy::Spill,
-            QueueOverflow::Backpressure => OverflowPolicy::Backpressure,
-            QueueOverflow::Reject => OverflowPolicy::Reject,
-            QueueOverflow::DropOldest => OverflowPolicy::DropOldest,
-            QueueOverflow::DropNewest => OverflowPolicy::DropNewest,
-        });
         Self {
             max_messages: limits.max_messages,
             max_bytes: limits.max_bytes,
-            policy,
+            policy: limits.overflow,
             stores_qos0: limits.store_qos0,
         }
     }

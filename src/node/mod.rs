@@ -4,9 +4,7 @@
 pub mod bridges;
 pub mod control;
 pub mod figures;
-pub mod limits;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +18,7 @@ use crate::access::{ListenerRules, Peer};
 use crate::auth::authority::DefaultAuthority;
 use crate::auth::users::{UsersError, UsersFile};
 use crate::broker::{Broker, Retain};
-use crate::config::file::StoreKind;
+use crate::config::choice::StoreKind;
 use crate::config::settings::{ListenAddress, Settings};
 use crate::durable::record::Loaded;
 use crate::durable::{Store, StoreError};
@@ -28,7 +26,7 @@ use crate::http::health::{Health, Phase};
 use crate::http::{Exposure, HttpError, HttpListener};
 use crate::metrics::Metrics;
 use crate::metrics::sys::SysTopics;
-use crate::net::accept::{AcceptLimits, Certificates, Handler, Listeners};
+use crate::net::accept::{Certificates, Handler, Listeners};
 use crate::net::connection::MqttHandler;
 use crate::net::listener::ListenError;
 use crate::net::shutdown::{Shutdown, ShutdownTrigger, Stage};
@@ -38,7 +36,6 @@ use crate::session::effects::Effects;
 use crate::store::clock::BrokerClock;
 use crate::store::memory::MemoryStore;
 use crate::store::rocks::RocksStore;
-use crate::store::settings::StoreSettings;
 
 /// How often expiry, wills and limits of the whole broker are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -101,7 +98,6 @@ impl Node {
     /// # Errors
     /// [`NodeError`] says which part and what to do.
     pub async fn open(settings: &Settings) -> Result<Self, NodeError> {
-        let limits = limits::from_settings(settings);
         let users = match &settings.users_file {
             Some(path) => Some(Arc::new(UsersFile::open(path)?)),
             None => None,
@@ -109,11 +105,7 @@ impl Node {
         let authority = Arc::new(DefaultAuthority::new(users.clone()));
         let metrics = Metrics::new();
         let health = Arc::new(Health::new());
-        let accept_limits = AcceptLimits {
-            max_connections: settings.limits.max_connections,
-            connect_timeout: settings.limits.connect_timeout,
-        };
-        let listeners = Listeners::bind(&settings.listeners, accept_limits, &metrics)?;
+        let listeners = Listeners::bind(&settings.listeners, settings.accept, &metrics)?;
         let (trigger, shutdown) = Shutdown::new();
         let http = match settings.http_listen {
             Some(address) => {
@@ -130,14 +122,14 @@ impl Node {
             None => None,
         };
         let OpenedStore { store, loaded, clock, rocks } = open_store(settings)?;
-        let durability = limits::durability_name(settings);
-        let broker = Broker::new(limits, Arc::clone(&store), authority, loaded, random());
+        let broker =
+            Broker::new(settings.limits.clone(), Arc::clone(&store), authority, loaded, random());
         let broker = Arc::new(broker);
         metrics.register(Arc::new(BrokerFigures::new(Arc::clone(&broker))));
         metrics.register(Arc::new(StoreFigures::new(
             Arc::clone(&store),
             rocks.clone(),
-            settings.persistence.durability,
+            settings.limits.durability,
         )));
         health.watch_store(store);
         let handler = MqttHandler::new(
@@ -159,7 +151,7 @@ impl Node {
             sys_interval: settings.sys_interval,
             total_queue_bytes: settings.limits.total_queue_bytes,
             shutdown_grace: settings.shutdown_grace,
-            durability,
+            durability: settings.limits.durability.name(),
             handler,
             shutdown,
             trigger: Arc::new(trigger),
@@ -321,20 +313,11 @@ struct OpenedStore {
 }
 
 fn open_store(settings: &Settings) -> Result<OpenedStore, NodeError> {
-    let persistence = &settings.persistence;
-    if persistence.store == StoreKind::Memory {
+    if settings.file.persistence.store == StoreKind::Memory {
         let (store, loaded, clock) = MemoryStore::open();
         return Ok(OpenedStore { store: Arc::new(store), loaded, clock, rocks: None });
     }
-    let data_dir: PathBuf = settings.data_dir.clone();
-    let store_settings = StoreSettings {
-        block_cache_bytes: persistence.block_cache_bytes,
-        write_buffer_bytes: persistence.write_buffer_bytes,
-        min_free_bytes: persistence.min_free_disk_bytes,
-        max_downtime: persistence.max_downtime,
-        ..StoreSettings::new(data_dir)
-    };
-    let (rocks, loaded) = RocksStore::open(store_settings)?;
+    let (rocks, loaded) = RocksStore::open(settings.store.clone())?;
     let rocks = Arc::new(rocks);
     let store = Arc::clone(&rocks) as Arc<dyn Store>;
     Ok(OpenedStore { store, loaded, clock: rocks.clock(), rocks: Some(rocks) })

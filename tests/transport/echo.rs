@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use petrel::access::{ListenerRules, Peer};
-use petrel::config::settings::{ListenAddress, ListenerSettings, Transport};
+use petrel::config::settings::{AcceptLimits, ListenAddress, ListenerSettings, Transport};
 use petrel::metrics::Metrics;
 use petrel::metrics::counter::Counter;
-use petrel::net::accept::{AcceptLimits, Certificates, Handler, Listeners};
+use petrel::net::accept::{Certificates, Handler, Listeners};
 use petrel::net::lingering::close_gracefully;
 use petrel::net::listener::ListenError;
 use petrel::net::shutdown::{Shutdown, ShutdownTrigger};
@@ -85,7 +85,7 @@ pub(crate) fn listener(address: ListenAddress) -> ListenerSettings {
         transport: Transport::Mqtt,
         tls: None,
         proxy_protocol: false,
-        max_connections: usize::MAX,
+        max_connections: None,
     }
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn loopback() -> ListenerSettings {
 }
 
 pub(crate) const LIMITS: AcceptLimits =
-    AcceptLimits { max_connections: usize::MAX, connect_timeout: PATIENCE };
+    AcceptLimits { max_connections: None, connect_timeout: PATIENCE };
 
 pub(crate) fn start(settings: &[ListenerSettings]) -> Running {
     start_with(settings, LIMITS).unwrap()

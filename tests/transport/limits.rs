@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 
+use petrel::config::settings::AcceptLimits;
 use petrel::metrics::counter::Counter;
-use petrel::net::accept::AcceptLimits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt as _;
 
@@ -13,7 +13,7 @@ use crate::echo::{LIMITS, closed, echoes, loopback, start, start_with};
 #[tokio::test]
 async fn connections_beyond_the_listeners_limit_are_closed() {
     let mut settings = loopback();
-    settings.max_connections = 2;
+    settings.max_connections = Some(2);
     let running = start(&[settings]);
     let mut first = running.connect().await;
     let mut second = running.connect().await;
@@ -32,7 +32,7 @@ async fn connections_beyond_the_listeners_limit_are_closed() {
 
 #[tokio::test]
 async fn connections_beyond_the_brokers_limit_are_closed() {
-    let limits = AcceptLimits { max_connections: 1, ..LIMITS };
+    let limits = AcceptLimits { max_connections: Some(1), ..LIMITS };
     let running = start_with(&[loopback(), loopback()], limits).unwrap();
     let mut first = running.connect().await;
     echoes(&mut first, b"1").await;

@@ -8,10 +8,8 @@ use bytes::BytesMut;
 use mqttbytes::QoS;
 use mqttbytes::v4::{Connect, ConnectReturnCode, Packet, Publish, Subscribe, read as read_packet};
 use petrel::access::Peer;
-use petrel::config::file::StoreKind;
-use petrel::config::settings::{
-    ClientCertificate, ListenAddress, ListenerSettings, Settings, Transport,
-};
+use petrel::config::choice::{ClientCertificate, StoreKind};
+use petrel::config::settings::{ListenAddress, ListenerSettings, Settings, Transport};
 use petrel::dial::websocket;
 use petrel::metrics::counter::Counter;
 use petrel::net::accept::Handler as _;
@@ -37,7 +35,7 @@ async fn serve(listeners: Vec<ListenerSettings>) -> Broker {
     let data = tempfile::tempdir().unwrap();
     let data_dir = data.path().to_owned();
     let mut settings = Settings { data_dir, ..Settings::default() };
-    settings.persistence.store = StoreKind::Memory;
+    settings.file.persistence.store = StoreKind::Memory;
     settings.limits.max_inflight = 1000;
     settings.http_listen = None;
     settings.control_socket = None;

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use petrel::config::settings::{
-    CertificateName, ClientCertificate, ListenerSettings, TlsSettings, TlsVersion,
-};
+use petrel::config::choice::{ClientCertificate, TlsVersion};
+use petrel::config::settings::{CertificateName, ListenerSettings, TlsSettings};
 use petrel::metrics::counter::Counter;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,

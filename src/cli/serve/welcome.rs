@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use petrel::config::file::StoreKind;
+use petrel::config::choice::StoreKind;
 use petrel::config::settings::{ListenAddress, Settings, Transport};
 
 use crate::cli::check::{describe_listener, durability};
@@ -24,7 +24,7 @@ fn text(settings: &Settings, addresses: &[ListenAddress]) -> String {
     if let Some(address) = settings.http_listen {
         lines.push(format!("  metrics and health: http://{address}/metrics, /live, /ready"));
     }
-    if settings.persistence.store == StoreKind::RocksDb {
+    if settings.file.persistence.store == StoreKind::RocksDb {
         lines.push(format!("  data: {}", settings.data_dir.display()));
     }
     lines.push(format!("  durability: {}", durability(settings)));

@@ -6,14 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::access::ListenerRules;
-use crate::config::check::{Checker, MAX_PACKET};
-use crate::config::file::{
-    File, Listener, ListenerTransport, Tls, TlsClientCertificate, TlsMinVersion, UserNameFrom,
-};
+use crate::config::check::Checker;
+use crate::config::choice::{ClientCertificate, ListenerTransport, UserNameFrom};
+use crate::config::conversion::IntoLimit;
 use crate::config::settings::{
-    CertificateName, ClientCertificate, ListenAddress, ListenerSettings, TlsSettings, TlsVersion,
-    Transport,
+    CertificateName, ListenAddress, ListenerSettings, TlsSettings, Transport,
 };
+use crate::config::table::{File, Listener, Tls};
 use crate::config::value::Switch;
 
 /// Checks all listeners. Without any, there is one for MQTT on loopback.
@@ -76,10 +75,8 @@ fn one_listener(
         allow_anonymous,
         certificate_as_user_name,
         mount_point: mount_point(checker, &key("mount_point"), &written.mount_point),
-        max_packet_bytes: (written.max_packet_size.0 > 0).then(|| {
-            checker.size(&key("max_packet_size"), written.max_packet_size, 128, MAX_PACKET)
-        }),
-        max_keep_alive_seconds: checker.keep_alive(&key("max_keep_alive"), written.max_keep_alive),
+        max_packet_bytes: written.max_packet_size.into_limit(),
+        max_keep_alive_seconds: written.max_keep_alive.into_limit(),
         internal: false,
     };
     ListenerSettings {
@@ -88,10 +85,7 @@ fn one_listener(
         transport: transport(checker, index, written),
         tls,
         proxy_protocol: written.proxy_protocol,
-        max_connections: match written.max_connections {
-            0 => usize::MAX,
-            count => usize::try_from(count).unwrap_or(usize::MAX),
-        },
+        max_connections: written.max_connections.into_limit(),
     }
 }
 
@@ -174,7 +168,7 @@ fn mount_point(checker: &mut Checker<'_>, key: &str, text: &str) -> Option<Arc<s
 
 fn uses_certificate_name(tls: Option<&Tls>) -> bool {
     tls.is_some_and(|tls| {
-        tls.client_certificate != TlsClientCertificate::None
+        tls.client_certificate != ClientCertificate::None
             && tls.user_name_from != UserNameFrom::None
     })
 }
@@ -187,12 +181,7 @@ fn tls_settings(checker: &mut Checker<'_>, index: usize, written: &Tls) -> TlsSe
             checker.report(&key(name), "TLS needs it", cure);
         }
     }
-    let client_certificate = match written.client_certificate {
-        TlsClientCertificate::None => ClientCertificate::None,
-        TlsClientCertificate::Optional => ClientCertificate::Optional,
-        TlsClientCertificate::Required => ClientCertificate::Required,
-    };
-    let asks = client_certificate != ClientCertificate::None;
+    let asks = written.client_certificate != ClientCertificate::None;
     if asks && written.client_ca.is_empty() {
         let cure = "give the path of the authority's certificate, PEM";
         checker.report(&key("client_ca"), "client certificates are checked against it", cure);
@@ -205,16 +194,12 @@ fn tls_settings(checker: &mut Checker<'_>, index: usize, written: &Tls) -> TlsSe
     TlsSettings {
         certificate: PathBuf::from(&written.certificate),
         key: PathBuf::from(&written.key),
-        client_authority: (!written.client_ca.is_empty())
-            .then(|| PathBuf::from(&written.client_ca)),
-        client_certificate,
+        client_authority: written.client_ca.clone().into_limit(),
+        client_certificate: written.client_certificate,
         certificate_name: match written.user_name_from {
             UserNameFrom::San => CertificateName::SubjectAlternativeName,
             UserNameFrom::Cn | UserNameFrom::None => CertificateName::CommonName,
         },
-        min_version: match written.min_version {
-            TlsMinVersion::V1_2 => TlsVersion::V1_2,
-            TlsMinVersion::V1_3 => TlsVersion::V1_3,
-        },
+        min_version: written.min_version,
     }
 }

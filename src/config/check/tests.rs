@@ -24,7 +24,7 @@ fn the_defaults_are_correct_and_listen_on_loopback() {
     let [listener] = &settings.listeners[..] else { panic!("one listener") };
     assert_eq!(listener.address, ListenAddress::Tcp("127.0.0.1:1883".parse().unwrap()));
     assert!(listener.rules.allow_anonymous);
-    assert_eq!(settings.persistence.durability, Durability::Fsync);
+    assert_eq!(settings.limits.durability, Durability::Fsync);
     assert_eq!(settings.control_socket, Some("./data/petrel.sock".into()));
     assert!(settings.limits.max_packet_bytes > 1 << 20);
 }
@@ -152,17 +152,39 @@ fn a_mistake_in_a_listener_does_not_breed_others() {
 #[test]
 fn a_store_in_memory_promises_no_more_than_memory() {
     let text = "[persistence]\nstore = \"memory\"\n[[persistence.topic]]\nfilter = \"a\"\n";
-    let persistence = settings(text).unwrap().persistence;
-    assert_eq!(persistence.durability, Durability::Memory);
-    assert_eq!(persistence.topics[0].0.as_str(), "a");
-    assert_eq!(persistence.topics[0].1, Durability::Memory);
+    let limits = settings(text).unwrap().limits;
+    assert_eq!(limits.durability, Durability::Memory);
+    assert_eq!(limits.topic_durability[0].0.as_str(), "a");
+    assert_eq!(limits.topic_durability[0].1, Durability::Memory);
 }
 
 #[test]
-fn unset_bounds_follow_the_general_ones() {
-    let text = "[limits]\nqueue_messages = 5\n[[overflow]]\nfilter = \"a\"\nbytes = \"1MiB\"\n";
-    let rule = settings(text).unwrap().overflow.remove(0);
-    assert_eq!((rule.messages, rule.bytes), (5, 1 << 20));
+fn unset_bounds_of_a_rule_follow_the_general_ones() {
+    let text = "[limits]\nqueue_messages = 5\n[[overflow]]\nfilter = \"a\"\npolicy = \"reject\"\nbytes = \"1MiB\"\n";
+    let limits = settings(text).unwrap().limits.queue_of("a");
+    assert_eq!((limits.max_messages, limits.max_bytes), (5, 1 << 20));
+}
+
+/// To spill and to reject were the same once. A queue that spills goes on up to the limits of its Session; one that
+/// rejects stops at the numbers of the rule.
+#[test]
+fn a_rule_that_spills_does_not_make_queues_shorter() {
+    let rule = |policy: &str| {
+        let text = format!("[[overflow]]\nfilter = \"a/#\"\npolicy = \"{policy}\"\nmessages = 3\n");
+        settings(&text).unwrap().limits.queue_of("a/b").max_messages
+    };
+    assert_eq!(rule("spill"), 10_000_000);
+    assert_eq!(rule("reject"), 3);
+    assert_eq!(rule("backpressure"), 3);
+}
+
+#[test]
+fn the_core_has_by_default_what_ships() {
+    let shipped = include_str!("../../../config/petrel.toml");
+    let shipped = settings(shipped).unwrap().limits;
+    assert_eq!(format!("{shipped:?}"), format!("{:?}", Limits::default()));
+    assert_eq!((shipped.max_topic_levels, shipped.outgoing_alias_maximum), (256, 64));
+    assert_eq!((shipped.queue.max_bytes, &*shipped.client_id_prefix), (8 << 30, "petrel-"));
 }
 
 #[test]

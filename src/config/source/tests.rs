@@ -122,7 +122,7 @@ fn variables_override_the_file() {
     assert_eq!(file.listener[2].origins, ["https://a"]);
     assert_eq!(file.overflow[0].filter, "a/#");
     assert_eq!(file.persistence.topic[0].durability, crate::durable::Durability::Os);
-    assert_eq!(file.log.modules["petrel::net"], crate::config::file::Level::Debug);
+    assert_eq!(file.log.modules["petrel::net"], crate::config::choice::Level::Debug);
 }
 
 #[test]

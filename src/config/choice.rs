@@ -1,0 +1,116 @@
+//! Settings that are one of a few words.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::bridge::BridgeFile;
+use crate::config::check::Checker;
+use crate::config::setting::{Bound, Written, written};
+use crate::durable::Durability;
+use crate::session::queue::OverflowPolicy;
+
+written! {
+    Level: "choice",
+    LogFormat: "choice",
+    StoreKind: "choice",
+    Durability: "choice",
+    OverflowPolicy: "choice",
+    ListenerTransport: "choice",
+    ClientCertificate: "choice",
+    UserNameFrom: "choice",
+    TlsVersion: "choice",
+}
+
+/// Log levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Nothing at all.
+    Off,
+    /// An operator must act.
+    Error,
+    /// Unexpected, the broker went on.
+    Warn,
+    /// Start, stop, reload.
+    #[default]
+    Info,
+    /// What Clients do wrong.
+    Debug,
+    /// Every packet.
+    Trace,
+}
+
+/// Log formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line of text for each event.
+    #[default]
+    Human,
+    /// One JSON object for each event.
+    Json,
+}
+
+/// What keeps the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// `RocksDB` in `data_dir`.
+    #[default]
+    RocksDb,
+    /// Memory only: lost with the process.
+    Memory,
+}
+
+/// What carries the MQTT bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerTransport {
+    /// MQTT directly.
+    #[default]
+    Mqtt,
+    /// Inside WebSocket.
+    WebSocket,
+}
+
+/// Whether Clients present certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificate {
+    /// Not asked for.
+    #[default]
+    None,
+    /// Asked for, checked when presented.
+    Optional,
+    /// Required.
+    Required,
+}
+
+/// Which name in a client certificate is the user name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserNameFrom {
+    /// None: CONNECT's user name counts.
+    None,
+    /// Common Name of the subject.
+    #[default]
+    Cn,
+    /// First Subject Alternative Name.
+    San,
+}
+
+/// Oldest TLS version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, Serialize)]
+pub enum TlsVersion {
+    /// TLS 1.2
+    #[default]
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// TLS 1.3
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// Bridges check their own bounds.
+impl Bound for BridgeFile {
+    fn check_bounds(&self, _path: &str, _checker: &mut Checker<'_>) {}
+}

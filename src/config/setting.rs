@@ -1,0 +1,260 @@
+//! How a setting is defined: the macro that turns the table of `table` into the structs that the file is read into, their
+//! defaults and checks, the limits of the core, and the descriptions ([`Section`], [`Setting`]) that the annotated
+//! `config/petrel.toml` and `docs/configuration.md` are written from.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::config::check::Checker;
+use crate::config::value::{FileMode, Period, Seconds, Size, Switch};
+
+/// A section of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// As it stands in the file: `[limits]`, `[[listener]]`; empty for the keys before the first section.
+    pub header: &'static str,
+    /// What it is, in lines.
+    pub about: Vec<&'static str>,
+    /// Its keys, in the order of the file.
+    pub settings: Vec<Setting>,
+    /// For a list that is empty by default: an entry to copy, without its header.
+    pub example: Option<&'static str>,
+    /// What else the shipped file shows behind it.
+    pub after: Option<&'static str>,
+}
+
+/// One key of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name.
+    pub key: &'static str,
+    /// What it means, in lines.
+    pub text: Vec<&'static str>,
+    /// What is written for it: size, duration, count and so on.
+    pub unit: &'static str,
+    /// Its default, in TOML.
+    pub default: String,
+    /// The least and the greatest value, in words, where there are any.
+    pub bounds: Option<String>,
+    /// When a change takes effect.
+    pub reload: Reload,
+    /// The shipped file sets it, to this value in TOML.
+    pub shown: Option<&'static str>,
+}
+
+/// When a changed setting takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Reload {
+    /// At the next start.
+    #[default]
+    Restart,
+    /// The file that it names is read again by a reload; another name waits for the next start.
+    FileAgain,
+}
+
+impl Section {
+    /// The way to its keys: `limits`, `listener.tls`; empty at the top of the file.
+    #[must_use]
+    pub fn path(&self) -> &'static str {
+        self.header.trim_matches(['[', ']'])
+    }
+
+    /// Whether there may be several of them.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        self.header.starts_with("[[")
+    }
+}
+
+/// A value that can be written in the file.
+pub trait Written: Serialize {
+    /// What kind of value it is, for people.
+    const UNIT: &'static str;
+
+    /// Its TOML.
+    fn written(&self) -> String {
+        toml::Value::try_from(self).map(|value| value.to_string()).unwrap_or_default()
+    }
+}
+
+macro_rules! written {
+    ($($type:ty: $unit:literal),* $(,)?) => {
+        $(impl Written for $type { const UNIT: &'static str = $unit; })*
+    };
+}
+pub(crate) use written;
+
+written! {
+    bool: "yes or no",
+    u64: "count",
+    String: "text",
+    Vec<String>: "list of texts",
+    Period: "duration",
+    Seconds: "duration in whole seconds",
+    FileMode: "octal, as text",
+    Switch: "true, false or \"auto\"",
+}
+
+impl Written for Size {
+    const UNIT: &'static str = "size";
+
+    fn written(&self) -> String {
+        match self.0 {
+            0 => "0".to_owned(),
+            _ => format!("\"{self}\""),
+        }
+    }
+}
+
+impl<V: Serialize> Written for BTreeMap<String, V> {
+    const UNIT: &'static str = "table";
+
+    fn written(&self) -> String {
+        let entries = self.iter().map(|(key, value)| {
+            let value = toml::Value::try_from(value).map(|value| value.to_string());
+            format!("\"{key}\" = {}", value.unwrap_or_default())
+        });
+        let entries: Vec<_> = entries.collect();
+        match entries.is_empty() {
+            true => "{}".to_owned(),
+            false => format!("{{ {} }}", entries.join(", ")),
+        }
+    }
+}
+
+/// Part of the file whose values have bounds.
+pub trait Bound {
+    /// Reports every value out of bounds. `path` leads to this part and ends with a dot, unless it is empty.
+    fn check_bounds(&self, path: &str, checker: &mut Checker<'_>);
+}
+
+impl<T: Bound> Bound for Vec<T> {
+    fn check_bounds(&self, path: &str, checker: &mut Checker<'_>) {
+        let path = path.trim_end_matches('.');
+        for (index, entry) in self.iter().enumerate() {
+            entry.check_bounds(&format!("{path}[{index}]."), checker);
+        }
+    }
+}
+
+impl<T: Bound> Bound for Option<T> {
+    fn check_bounds(&self, path: &str, checker: &mut Checker<'_>) {
+        if let Some(part) = self {
+            part.check_bounds(path, checker);
+        }
+    }
+}
+
+/// Defines the whole file. See `table` for what stands in it.
+macro_rules! settings {
+    ($(
+        $(#[doc = $about:literal])*
+        $header:literal $name:ident $place:ident {
+            $(
+                $(#[doc = $text:literal])*
+                $key:ident: $type:ty = $default:expr
+                    $(, [$bounds:expr])?
+                    $(, limits.$limit:ident)?
+                    $(, accept.$accept:ident)?
+                    $(, store.$store:ident)?
+                    $(, reload = $reload:ident)?
+                    $(, shown = $shown:literal)?;
+            )*
+        }
+        $(+ { $( $(#[$attribute:meta])* $child:ident: $part:ty ),* $(,)? })?
+        $(example $example:literal)?
+        $(after $after:literal)?
+    )*) => {
+        $(
+            #[doc = concat!("The section `", $header, "` as it is written.")]
+            #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+            #[serde(default, deny_unknown_fields)]
+            pub struct $name {
+                $(
+                    #[doc = concat!("`", stringify!($key), "`: its entry in the table says what it means.")]
+                    pub $key: $type,
+                )*
+                $($(
+                    #[doc = concat!("What stands under `", stringify!($child), "`.")]
+                    $(#[$attribute])*
+                    pub $child: $part,
+                )*)?
+            }
+
+            impl Default for $name {
+                fn default() -> Self {
+                    Self { $($key: $default,)* $($($child: Default::default(),)*)? }
+                }
+            }
+
+            impl Bound for $name {
+                fn check_bounds(&self, path: &str, checker: &mut Checker<'_>) {
+                    $($(
+                        let key = format!("{path}{}", stringify!($key));
+                        checker.bounds(&key, self.$key, &Bounds::from($bounds));
+                    )?)*
+                    $($(
+                        self.$child.check_bounds(&format!("{path}{}.", stringify!($child)), checker);
+                    )*)?
+                    let _used_where_anything_has_bounds = (path, checker);
+                }
+            }
+        )*
+
+        /// Every section with every key, in the order of the file.
+        #[must_use]
+        pub fn sections() -> Vec<Section> {
+            vec![$({
+                let default = $name::default();
+                let settings = vec![$(
+                    Setting {
+                        key: stringify!($key),
+                        text: vec![$($text),*],
+                        unit: <$type as Written>::UNIT,
+                        default: default.$key.written(),
+                        bounds: None$(.or(Some(Bounds::<$type>::from($bounds).to_string())))?,
+                        reload: Reload::default()$(.max(Reload::$reload))?,
+                        shown: None$(.or(Some($shown)))?,
+                    }
+                ),*];
+                Section {
+                    header: $header,
+                    about: vec![$($about),*],
+                    settings,
+                    example: None$(.or(Some($example)))?,
+                    after: None$(.or(Some($after)))?,
+                }
+            }),*]
+        }
+
+        impl File {
+            /// The limits of the core: `rest` is what takes more than one value of the file.
+            pub(crate) fn core_limits(&self, rest: ComposedLimits) -> Limits {
+                Limits {
+                    $($($($limit: self.$place.$key.clone().into_limit(),)?)*)*
+                    max_session_expiry_seconds: rest.max_session_expiry_seconds,
+                    crowded_wait: CROWDED_WAIT,
+                    durability: rest.durability,
+                    topic_durability: rest.topic_durability,
+                    queue: rest.queue,
+                    topic_queue: rest.topic_queue,
+                }
+            }
+
+            /// The limits of accepting Network Connections.
+            pub(crate) fn accept_limits(&self) -> AcceptLimits {
+                AcceptLimits { $($($($accept: self.$place.$key.clone().into_limit(),)?)*)* }
+            }
+
+            /// The settings of the store.
+            pub(crate) fn store_settings(&self) -> StoreSettings {
+                StoreSettings {
+                    $($($($store: self.$place.$key.clone().into_limit(),)?)*)*
+                    ..StoreSettings::new(&self.data_dir)
+                }
+            }
+        }
+    };
+}
+pub(crate) use settings;
