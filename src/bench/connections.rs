@@ -267,7 +267,7 @@ impl Crowd {
 
     fn note_connected(&self, link: &Link) {
         self.connected.fetch_add(1, Ordering::AcqRel);
-        if link.is_resumed() == Some(true) {
+        if link.is_resumed == Some(true) {
             self.resumed.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -279,7 +279,7 @@ impl Crowd {
 
     /// How the connections since the last [`Crowd::forget_handshakes`] began, of which the `first` had nothing to resume.
     fn describe_handshakes(&self, engine: &Engine, prefix: &str, first: u64, report: &mut Report) {
-        if engine.target.tls.is_none() {
+        if !engine.target.is_tls() {
             return;
         }
         let resumed = self.resumed.load(Ordering::Acquire);

@@ -1,7 +1,15 @@
 //! Why a measurement cannot be made.
 
 use std::io;
-use std::path::PathBuf;
+
+use crate::dial::error::{DialError, WaysOut};
+
+const WAYS_OUT: WaysOut = WaysOut {
+    authorities: "check --cafile",
+    name: "give the name in the certificate as --host, or use --insecure",
+    certificate: "does it want a client certificate (--cert and --key)?",
+    local_address: "",
+};
 
 /// Why a measurement cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -18,39 +26,9 @@ pub enum BenchError {
     /// A client panicked or was cancelled.
     #[error("a client of the generator ended early")]
     ClientEnded(#[from] tokio::task::JoinError),
-    /// The name of the broker does not resolve.
-    #[error("cannot resolve {host}")]
-    Resolve {
-        /// As given.
-        host: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// No TCP connection.
-    #[error("cannot connect to {address}")]
-    Connect {
-        /// The broker.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file with certificates or a key cannot be used.
-    #[error("cannot use {path}: {reason}", path = path.display())]
-    TlsFile {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// TLS cannot be configured.
-    #[error("cannot set TLS up")]
-    Tls(#[from] rustls::Error),
-    /// The TLS handshake failed.
-    #[error("TLS handshake failed")]
-    TlsHandshake(#[source] io::Error),
-    /// The WebSocket handshake failed.
-    #[error("WebSocket handshake failed")]
-    WebSocket(#[from] Box<tungstenite::Error>),
+    /// There is no connection on which MQTT could be spoken.
+    #[error("{}", .0.with(&WAYS_OUT))]
+    Dial(#[from] DialError),
     /// The broker closed a connection, or it broke.
     #[error("connection lost while {during}")]
     Lost {

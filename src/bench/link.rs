@@ -11,13 +11,16 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteEx
 use crate::bench::error::BenchError;
 use crate::bench::resumption::TlsSession;
 use crate::bench::target::Target;
-use crate::bench::transport::{SocketOptions, Transport};
 use crate::bench::wire::{self, Connack, Front, SessionKind, kind};
+use crate::dial::connect::Dialed;
+use crate::dial::stream::BoxStream;
 use crate::packet::{ProtocolVersion, QoS};
 
 /// A client that has been accepted by the broker.
 pub(super) struct Link {
-    transport: Transport,
+    stream: BoxStream,
+    /// Whether TLS resumed a session; `None` without TLS.
+    pub(super) is_resumed: Option<bool>,
     /// The version spoken.
     pub(super) version: ProtocolVersion,
     /// What the broker said when it accepted us.
@@ -25,7 +28,6 @@ pub(super) struct Link {
     /// Packets to be sent; the first `sent_bytes` have been.
     pub(super) output: Vec<u8>,
     sent_bytes: usize,
-    needs_flush: bool,
     /// A packet of which only the first `partial_bytes` have arrived.
     partial: Vec<u8>,
     partial_bytes: usize,
@@ -40,8 +42,8 @@ pub(super) struct Introduction {
     pub(super) client_id: String,
     /// Whether its Session survives the connection.
     pub(super) session: SessionKind,
-    /// Options of the socket.
-    pub(super) socket: SocketOptions,
+    /// Size of the socket's receive buffer, when not the default.
+    pub(super) receive_buffer_bytes: Option<u32>,
     /// What it kept of TLS from earlier connections.
     pub(super) tls_session: TlsSession,
 }
@@ -52,13 +54,13 @@ impl Introduction {
     pub(super) fn clean(role: &str, index: usize) -> Self {
         let client_id = format!("{role}-{:x}-{index}", std::process::id());
         let session = SessionKind::Clean;
-        let (socket, tls_session) = Default::default();
-        Self { index, client_id, session, socket, tls_session }
+        let (receive_buffer_bytes, tls_session) = Default::default();
+        Self { index, client_id, session, receive_buffer_bytes, tls_session }
     }
 }
 
 /// The longest a broker may take to answer while a client is set up.
-const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 const SCRATCH_BYTES: usize = 256 * 1024;
 
@@ -73,10 +75,11 @@ impl Link {
         target: &Target,
         introduction: &Introduction,
     ) -> Result<Self, BenchError> {
-        let Introduction { index, client_id, session, socket, tls_session } = introduction;
+        let Introduction { index, client_id, session, receive_buffer_bytes, tls_session } =
+            introduction;
         let connecting = async {
-            let transport = Transport::connect(target, *index, *socket, tls_session).await?;
-            let mut link = Self::new(transport, target.version);
+            let dialed = target.dial(*index, *receive_buffer_bytes, tls_session).await?;
+            let mut link = Self::new(dialed, target.version);
             link.send(&wire::connect(target, client_id, *session), "connecting").await?;
             let (first, body) = link.read_packet("connecting").await?;
             if first != kind::CONNACK {
@@ -92,25 +95,19 @@ impl Link {
         in_time("connecting", connecting).await
     }
 
-    fn new(transport: Transport, version: ProtocolVersion) -> Self {
-        let needs_flush =
-            !matches!(transport, Transport::Plain(crate::bench::transport::Plain::Tcp(_)));
+    fn new(dialed: Dialed, version: ProtocolVersion) -> Self {
+        let Dialed { stream, is_resumed } = dialed;
         let connack = Connack { session_present: false, code: 0, receive_maximum: u16::MAX };
         Self {
-            transport,
+            stream,
+            is_resumed,
             version,
             connack,
             output: Vec::new(),
             sent_bytes: 0,
-            needs_flush,
             partial: Vec::new(),
             partial_bytes: 0,
         }
-    }
-
-    /// Whether TLS resumed a session; `None` without TLS.
-    pub(super) fn is_resumed(&self) -> Option<bool> {
-        self.transport.is_resumed()
     }
 
     /// Subscribes and waits for the answer. Messages that arrive meanwhile are dropped.
@@ -137,7 +134,7 @@ impl Link {
     pub(super) async fn disconnect(mut self) -> Result<(), BenchError> {
         self.send(&wire::DISCONNECT, "disconnecting").await?;
         // The broker may have closed already, which is what we want.
-        let _closed = self.transport.shutdown().await;
+        let _closed = self.stream.shutdown().await;
         Ok(())
     }
 
@@ -148,8 +145,8 @@ impl Link {
         during: &'static str,
     ) -> Result<(), BenchError> {
         let lost = |source| BenchError::Lost { during, source };
-        self.transport.write_all(bytes).await.map_err(lost)?;
-        self.transport.flush().await.map_err(lost)
+        self.stream.write_all(bytes).await.map_err(lost)?;
+        self.stream.flush().await.map_err(lost)
     }
 
     /// The next packet, copied; only for setting up. Reads byte by byte until the length is known, so that nothing
@@ -168,7 +165,7 @@ impl Link {
                     let known = packet.len();
                     packet.resize(needed, 0);
                     let rest = packet.get_mut(known..).unwrap_or_default();
-                    self.transport.read_exact(rest).await.map_err(lost)?;
+                    self.stream.read_exact(rest).await.map_err(lost)?;
                 }
             }
         }
@@ -193,7 +190,7 @@ impl Link {
             }
             let mut buffer = ReadBuf::new(scratch.as_mut_slice());
             buffer.advance(carried);
-            std::task::ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer))?;
+            std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
             let filled = buffer.filled();
             if filled.len() == carried {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -236,7 +233,7 @@ impl Link {
     ) -> Poll<io::Result<()>> {
         let mut buffer = ReadBuf::new(self.partial.as_mut_slice());
         buffer.advance(self.partial_bytes);
-        std::task::ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buffer))?;
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
         let filled_bytes = buffer.filled().len();
         if filled_bytes == self.partial_bytes {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -262,7 +259,7 @@ impl Link {
         while let Some(waiting) = self.output.get(self.sent_bytes..)
             && !waiting.is_empty()
         {
-            let sent = Pin::new(&mut self.transport).poll_write(cx, waiting);
+            let sent = Pin::new(&mut self.stream).poll_write(cx, waiting);
             match std::task::ready!(sent)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 bytes => self.sent_bytes += bytes,
@@ -270,10 +267,7 @@ impl Link {
         }
         self.output.clear();
         self.sent_bytes = 0;
-        if self.needs_flush {
-            return Pin::new(&mut self.transport).poll_flush(cx);
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 }
 

@@ -28,8 +28,6 @@ mod throughput;
 mod timer;
 mod tracker;
 mod traffic;
-mod transport;
-mod websocket;
 mod wire;
 
 use std::io::Write as _;

@@ -22,7 +22,6 @@ use crate::bench::report::{Report, Unit};
 use crate::bench::subscriber::{Subscriber, SubscriberPlan, SubscriberStatus};
 use crate::bench::throughput::{MessageOptions, topic_prefix};
 use crate::bench::traffic::{Shape, Traffic, TrafficPlan};
-use crate::bench::transport::SocketOptions;
 use crate::bench::wire::{PublishTemplate, Retain};
 
 /// Options of `slow`.
@@ -129,8 +128,7 @@ impl SlowOptions {
             let qos = self.message.qos();
             async move {
                 let mut introduction = Introduction::clean("slow", index);
-                let receive_buffer_bytes = Some(RECEIVE_BUFFER_BYTES);
-                introduction.socket = SocketOptions { receive_buffer_bytes };
+                introduction.receive_buffer_bytes = Some(RECEIVE_BUFFER_BYTES);
                 let mut link = Link::connect(&target, &introduction).await?;
                 link.subscribe(&filters, qos).await?;
                 Ok(link)

@@ -1,19 +1,20 @@
 //! Which broker, how to reach it and how to introduce oneself: the options common to all scenarios.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::bench::error::BenchError;
+use crate::bench::link::ANSWER_TIMEOUT;
 use crate::bench::resumption::TlsSession;
+use crate::dial::address::{Address, Carrier};
+use crate::dial::connect::{Destination, Dialed, SocketOptions, Stage, Tls, connect};
+use crate::dial::error::DialError;
+use crate::dial::tls::{TlsSettings, Verify, client_config};
 use crate::packet::ProtocolVersion;
 
 /// Where the broker is.
@@ -75,100 +76,98 @@ enum VersionOption {
 /// A broker that was found by name and can be connected to.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
-    /// Where.
-    pub(super) address: SocketAddr,
-    /// As the user named it.
-    pub(super) host: String,
+    address: Address,
+    /// The first address of that name.
+    resolved: SocketAddr,
     /// The version spoken.
     pub(super) version: ProtocolVersion,
     /// User name, if any.
     pub(super) username: Option<String>,
     /// Password, if any.
     pub(super) password: Option<String>,
-    /// TLS, if used.
-    pub(super) tls: Option<TlsTarget>,
-    /// Path of the WebSocket, if used.
-    pub(super) websocket_path: Option<String>,
-}
-
-/// How to speak TLS with the broker.
-#[derive(Debug, Clone)]
-pub(super) struct TlsTarget {
-    /// Of a client that resumes nothing.
-    config: ClientConfig,
-    /// The name the certificate must carry.
-    pub(super) server_name: ServerName<'static>,
+    /// TLS, if used, of a client that resumes nothing.
+    tls: Option<ClientConfig>,
     resumes: bool,
-}
-
-impl TlsTarget {
-    /// The configuration for a connection of the client whose session this is.
-    pub(super) fn config_of_client(&self, session: &TlsSession) -> Arc<ClientConfig> {
-        let mut config = self.config.clone();
-        if self.resumes {
-            config.resumption = Resumption::store(session.store());
-        }
-        Arc::new(config)
-    }
 }
 
 impl TargetOptions {
     /// Resolves the name and reads the certificates.
     pub(super) fn into_target(self) -> Result<Target, BenchError> {
+        let tls = if self.tls { Some(self.tls_config()?) } else { None };
         let port = self.port.unwrap_or(match (self.tls, self.websocket) {
             (_, true) => 8083,
             (true, false) => 8883,
             (false, false) => 1883,
         });
-        let resolve_error = |source| BenchError::Resolve { host: self.host.clone(), source };
-        let mut addresses = (self.host.as_str(), port).to_socket_addrs().map_err(resolve_error)?;
-        let not_found = || resolve_error(std::io::ErrorKind::NotFound.into());
-        let address = addresses.next().ok_or_else(not_found)?;
-        let tls = if self.tls { Some(self.tls_target()?) } else { None };
+        let failed = |source| DialError::LookUp { host: self.host.clone(), source };
+        let mut found = (self.host.as_str(), port).to_socket_addrs().map_err(failed)?;
+        let resolved = found.next().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+        let carrier = match self.websocket {
+            true => Carrier::WebSocket { path: self.path },
+            false => Carrier::Stream,
+        };
         Ok(Target {
-            address,
+            address: Address { host: self.host, port, tls: self.tls, carrier },
+            resolved,
             version: match self.version {
                 VersionOption::V3_1 => ProtocolVersion::V3_1,
                 VersionOption::V3_1_1 => ProtocolVersion::V3_1_1,
                 VersionOption::V5_0 => ProtocolVersion::V5_0,
             },
-            host: self.host,
             username: self.username,
             password: self.password,
             tls,
-            websocket_path: self.websocket.then_some(self.path),
+            resumes: !self.no_resumption,
         })
     }
 
-    fn tls_target(&self) -> Result<TlsTarget, BenchError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?;
-        let builder = if self.insecure {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        } else {
-            builder.with_root_certificates(roots(self.cafile.as_deref())?)
-        };
-        let mut config = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => {
-                let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| file_error(key, &e))?;
-                builder.with_client_auth_cert(certificates(cert)?, key_der)?
-            }
-            _ => builder.with_no_client_auth(),
-        };
+    fn tls_config(&self) -> Result<ClientConfig, DialError> {
+        let mut config = client_config(&TlsSettings {
+            ca_file: self.cafile.clone(),
+            identity: self.cert.clone().zip(self.key.clone()),
+            verify: if self.insecure { Verify::None } else { Verify::Full },
+            ..TlsSettings::default()
+        })?;
         config.resumption = Resumption::disabled();
-        let server_name = ServerName::try_from(self.host.clone())
-            .map_err(|_invalid| BenchError::Options(format!("not a host name: {}", self.host)))?;
-        Ok(TlsTarget { config, server_name, resumes: !self.no_resumption })
+        Ok(config)
     }
 }
 
 impl Target {
+    /// Connects, as the client with this index and with what it kept of TLS.
+    pub(super) async fn dial(
+        &self,
+        index: usize,
+        receive_buffer_bytes: Option<u32>,
+        session: &TlsSession,
+    ) -> Result<Dialed, DialError> {
+        let destination = Destination {
+            address: &self.address,
+            resolved: Some(self.resolved),
+            tls: self.tls_of_client(session),
+            socket: SocketOptions {
+                local_address: self.source_address(index),
+                connect_timeout: ANSWER_TIMEOUT,
+                user_timeout: None,
+                receive_buffer_bytes,
+            },
+        };
+        connect(&destination, &Stage::default()).await
+    }
+
+    fn tls_of_client(&self, session: &TlsSession) -> Option<Tls<'static>> {
+        let mut config = self.tls.clone()?;
+        if self.resumes {
+            config.resumption = Resumption::store(session.store());
+        }
+        Some(Tls::Ready(Arc::new(config)))
+    }
+
     /// Local address for the client with this index: many connections to 127.0.0.1 need more than one, because one
     /// address has only some 28,000 ports for outgoing connections.
-    pub(super) fn source_address(&self, index: usize) -> Option<IpAddr> {
+    fn source_address(&self, index: usize) -> Option<IpAddr> {
         const CLIENTS_PER_ADDRESS: usize = 5_000;
-        let IpAddr::V4(address) = self.address.ip() else { return None };
+        let IpAddr::V4(address) = self.resolved.ip() else { return None };
         if !address.is_loopback() || index < CLIENTS_PER_ADDRESS {
             return None;
         }
@@ -178,74 +177,16 @@ impl Target {
 
     /// `tcp`, `tls`, `ws` or `wss`.
     pub(super) fn transport_name(&self) -> &'static str {
-        match (self.tls.is_some(), self.websocket_path.is_some()) {
-            (false, false) => "tcp",
-            (true, false) => "tls",
-            (false, true) => "ws",
-            (true, true) => "wss",
+        match (&self.address.carrier, self.address.tls) {
+            (Carrier::Stream, false) => "tcp",
+            (Carrier::Stream, true) => "tls",
+            (Carrier::WebSocket { .. }, false) => "ws",
+            (Carrier::WebSocket { .. }, true) => "wss",
         }
     }
-}
 
-fn file_error(path: &Path, reason: &dyn std::fmt::Display) -> BenchError {
-    BenchError::TlsFile { path: path.to_owned(), reason: reason.to_string() }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BenchError> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| file_error(path, &error))
-}
-
-fn roots(cafile: Option<&Path>) -> Result<RootCertStore, BenchError> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = cafile {
-        for certificate in certificates(path)? {
-            roots.add(certificate)?;
-        }
-    } else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    Ok(roots)
-}
-
-/// Accepts any certificate, for `--insecure`. Signatures are still verified.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+    /// Whether TLS is spoken.
+    pub(super) fn is_tls(&self) -> bool {
+        self.address.tls
     }
 }

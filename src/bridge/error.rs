@@ -2,52 +2,22 @@
 
 use std::io;
 
+use crate::dial::error::{DialError, WaysOut};
 use crate::packet::reason_code::ReasonCode;
+
+const WAYS_OUT: WaysOut = WaysOut {
+    authorities: "check tls.ca_file",
+    name: "check the address or set tls.server_name",
+    certificate: "does it want a client certificate (tls.certificate and tls.key)?",
+    local_address: "check bind_address",
+};
 
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The name could not be resolved.
-    #[error("cannot look up \"{host}\": {source}")]
-    LookUp {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
-    /// The name resolves to nothing that can be used.
-    #[error("\"{host}\" has no address{family}")]
-    NoAddress {
-        /// The name.
-        host: String,
-        /// Restriction by `bind_address`.
-        family: &'static str,
-    },
-    /// No TCP connection.
-    #[error("cannot connect to {address}: {source}")]
-    Connect {
-        /// The last address tried.
-        address: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// `bind_address` cannot be used.
-    #[error("cannot bind to bind_address {address}: {source}")]
-    Bind {
-        /// The address.
-        address: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// TLS settings cannot be used.
-    #[error("TLS cannot be set up: {0}")]
-    TlsSetUp(String),
-    /// The TLS handshake failed.
-    #[error("TLS handshake failed: {0}")]
-    Tls(String),
-    /// The WebSocket handshake failed.
-    #[error("WebSocket handshake failed: {0}")]
-    WebSocket(String),
+    /// There is no connection on which MQTT could be spoken.
+    #[error("{}", .0.with(&WAYS_OUT))]
+    Dial(#[from] DialError),
     /// A user name or password file cannot be read.
     #[error("cannot read {path}: {source}")]
     Credentials {

@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bridge::error::LinkError;
 use crate::bridge::relay::Accepted;
-use crate::bridge::transport::ByteStream;
 use crate::bridge::wire;
 use crate::config::bridge::{BridgeSettings, Secret};
+use crate::dial::stream::ByteStream;
 use crate::packet::connect::{Connect, ConnectProperties, Will};
 use crate::packet::{Packet, ProtocolVersion, QoS};
 

@@ -13,7 +13,7 @@ use crate::bridge::error::LinkError;
 use crate::bridge::handshake::Connected;
 use crate::bridge::relay::{Progress, Relay};
 use crate::bridge::status::Counters;
-use crate::bridge::transport::BoxStream;
+use crate::dial::stream::BoxStream;
 
 /// Read at a time.
 const READ_BYTES: usize = 64 * 1024;

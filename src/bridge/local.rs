@@ -6,8 +6,8 @@ use std::pin::Pin;
 
 use crate::bridge::loop_guard::Origin;
 use crate::bridge::status::QueueStats;
-use crate::bridge::transport::BoxStream;
 use crate::config::bridge::QueueLimits;
+use crate::dial::stream::BoxStream;
 use crate::packet::subscribe::SubscriptionOptions;
 
 /// A connection that is being made.

@@ -6,7 +6,7 @@
 //! the [`worker`] decides when to connect and where to, and the [`manager`] starts, changes and ends workers.
 //!
 //! In reading order: [`crate::config::bridge`] (what was configured), [`relay`] with [`properties`],
-//! [`loop_guard`] and [`rate`] (what happens to a message), [`handshake`], [`transport`], [`tls`] and [`link`] (the
+//! [`loop_guard`] and [`rate`] (what happens to a message), [`remote`], [`handshake`] and [`link`] (the
 //! connections), [`worker`] with [`prepare`], [`memory`] and [`backoff`], [`manager`], [`status`].
 
 pub mod backoff;
@@ -21,8 +21,7 @@ pub mod prepare;
 pub mod properties;
 pub mod rate;
 pub mod relay;
+pub mod remote;
 pub mod status;
-pub mod tls;
-pub mod transport;
 pub mod wire;
 pub mod worker;

@@ -6,9 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::bridge::error::{LinkError, reason_in_words};
 use crate::bridge::handshake::{Connected, LocalLifetime, connect_local};
 use crate::bridge::local::{LocalBroker, local_client_id};
-use crate::bridge::transport::BoxStream;
 use crate::bridge::wire;
 use crate::config::bridge::BridgeSettings;
+use crate::dial::stream::BoxStream;
 use crate::packet::subscribe::{RetainHandling, SubscriptionOptions};
 use crate::packet::{Packet, ProtocolVersion, QoS};
 

@@ -19,8 +19,8 @@ use crate::bridge::memory::{BridgeMemory, MemoryFile};
 use crate::bridge::prepare::prepare_session;
 use crate::bridge::relay::LanePlan;
 use crate::bridge::status::{BridgeState, Counters};
-use crate::bridge::transport::Stage;
 use crate::config::bridge::{BridgeSettings, StartType};
+use crate::dial::connect::Stage;
 use schedule::AddressCursor;
 
 /// What all bridges of a broker share.

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use rumqttc::{NetworkOptions, TlsConfiguration, Transport, v5};
+use rumqttc::{NetworkOptions, TlsConfiguration, TlsError, Transport, v5};
 
-use crate::bridge::error::LinkError;
-use crate::bridge::tls::client_config;
 use crate::client::error::ClientError;
 use crate::client::options::{PACKET_BYTES_MAX, Remote, Settings};
 use crate::client::reason::{with_detail, words};
-use crate::client::tls;
 use crate::dial::address::Carrier;
+use crate::dial::error::TlsFailure;
+use crate::dial::tls::client_config;
 use crate::packet::QoS;
 
 /// Messages in flight that `rumqttc` keeps account of; the commands stay below it.
@@ -40,7 +39,7 @@ pub(super) fn qos_v5(qos: QoS) -> v5::mqttbytes::QoS {
 /// Options for 3.1.1. Reads the files of TLS.
 ///
 /// # Errors
-/// [`ClientError::TlsSetUp`] names the file.
+/// [`ClientError::Dial`] names the file.
 pub(super) fn options_v4(settings: &Settings) -> Result<rumqttc::MqttOptions, ClientError> {
     let (host, port) = broker(settings);
     let mut options = rumqttc::MqttOptions::new(settings.client_id.clone(), host, port);
@@ -68,7 +67,7 @@ pub(super) fn options_v4(settings: &Settings) -> Result<rumqttc::MqttOptions, Cl
 /// Options for 5.0. Reads the files of TLS.
 ///
 /// # Errors
-/// [`ClientError::TlsSetUp`] names the file.
+/// [`ClientError::Dial`] names the file.
 pub(super) fn options_v5(settings: &Settings) -> Result<v5::MqttOptions, ClientError> {
     let (host, port) = broker(settings);
     let mut options = v5::MqttOptions::new(settings.client_id.clone(), host, port);
@@ -129,13 +128,8 @@ fn broker(settings: &Settings) -> (String, u16) {
 
 fn transport(settings: &Settings) -> Result<Transport, ClientError> {
     let config = settings.tls.as_ref().map(client_config).transpose();
-    let config = config.map_err(|error| match error {
-        LinkError::TlsSetUp(reason) => {
-            ClientError::TlsSetUp(reason.replace("set tls.ca_file", "name them with --cafile"))
-        }
-        other => ClientError::TlsSetUp(other.to_string()),
-    })?;
-    let config = config.map(|config| TlsConfiguration::Rustls(Arc::clone(&config)));
+    let config = config.map_err(ClientError::Dial)?;
+    let config = config.map(|config| TlsConfiguration::Rustls(Arc::new(config)));
     let Remote::Network(address) = &settings.remote else { return Ok(Transport::Unix) };
     Ok(match (&address.carrier, config) {
         (Carrier::Stream, None) => Transport::Tcp,
@@ -167,7 +161,7 @@ impl Explainer {
         use rumqttc::{ConnectionError, StateError};
         match error {
             ConnectionError::ConnectionRefused(code) => self.refused(words(&code)),
-            ConnectionError::Tls(error) => self.tls(tls::explain(&error)),
+            ConnectionError::Tls(error) => self.tls(error),
             ConnectionError::Io(error)
             | ConnectionError::MqttState(
                 StateError::Io(error)
@@ -190,7 +184,7 @@ impl Explainer {
         use v5::{ConnectionError, StateError};
         match error {
             ConnectionError::ConnectionRefused(code) => self.refused(words(&code)),
-            ConnectionError::Tls(error) => self.tls(tls::explain(&error)),
+            ConnectionError::Tls(error) => self.tls(error),
             ConnectionError::Io(error)
             | ConnectionError::MqttState(
                 StateError::Io(error)
@@ -252,13 +246,21 @@ impl Explainer {
         ClientError::Refused { address: self.address.clone(), reason }
     }
 
-    fn tls(&self, reason: String) -> ClientError {
-        ClientError::Tls { address: self.address.clone(), reason }
+    fn tls(&self, error: TlsError) -> ClientError {
+        self.tls_failure(match &error {
+            TlsError::Io(error) => error.into(),
+            TlsError::TLS(error) => error.into(),
+            other => TlsFailure::Other(other.to_string()),
+        })
+    }
+
+    fn tls_failure(&self, failure: TlsFailure) -> ClientError {
+        ClientError::Tls { address: self.address.clone(), failure }
     }
 
     fn io(&self, error: &std::io::Error) -> ClientError {
-        match tls::is_tls(error) {
-            true => self.tls(tls::explain_io(error)),
+        match error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+            true => self.tls_failure(error.into()),
             false => self.broken(error.to_string()),
         }
     }

@@ -4,6 +4,15 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::dial::error::{DialError, TlsFailure, WaysOut};
+
+const WAYS_OUT: WaysOut = WaysOut {
+    authorities: "check --cafile",
+    name: "connect by that name (-h), or use --insecure",
+    certificate: "does it want a client certificate (--cert and --key)?",
+    local_address: "",
+};
+
 /// Why a client command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -41,17 +50,17 @@ pub enum ClientError {
         /// Why.
         reason: String,
     },
-    /// TLS could not be set up, or its handshake failed.
-    #[error("no TLS connection to {address}: {reason}")]
+    /// The TLS handshake failed.
+    #[error("no TLS connection to {address}: {}", failure.with(&WAYS_OUT))]
     Tls {
         /// Where the broker should be.
         address: String,
         /// Why.
-        reason: String,
+        failure: TlsFailure,
     },
     /// A certificate or key cannot be used.
-    #[error("TLS: {0}")]
-    TlsSetUp(String),
+    #[error("{}", .0.with(&WAYS_OUT))]
+    Dial(DialError),
     /// The broker's CONNACK says no.
     #[error("{address} refused the connection: {reason}")]
     Refused {
@@ -94,7 +103,7 @@ impl ClientError {
             | Self::Runtime(_) => 1,
             Self::Usage(_) => 2,
             Self::Connect { .. } | Self::Lost { .. } => 3,
-            Self::Tls { .. } | Self::TlsSetUp(_) => 4,
+            Self::Tls { .. } | Self::Dial(_) => 4,
             Self::Refused { .. } => 5,
             Self::Rejected(_) => 6,
             // As a shell reports SIGINT.

@@ -22,7 +22,6 @@ mod request;
 mod runtime;
 mod subscribe;
 mod timestamp;
-mod tls;
 
 pub use error::ClientError;
 pub use publish::PublishCommand;

@@ -11,8 +11,8 @@ use rumqttc::v5::mqttbytes::v5::LastWillProperties;
 use crate::client::address::{BrokerUrl, parse_url};
 use crate::client::error::ClientError;
 use crate::client::property::PropertySet;
-use crate::config::bridge::{BridgeTls, Verify};
 use crate::dial::address::{Address, Carrier};
+use crate::dial::tls::{TlsSettings, Verify};
 use crate::packet::QoS;
 
 /// Largest payload and Remaining Length that MQTT knows.
@@ -192,7 +192,7 @@ pub(super) struct Will {
 pub(super) struct Settings {
     pub(super) version: Version,
     pub(super) remote: Remote,
-    pub(super) tls: Option<BridgeTls>,
+    pub(super) tls: Option<TlsSettings>,
     pub(super) client_id: String,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
@@ -302,7 +302,7 @@ impl ConnectionOptions {
     fn remote(
         &self,
         url: Option<&BrokerUrl>,
-        tls: Option<&BridgeTls>,
+        tls: Option<&TlsSettings>,
     ) -> Result<Remote, ClientError> {
         let usage = |reason: &str| Err(ClientError::Usage(reason.to_owned()));
         if let Some(path) = &self.unix {
@@ -335,7 +335,7 @@ impl ConnectionOptions {
         Ok(Remote::Network(Address { host, port, tls: tls.is_some(), carrier }))
     }
 
-    fn tls(&self, is_url: bool) -> Option<BridgeTls> {
+    fn tls(&self, is_url: bool) -> Option<TlsSettings> {
         let tls = &self.tls;
         let is_wanted = is_url
             || tls.tls_use_os_certs
@@ -343,7 +343,7 @@ impl ConnectionOptions {
             || tls.tls_version.is_some()
             || tls.tls_alpn.is_some()
             || [&tls.cafile, &tls.capath, &tls.cert].iter().any(|path| path.is_some());
-        is_wanted.then(|| BridgeTls {
+        is_wanted.then(|| TlsSettings {
             ca_file: tls.cafile.clone(),
             ca_dir: tls.capath.clone(),
             identity: tls.cert.clone().zip(tls.key.clone()),

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::bridge::rule::{ExcludeRule, RuleSet, TopicRule};
 use crate::config::value::{Period, Size};
 use crate::dial::address::{Address, AddressError};
+use crate::dial::tls::{TlsSettings, Verify};
 use crate::packet::ProtocolVersion;
 use crate::session::queue::OverflowPolicy;
 
@@ -159,19 +160,6 @@ pub enum StartType {
     Manual,
 }
 
-/// What is checked of a remote certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verify {
-    /// Chain and name.
-    #[default]
-    Full,
-    /// The chain only: anyone certified by these authorities can pose as the remote broker.
-    Chain,
-    /// Nothing: anyone can.
-    None,
-}
-
 /// A checked bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is documented where it is written, in BridgeFile")]
@@ -214,7 +202,7 @@ pub struct BridgeSettings {
     pub unsubscribe: bool,
     pub hop_limit: u16,
     pub echo_window: Duration,
-    pub tls: BridgeTls,
+    pub tls: TlsSettings,
     pub queue: QueueLimits,
 }
 
@@ -234,19 +222,6 @@ impl std::fmt::Debug for Secret {
             Self::File(path) => write!(out, "File({})", path.display()),
         }
     }
-}
-
-/// Checked TLS settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each field is documented where it is written, in BridgeTlsFile")]
-pub struct BridgeTls {
-    pub ca_file: Option<PathBuf>,
-    pub ca_dir: Option<PathBuf>,
-    pub identity: Option<(PathBuf, PathBuf)>,
-    pub alpn: Vec<String>,
-    pub server_name: Option<String>,
-    pub verify: Verify,
-    pub only_tls13: bool,
 }
 
 /// What the local broker is asked to keep for a bridge.
@@ -600,7 +575,7 @@ impl Checker<'_> {
         parsed.or_else(|_| self.fail("bind_address", "must be an IP address of this machine"))
     }
 
-    fn tls(&self, file: &BridgeTlsFile) -> Checked<BridgeTls> {
+    fn tls(&self, file: &BridgeTlsFile) -> Checked<TlsSettings> {
         let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
         let identity = match (path(&file.certificate), path(&file.key)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -620,7 +595,7 @@ impl Checker<'_> {
         if file.alpn.iter().any(|name| name.is_empty() || name.len() > 255) {
             return self.fail("tls.alpn", "each name must have 1 to 255 bytes");
         }
-        Ok(BridgeTls {
+        Ok(TlsSettings {
             ca_file: path(&file.ca_file),
             ca_dir: path(&file.ca_dir),
             identity,
@@ -680,22 +655,10 @@ impl Checker<'_> {
             return self.fail("username", "is needed with a password before MQTT 5.0");
         }
         let secure = settings.addresses.iter().any(|address| address.tls);
-        if !secure && settings.tls != Checker::no_tls() {
+        if !secure && settings.tls != TlsSettings::default() {
             return self.fail("tls", "no address uses it; write mqtts:// or wss://");
         }
         Ok(())
-    }
-
-    fn no_tls() -> BridgeTls {
-        BridgeTls {
-            ca_file: None,
-            ca_dir: None,
-            identity: None,
-            alpn: Vec::new(),
-            server_name: None,
-            verify: Verify::Full,
-            only_tls13: false,
-        }
     }
 }
 

@@ -12,10 +12,12 @@ use crate::bridge::handshake::{
 use crate::bridge::link::Link;
 use crate::bridge::local::local_client_id;
 use crate::bridge::relay::{LaneOptions, LanePlan, Relay, RelayOptions, lane_plan};
-use crate::bridge::transport::{self, BoxStream, Stage};
+use crate::bridge::remote::dial;
 use crate::bridge::worker::Worker;
 use crate::config::bridge::rule::Direction;
 use crate::dial::address::Address;
+use crate::dial::connect::Stage;
+use crate::dial::stream::BoxStream;
 use crate::packet::QoS;
 
 impl Worker {
@@ -55,7 +57,7 @@ impl Worker {
         lane: usize,
         stage: &Stage,
     ) -> Result<Connected<BoxStream>, LinkError> {
-        let stream = transport::connect(address, &self.settings, stage).await?;
+        let stream = dial(address, &self.settings, stage).await?;
         stage.awaits_connack();
         let identity = RemoteIdentity { lane, bridge_bit: self.bridge_bit };
         connect_remote(stream, &self.settings, credentials, identity).await

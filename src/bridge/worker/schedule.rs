@@ -6,11 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinHandle;
 
 use crate::bridge::local::local_client_id;
+use crate::bridge::remote::dial;
 use crate::bridge::status::{BridgeState, Counters};
-use crate::bridge::transport::{self, Stage};
 use crate::bridge::worker::{Order, Worker};
 use crate::config::bridge::{BridgeSettings, StartType};
 use crate::dial::address::Address;
+use crate::dial::connect::Stage;
 
 /// How often a lazy bridge looks at its queue.
 const LAZY_LOOK: Duration = Duration::from_millis(500);
@@ -153,7 +154,7 @@ impl AddressCursor {
         self.probe = Some(tokio::spawn(async move {
             let Some(primary) = settings.addresses.first() else { return false };
             let stage = Stage::default();
-            let connecting = transport::connect(primary, &settings, &stage);
+            let connecting = dial(primary, &settings, &stage);
             let connected = tokio::time::timeout(settings.connect_timeout, connecting).await;
             matches!(connected, Ok(Ok(_)))
         }));

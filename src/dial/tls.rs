@@ -1,7 +1,6 @@
-//! TLS towards the remote broker. The configuration is built anew for each attempt, so that renewed certificates and
-//! keys are used without a restart.
+//! TLS towards a remote broker: the settings, and what `rustls` makes of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -12,15 +11,47 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+use serde::{Deserialize, Serialize};
 
-use crate::bridge::error::LinkError;
-use crate::config::bridge::{BridgeTls, Verify};
+use crate::dial::error::DialError;
+
+/// How TLS is spoken with a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsSettings {
+    /// Authorities, PEM; without it and `ca_dir` those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Directory of authorities, PEM.
+    pub ca_dir: Option<PathBuf>,
+    /// Our certificate chain and its private key, PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Protocols offered by ALPN.
+    pub alpn: Vec<String>,
+    /// Name expected in the certificate and sent as SNI; without it the host of the address.
+    pub server_name: Option<String>,
+    /// What is checked of the broker's certificate.
+    pub verify: Verify,
+    /// Not TLS 1.2.
+    pub only_tls13: bool,
+}
+
+/// What is checked of a remote certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// Chain and name.
+    #[default]
+    Full,
+    /// The chain only: anyone certified by these authorities can pose as the remote broker.
+    Chain,
+    /// Nothing: anyone can.
+    None,
+}
 
 /// Reads the files and builds a configuration. Blocks for the disk.
 ///
 /// # Errors
-/// [`LinkError::TlsSetUp`] names the file and the problem.
-pub fn client_config(settings: &BridgeTls) -> Result<Arc<ClientConfig>, LinkError> {
+/// A file cannot be used, or no authority is known.
+pub fn client_config(settings: &TlsSettings) -> Result<ClientConfig, DialError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] = match settings.only_tls13 {
         true => &[&rustls::version::TLS13],
@@ -42,13 +73,13 @@ pub fn client_config(settings: &BridgeTls) -> Result<Arc<ClientConfig>, LinkErro
         }
     };
     config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 fn verifier(
-    settings: &BridgeTls,
+    settings: &TlsSettings,
     provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, LinkError> {
+) -> Result<Arc<dyn ServerCertVerifier>, DialError> {
     if settings.verify == Verify::None {
         return Ok(Arc::new(Lenient { chain: None, provider }));
     }
@@ -62,7 +93,7 @@ fn verifier(
     }
 }
 
-fn roots(settings: &BridgeTls) -> Result<RootCertStore, LinkError> {
+fn roots(settings: &TlsSettings) -> Result<RootCertStore, DialError> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = &settings.ca_file {
         add(&mut roots, path)?;
@@ -84,20 +115,19 @@ fn roots(settings: &BridgeTls) -> Result<RootCertStore, LinkError> {
         roots.add_parsable_certificates(found.certs);
     }
     if roots.is_empty() {
-        let cure = "no certificate authorities were found; set tls.ca_file";
-        return Err(LinkError::TlsSetUp(cure.to_owned()));
+        return Err(DialError::NoAuthorities);
     }
     Ok(roots)
 }
 
-fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), LinkError> {
+fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), DialError> {
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| in_file(path, &error))?;
     }
     Ok(())
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LinkError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, DialError> {
     let certificates: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let certificates = certificates.map_err(|error| in_file(path, &error))?;
@@ -107,42 +137,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LinkError> 
     Ok(certificates)
 }
 
-fn set_up(error: &dyn std::fmt::Display) -> LinkError {
-    LinkError::TlsSetUp(error.to_string())
+fn set_up(error: &dyn std::fmt::Display) -> DialError {
+    DialError::TlsSetUp(error.to_string())
 }
 
-fn in_file(path: &Path, error: &dyn std::fmt::Display) -> LinkError {
-    LinkError::TlsSetUp(format!("{}: {error}", path.display()))
-}
-
-/// What a failed handshake means, with the cure where there is one.
-#[must_use]
-pub fn explain(error: &std::io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    let cure = match inner {
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "the remote certificate is signed by an authority that is not trusted; check tls.ca_file"
-        }
-        Some(Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        )) => {
-            "the remote certificate is for another name; check the address or set tls.server_name"
-        }
-        Some(Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        )) => "the remote certificate has expired",
-        Some(Error::AlertReceived(_)) => {
-            "the remote broker refused our side; does it want a client certificate \
-             (tls.certificate and tls.key)?"
-        }
-        Some(Error::InvalidMessage(_)) => "the answer is not TLS; does this port speak TLS?",
-        _ if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            "the remote broker closed the connection; does this port speak TLS, and does it want a \
-             client certificate?"
-        }
-        _ => return error.to_string(),
-    };
-    format!("{cure} ({error})")
+fn in_file(path: &Path, error: &dyn std::fmt::Display) -> DialError {
+    DialError::TlsFile { path: path.to_owned(), reason: error.to_string() }
 }
 
 /// Checks less than it should, as configured: the chain without the name, or only that the other side owns its key.

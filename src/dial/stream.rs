@@ -1,0 +1,11 @@
+//! A stream of bytes, whatever carries it.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A stream of bytes to a broker.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// Any [`ByteStream`].
+pub type BoxStream = Box<dyn ByteStream>;
