@@ -74,8 +74,11 @@ impl Settings {
 /// Limits that all listeners share.
 #[derive(Debug, Clone, Copy)]
 pub struct AcceptLimits {
-    /// Network Connections at a time, more are closed at once; `None`: as many as the system allows.
+    /// Network Connections at a time; for more, those give way that have not finished CONNECT. `None`: as many as the
+    /// system allows.
     pub max_connections: Option<usize>,
+    /// Network Connections of one address at a time; `None`: no limit.
+    pub max_connections_per_address: Option<usize>,
     /// From accepting a Network Connection to the end of its CONNECT, all handshakes included.
     pub connect_timeout: Duration,
 }

@@ -131,6 +131,8 @@ settings! {
         /// Connections at a time, over all listeners; 0: as many as the system allows (its limit of open files, less a
         /// reserve).
         max_connections: u64 = 0, accept.max_connections;
+        /// Connections of one address at a time (of one network of 64 bits in IPv6); 0: no limit.
+        max_connections_per_address: u64 = 0, accept.max_connections_per_address;
         /// From accepting a connection to the end of its CONNECT, TLS and WebSocket handshakes included.
         connect_timeout: Period = seconds(10), [millis(1)..=hours(1)],
             limits.connect_timeout, accept.connect_timeout;

@@ -72,6 +72,10 @@ counters! {
     TurnedAwayListenerFull = "petrel_connections_turned_away_total" {"reason": "listener-full"} TURNED_AWAY,
     /// The broker had its maximum of Network Connections.
     TurnedAwayBrokerFull = "petrel_connections_turned_away_total" {"reason": "broker-full"} TURNED_AWAY,
+    /// Its address had its maximum of Network Connections.
+    TurnedAwayAddressFull = "petrel_connections_turned_away_total" {"reason": "address-full"} TURNED_AWAY,
+    /// It had not finished CONNECT, and gave way to another when there was no more room.
+    TurnedAwaySilent = "petrel_connections_turned_away_total" {"reason": "silent"} TURNED_AWAY,
     /// The process had no file descriptor or memory left for it.
     TurnedAwayNoDescriptor = "petrel_connections_turned_away_total" {"reason": "no-descriptor"} TURNED_AWAY,
     /// The PROXY protocol header was missing or malformed.

@@ -8,11 +8,9 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -23,25 +21,31 @@ use crate::config::settings::{AcceptLimits, ListenAddress, ListenerSettings, Tra
 use crate::metrics::counter::{Counter, Counters};
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::metrics::{Gauges, Metrics, Source};
+use crate::net::entrance::{Entrance, House, Place, Watch};
 use crate::net::establish::{Establishment, serve_established};
 use crate::net::listener::{BoundListener, ListenAddressText, ListenError, ListeningSocket};
 use crate::net::shutdown::{Shutdown, Stage};
+use crate::net::stream::ClientStream;
 use crate::net::tls::{TlsAcceptor, TlsError};
 
 /// Serves MQTT on byte streams.
 pub trait Handler: Clone + Send + Sync + 'static {
     /// Serves one Network Connection until it ends. Observes the shutdown itself; at [`Stage::Stop`] the future is
-    /// dropped wherever it stands. The size of the future is what an idle connection costs.
-    fn handle<S>(self, stream: S, peer: Peer) -> impl Future<Output = ()> + Send + 'static
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// dropped wherever it stands. The size of the future is what an idle connection costs. It settles in its place once
+    /// its Client is known; until then it may be dropped as well, to make room for another. A guest, which has no place,
+    /// settles only if it replaces one that has. Connections within the process need none.
+    fn handle<S: ClientStream>(
+        self,
+        stream: S,
+        peer: Peer,
+        place: Option<Place>,
+    ) -> impl Future<Output = ()> + Send + 'static;
 }
 
 /// All listeners of the broker, bound.
 pub struct Listeners {
-    bound: Vec<(BoundListener, Arc<Room>)>,
+    bound: Vec<(BoundListener, Entrance)>,
     limits: AcceptLimits,
-    room: Arc<Room>,
     counters: Counters,
 }
 
@@ -52,17 +56,18 @@ impl Listeners {
         limits: AcceptLimits,
         metrics: &Metrics,
     ) -> Result<Self, ListenError> {
+        let counters = metrics.counters().clone();
+        let AcceptLimits { max_connections, max_connections_per_address, .. } = limits;
+        let house = House::new(max_connections, max_connections_per_address, counters.clone());
         let mut bound = Vec::new();
         for one in settings {
-            let room = Arc::new(Room::new(one.max_connections.unwrap_or(usize::MAX)));
-            bound.push((BoundListener::bind(one)?, room));
+            bound.push((BoundListener::bind(one)?, house.open(one.max_connections)));
         }
-        let room = Arc::new(Room::new(limits.max_connections.unwrap_or(usize::MAX)));
         let names = bound
             .iter()
-            .map(|(listener, room)| (listener.settings.rules.name.clone(), Arc::clone(room)));
-        metrics.register(Arc::new(Rooms { all: Arc::clone(&room), each: names.collect() }));
-        Ok(Self { bound, limits, room, counters: metrics.counters().clone() })
+            .map(|(listener, entrance)| (listener.settings.rules.name.clone(), entrance.clone()));
+        metrics.register(Arc::new(Rooms { house: Arc::clone(&house), each: names.collect() }));
+        Ok(Self { bound, limits, counters })
     }
 
     /// What listens where, in the order of the settings.
@@ -91,7 +96,7 @@ impl Listeners {
     /// the last has ended, or [`Stage::Stop`] ends them.
     pub async fn run<H: Handler>(self, handler: H, shutdown: Shutdown) {
         let mut loops = JoinSet::new();
-        for (listener, room) in self.bound {
+        for (listener, entrance) in self.bound {
             info!(
                 listener = listener.settings.rules.name,
                 address = %ListenAddressText(listener.address.clone()),
@@ -111,7 +116,7 @@ impl Listeners {
                     certificate_name: None,
                 },
                 establishment: Arc::new(establishment),
-                rooms: [room, Arc::clone(&self.room)],
+                entrance,
                 counters: self.counters.clone(),
                 handler: handler.clone(),
                 connections: JoinSet::new(),
@@ -159,58 +164,22 @@ impl Certificates {
     }
 }
 
-/// Counts Network Connections against a limit.
-#[derive(Debug)]
-struct Room {
-    used: AtomicUsize,
-    max: usize,
-}
-
-impl Room {
-    fn new(max: usize) -> Self {
-        Self { used: AtomicUsize::new(0), max }
-    }
-
-    fn enter(self: &Arc<Self>) -> Option<Place> {
-        // Relaxed: the number guards nothing but itself.
-        if self.used.fetch_add(1, Ordering::Relaxed) >= self.max {
-            self.used.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Place { room: Arc::clone(self) })
-    }
-
-    fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed) as u64
-    }
-}
-
-/// A place in a [`Room`], given back on drop.
-struct Place {
-    room: Arc<Room>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.room.used.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 struct Rooms {
-    all: Arc<Room>,
-    each: Vec<(String, Arc<Room>)>,
+    house: Arc<House>,
+    each: Vec<(String, Entrance)>,
 }
 
 impl Source for Rooms {
     fn fill(&self, gauges: &mut Gauges) {
-        gauges.connections += self.all.used();
+        gauges.connections += self.house.room().used() as u64;
     }
 
     fn write(&self, exposition: &mut Exposition) {
         let name = "petrel_listener_connections";
         exposition.family(name, Kind::Gauge, "Network Connections of each listener.");
-        for (listener, room) in &self.each {
-            exposition.value(name, &[("listener", listener)], room.used());
+        for (listener, entrance) in &self.each {
+            let used = entrance.room().used() as u64;
+            exposition.value(name, &[("listener", listener)], used);
         }
     }
 }
@@ -241,8 +210,7 @@ struct Intake<H> {
     /// What a connection knows before anything was read from it.
     peer: Peer,
     establishment: Arc<Establishment>,
-    /// Of the listener and of the broker.
-    rooms: [Arc<Room>; 2],
+    entrance: Entrance,
     counters: Counters,
     handler: H,
     connections: JoinSet<()>,
@@ -283,52 +251,42 @@ impl<H: Handler> Intake<H> {
     }
 
     fn admit(&mut self, accepted: Accepted) {
-        let [listener, broker] = &self.rooms;
-        let (place, counter, limit) = match (listener.enter(), broker.enter()) {
-            (Some(first), Some(second)) => {
-                self.counters.add(Counter::ConnectionsAccepted, 1);
-                return self.spawn(accepted, [first, second]);
-            }
-            (None, second) => (second, Counter::TurnedAwayListenerFull, listener.max),
-            (first, None) => (first, Counter::TurnedAwayBrokerFull, broker.max),
-        };
-        drop(place);
-        drop(accepted);
-        self.counters.add(counter, 1);
-        if let Some(count) = self.full.permit() {
-            let reason = counter.description().label.map_or("", |(_, value)| value);
-            let listener = &self.peer.listener.name;
-            warn!(listener, limit, reason, count, "too many connections, turned away");
-        }
-    }
-
-    fn spawn(&mut self, accepted: Accepted, places: [Place; 2]) {
-        let mut peer = self.peer.clone();
         match accepted {
             Accepted::Tcp(stream, address) => {
                 // IPv4 Clients of a dual-stack socket have mapped addresses.
-                peer.address = Some(SocketAddr::new(address.ip().to_canonical(), address.port()));
-                self.spawn_on(stream, peer, places);
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                self.spawn(stream, Some(address));
             }
-            Accepted::Unix(stream) => self.spawn_on(stream, peer, places),
+            Accepted::Unix(stream) => self.spawn(stream, None),
         }
     }
 
     /// Each shape of connection is a future of its own type, so an idle plain one does not pay for the size of the
-    /// others; and `map` adds no second room for the arguments, as an `async` block around the handler's future would.
-    fn spawn_on<S>(&mut self, stream: S, peer: Peer, places: [Place; 2])
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let leave = move |()| drop(places);
+    /// others.
+    fn spawn<S: ClientStream>(&mut self, stream: S, address: Option<SocketAddr>) {
+        let (place, watch) = self.enter(address);
+        let peer = Peer { address, ..self.peer.clone() };
         let handler = self.handler.clone();
-        if self.establishment.is_direct() {
-            self.connections.spawn(handler.handle(stream, peer).map(leave));
+        let task = if self.establishment.is_direct() {
+            self.connections.spawn(handler.handle(stream, peer, Some(place)))
         } else {
             let establishment = Arc::clone(&self.establishment);
-            let served = serve_established(establishment, handler, stream, peer);
-            self.connections.spawn(Box::pin(served).map(leave));
+            let served = serve_established(establishment, handler, stream, peer, place);
+            self.connections.spawn(Box::pin(served))
+        };
+        watch.name(task);
+    }
+
+    fn enter(&mut self, address: Option<SocketAddr>) -> (Place, Watch) {
+        let entered = self.entrance.enter(address);
+        if let Some(full) = entered.0.full()
+            && let Some(count) = self.full.permit()
+        {
+            let reason = full.counter().description().label.map_or("", |(_, value)| value);
+            let listener = &self.peer.listener.name;
+            warn!(listener, reason, count, "too many connections: only take-overs are let in");
         }
+        entered
     }
 
     fn handle_end(&self, ended: Result<(), tokio::task::JoinError>) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 use tracing::debug;
@@ -26,9 +26,11 @@ use crate::durable::entry::StoredEntry;
 use crate::durable::message::Timestamp;
 use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
-use crate::net::deadlines::{Deadlines, Place};
+use crate::net::deadlines::{Deadlines, Place as DeadlinePlace};
+use crate::net::entrance::Place;
 use crate::net::lingering::close_gracefully;
 use crate::net::shutdown::Shutdown;
+use crate::net::stream::ClientStream;
 use crate::net::tally::{self, Stage};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::Effects;
@@ -100,15 +102,19 @@ impl MqttHandler {
 
 impl Handler for MqttHandler {
     // Not an `async fn`: its future would keep room for the arguments beside the driver.
-    fn handle<S>(self, stream: S, peer: Peer) -> impl Future<Output = ()> + Send + 'static
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let mut driver = Driver::new(stream, self.shared, peer);
+    fn handle<S: ClientStream>(
+        self,
+        stream: S,
+        peer: Peer,
+        place: Option<Place>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let mut driver = Driver::new(stream, self.shared, peer, place);
         async move {
             let ending = (&mut driver).await;
             driver.finish(&ending);
-            if matches!(ending, Ending::Closing) {
+            // Whoever only waits for its Client to close takes nobody's place.
+            let farewell = driver.place.take().map(Place::into_farewell);
+            if matches!(ending, Ending::Closing) && !matches!(farewell, Some(None)) {
                 let stream = &mut driver.stream;
                 // Behind a pointer: every connection would have room for this farewell.
                 Box::pin(close_gracefully(stream, LINGER_TIME, LINGER_BYTES)).await;
@@ -138,8 +144,10 @@ struct Driver<S> {
     writing: Outbox,
     written: usize,
     needs_flush: bool,
-    /// For Keep Alive and the connect timeout, armed for this time.
+    /// Room of the listener; none within the process.
     place: Option<Place>,
+    /// For Keep Alive and the connect timeout, armed for this time.
+    deadline: Option<DeadlinePlace>,
     due: Timestamp,
     /// For waits of a tenth of a second; most connections never have one.
     timer: Option<Pin<Box<Sleep>>>,
@@ -163,17 +171,20 @@ impl<S> Drop for Driver<S> {
         let mut effects = Effects::new();
         self.connection.handle_closed(now, &mut effects);
         tally::count(&self.shared.counters, &mut effects.tally);
-        if let Some(place) = self.place.take() {
-            self.shared.deadlines.remove(place);
+        if let Some(deadline) = self.deadline.take() {
+            self.shared.deadlines.remove(deadline);
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    fn new(stream: S, shared: Arc<Shared>, peer: Peer) -> Self {
+impl<S: ClientStream> Driver<S> {
+    fn new(stream: S, shared: Arc<Shared>, peer: Peer, place: Option<Place>) -> Self {
         let now = shared.clock.now();
         let mut shutdown = shared.shutdown.clone();
-        let connection = ClientConnection::new(Arc::clone(&shared.broker), peer, now);
+        let mut connection = ClientConnection::new(Arc::clone(&shared.broker), peer, now);
+        if place.as_ref().is_some_and(|place| place.full().is_some()) {
+            connection.set_guest();
+        }
         Self {
             stream,
             connection,
@@ -183,7 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             writing: Outbox::default(),
             written: 0,
             needs_flush: false,
-            place: None,
+            place,
+            deadline: None,
             due: Timestamp(0),
             timer: None,
             job: None,
@@ -313,8 +325,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// that moves away is looked at only when its old time has come: packets do not touch it.
     #[inline]
     fn poll_timer(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        if self.connection.is_connected() {
+        if self.draining.is_some() && self.connection.is_connected() {
             self.draining = None;
+            if let Some(place) = &mut self.place {
+                place.settle();
+            }
         }
         if self.timer.is_some() || self.connection.throttled_until().is_some() {
             self.poll_throttle(now, cx);
@@ -323,7 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if next <= now {
             self.connection.handle_timeout(now);
         }
-        let must_arm = self.place.is_none() || next < self.due || self.due <= now;
+        let must_arm = self.deadline.is_none() || next < self.due || self.due <= now;
         if must_arm {
             self.arm(now, cx);
         }
@@ -333,9 +348,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Some(next) = self.connection.next_timeout() else { return };
         self.due = next.max(now.plus(Duration::from_millis(1)));
         let deadlines = &self.shared.deadlines;
-        match self.place {
+        match self.deadline {
             Some(place) => deadlines.set(place, self.due),
-            None => self.place = Some(deadlines.add(self.due, cx.waker())),
+            None => self.deadline = Some(deadlines.add(self.due, cx.waker())),
         }
     }
 
@@ -437,7 +452,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+impl<S: ClientStream> Future for Driver<S> {
     type Output = Ending;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {

@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
@@ -16,7 +15,9 @@ use crate::access::Peer;
 use crate::config::settings::Transport;
 use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
+use crate::net::entrance::Place;
 use crate::net::proxy_protocol::{self, HeaderError};
+use crate::net::stream::ClientStream;
 use crate::net::tls::TlsAcceptor;
 use crate::websocket::{self, HandshakeError, WebSocketStream};
 
@@ -30,15 +31,13 @@ pub(crate) struct Establishment {
 }
 
 /// Any stream, for the kinds of connection that are too rare to be compiled for each kind of socket.
-pub trait AnyStream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> AnyStream for S {}
+type AnyStream = Box<dyn ClientStream>;
 
 /// A stream of MQTT bytes. What is large stands behind a pointer: the task of a connection moves it once.
 enum Established<S> {
     Plain(S),
     Tls(Box<TlsStream<S>>),
-    WebSocket(WebSocketStream<Box<dyn AnyStream>>),
+    WebSocket(WebSocketStream<AnyStream>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +75,7 @@ impl Establishment {
         peer: &mut Peer,
     ) -> Result<Established<S>, EstablishError>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: ClientStream,
     {
         if self.proxy_protocol
             && let Some(address) = proxy_protocol::read_header(&mut socket).await?
@@ -87,7 +86,7 @@ impl Establishment {
             return match &self.transport {
                 Transport::Mqtt => Ok(Established::Plain(socket)),
                 Transport::WebSocket { path, origins } => {
-                    let boxed: Box<dyn AnyStream> = Box::new(socket);
+                    let boxed: AnyStream = Box::new(socket);
                     Ok(Established::WebSocket(websocket::accept(boxed, path, origins).await?))
                 }
             };
@@ -97,7 +96,7 @@ impl Establishment {
         match &self.transport {
             Transport::Mqtt => Ok(Established::Tls(Box::new(stream))),
             Transport::WebSocket { path, origins } => {
-                let boxed: Box<dyn AnyStream> = Box::new(stream);
+                let boxed: AnyStream = Box::new(stream);
                 Ok(Established::WebSocket(websocket::accept(boxed, path, origins).await?))
             }
         }
@@ -111,18 +110,25 @@ pub(crate) async fn serve_established<H, S>(
     handler: H,
     socket: S,
     mut peer: Peer,
+    mut place: Place,
 ) where
     H: Handler,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: ClientStream,
 {
     let established = {
         let work = Box::pin(establishment.establish(socket, &mut peer));
         timeout(establishment.timeout, work).await.unwrap_or(Err(EstablishError::Timeout))
     };
+    if establishment.proxy_protocol
+        && let Some(address) = peer.address
+    {
+        place.set_address(address);
+    }
+    let place = Some(place);
     match established {
-        Ok(Established::Plain(stream)) => Box::pin(handler.handle(stream, peer)).await,
-        Ok(Established::Tls(stream)) => Box::pin(handler.handle(stream, peer)).await,
-        Ok(Established::WebSocket(stream)) => Box::pin(handler.handle(stream, peer)).await,
+        Ok(Established::Plain(stream)) => Box::pin(handler.handle(stream, peer, place)).await,
+        Ok(Established::Tls(stream)) => Box::pin(handler.handle(stream, peer, place)).await,
+        Ok(Established::WebSocket(stream)) => Box::pin(handler.handle(stream, peer, place)).await,
         Err(error) => {
             establishment.counters.add(error.counter(), 1);
             let listener = &peer.listener.name;

@@ -294,7 +294,7 @@ impl NodeHandle {
         };
         let peer = Peer { address: None, listener: Arc::new(rules), certificate_name: None };
         let handler = self.handler.clone();
-        tokio::spawn(handler.handle(theirs, peer));
+        tokio::spawn(handler.handle(theirs, peer, None));
         ours
     }
 

@@ -9,9 +9,11 @@ use petrel::config::settings::{AcceptLimits, ListenAddress, ListenerSettings, Tr
 use petrel::metrics::Metrics;
 use petrel::metrics::counter::Counter;
 use petrel::net::accept::{Certificates, Handler, Listeners};
+use petrel::net::entrance::Place;
 use petrel::net::lingering::close_gracefully;
 use petrel::net::listener::ListenError;
 use petrel::net::shutdown::{Shutdown, ShutdownTrigger};
+use petrel::net::stream::ClientStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -35,10 +37,9 @@ pub(crate) struct Echo {
 }
 
 impl Handler for Echo {
-    async fn handle<S>(self, mut stream: S, peer: Peer)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn handle<S: ClientStream>(self, mut stream: S, peer: Peer, place: Option<Place>) {
+        let Some(mut place) = place.filter(|place| place.full().is_none()) else { return };
+        place.settle();
         let tcp = (&stream as &dyn Any).downcast_ref::<TcpStream>();
         let options = tcp.map(|stream| {
             let keepalive = socket2::SockRef::from(stream).keepalive().unwrap();
@@ -94,8 +95,11 @@ pub(crate) fn loopback() -> ListenerSettings {
     listener(ListenAddress::Tcp(([127, 0, 0, 1], 0).into()))
 }
 
-pub(crate) const LIMITS: AcceptLimits =
-    AcceptLimits { max_connections: None, connect_timeout: PATIENCE };
+pub(crate) const LIMITS: AcceptLimits = AcceptLimits {
+    max_connections: None,
+    max_connections_per_address: None,
+    connect_timeout: PATIENCE,
+};
 
 pub(crate) fn start(settings: &[ListenerSettings]) -> Running {
     start_with(settings, LIMITS).unwrap()

@@ -32,6 +32,13 @@ struct Broker {
 }
 
 async fn serve(listeners: Vec<ListenerSettings>) -> Broker {
+    serve_with(listeners, |_usual| {}).await
+}
+
+async fn serve_with(
+    listeners: Vec<ListenerSettings>,
+    change: impl FnOnce(&mut Settings),
+) -> Broker {
     let data = tempfile::tempdir().unwrap();
     let data_dir = data.path().to_owned();
     let mut settings = Settings { data_dir, ..Settings::default() };
@@ -49,6 +56,7 @@ async fn serve(listeners: Vec<ListenerSettings>) -> Broker {
             listener
         })
         .collect();
+    change(&mut settings);
     let node = Node::open(&settings).await.unwrap();
     let (addresses, handle) = (node.addresses(), node.handle());
     Broker { addresses, handle, ended: tokio::spawn(node.run()), _data: data }
@@ -325,6 +333,117 @@ async fn future_of_a_connection_is_small() {
     let handler =
         MqttHandler::new(Arc::clone(handle.broker()), handle.clock(), counters, handle.shutdown());
     let peer = Peer { address: None, listener: loopback().rules, certificate_name: None };
-    let future = handler.handle(broker.tcp(0).await, peer);
+    let future = handler.handle(broker.tcp(0).await, peer, None);
     assert!(size_of_val(&future) <= 768, "{}", size_of_val(&future));
+}
+
+const FEW: usize = 6;
+
+async fn with_few_places() -> Broker {
+    serve_with(vec![loopback()], |settings| settings.accept.max_connections = Some(FEW)).await
+}
+
+/// Once 400 sockets that said nothing kept everybody else out of a broker with room for 300.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_sockets_give_way_to_clients_oldest_first() {
+    let broker = with_few_places().await;
+    let mut silent = Vec::new();
+    for number in 0..FEW * 2 {
+        let mut stream = broker.tcp(0).await;
+        if number % 2 == 1 {
+            // A CONNECT that is never finished is no better than none.
+            stream.write_all(b"\x10\x40\x00\x04MQTT").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    let mut clients = Vec::new();
+    for number in 0..FEW {
+        clients.push(Client::connect(broker.tcp(0).await, &format!("client{number}")).await);
+    }
+    for mut stream in silent {
+        let mut byte = [0];
+        let reading = timeout(PATIENCE, stream.read(&mut byte)).await.expect("it had to go");
+        assert!(matches!(reading, Ok(0) | Err(_)));
+    }
+    for client in &mut clients {
+        client.send(&[0xc0, 0]).await;
+        assert_eq!(client.next().await, Packet::PingResp, "whoever is connected stays");
+    }
+    let counters = broker.handle.metrics().counters();
+    assert_eq!(counters.read(Counter::TurnedAwaySilent), 2 * FEW as u64);
+}
+
+/// Whoever finds no room is told so, and is told nothing else: not before CONNECT, and with the code of its version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_broker_says_so_in_connack() {
+    let broker = with_few_places().await;
+    let mut clients = Vec::new();
+    for number in 0..FEW {
+        clients.push(Client::connect(broker.tcp(0).await, &format!("client{number}")).await);
+    }
+    // Some more that say nothing are guests, too, and keep nobody from being told.
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(broker.tcp(0).await);
+    }
+    let mut old = broker.tcp(0).await;
+    old.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01x").await.unwrap();
+    assert_eq!(goodbye(old, Vec::new()).await, [0x20, 2, 0, 3]);
+    let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01x".to_vec();
+    let refusal = goodbye(broker.tcp(0).await, connect).await;
+    assert_eq!((refusal[0], refusal[2], refusal[3]), (0x20, 0, 0x97), "{refusal:x?}");
+    let counters = broker.handle.metrics().counters();
+    assert!(counters.read(Counter::TurnedAwayBrokerFull) >= 2);
+    clients.pop();
+    let text = async {
+        while broker.handle.metrics().sample().gauges.connections >= FEW as u64 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, text).await.unwrap();
+    Client::connect(broker.tcp(0).await, "next").await;
+}
+
+/// A Client whose old Network Connection is dead to it, but not to us, comes back although there is no room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_takes_its_own_session_over_although_the_broker_is_full() {
+    let broker = with_few_places().await;
+    let mut clients = Vec::new();
+    for number in 0..FEW {
+        clients.push(Client::connect(broker.tcp(0).await, &format!("client{number}")).await);
+    }
+    for _ in 0..3 {
+        let again = Client::connect(broker.tcp(0).await, "client3").await;
+        let before = std::mem::replace(&mut clients[3], again);
+        goodbye(before.stream, Vec::new()).await;
+    }
+    clients[3].send(&[0xc0, 0]).await;
+    assert_eq!(clients[3].next().await, Packet::PingResp);
+    let gone = async {
+        while broker.handle.metrics().sample().gauges.connections > FEW as u64 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone).await.unwrap();
+}
+
+/// A limit for each address, which is off unless it is set.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_one_address_can_be_limited() {
+    let behind_proxy = ListenerSettings { proxy_protocol: true, ..loopback() };
+    let broker = serve_with(vec![behind_proxy], |settings| {
+        settings.accept.max_connections_per_address = Some(2);
+    })
+    .await;
+    let mut clients = Vec::new();
+    for (address, name) in [("192.0.2.1", "a"), ("192.0.2.1", "b"), ("192.0.2.2", "c")] {
+        let mut stream = broker.tcp(0).await;
+        let header = format!("PROXY TCP4 {address} 192.0.2.9 1 2\r\n");
+        stream.write_all(header.as_bytes()).await.unwrap();
+        clients.push(Client::connect(stream, name).await);
+    }
+    let refused =
+        b"PROXY TCP4 192.0.2.1 192.0.2.9 1 2\r\n\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01x";
+    assert_eq!(goodbye(broker.tcp(0).await, refused.to_vec()).await, [0x20, 2, 0, 3]);
+    assert_eq!(broker.handle.metrics().counters().read(Counter::TurnedAwayAddressFull), 1);
 }

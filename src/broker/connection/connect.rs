@@ -112,6 +112,10 @@ impl ClientConnection {
         let broker = Arc::clone(&self.broker);
         loop {
             let Some(session) = broker.registry().find(&connect.client_id) else {
+                if self.is_guest {
+                    self.refuse(ReasonCode::QuotaExceeded);
+                    return;
+                }
                 let session = self.new_session(connect, expiry_seconds);
                 if !broker.registry().insert(&session) {
                     // Another connection of this Client was faster: take over from it.
@@ -134,6 +138,13 @@ impl ClientConnection {
             }
             let resumes = !connect.clean_start && inbound.is_durable();
             let was_connected = inbound.disconnected.is_none();
+            if self.is_guest && !was_connected {
+                drop(inbound);
+                self.refuse(ReasonCode::QuotaExceeded);
+                return;
+            }
+            // It gets the room of the one that it takes over from.
+            self.is_guest = false;
             // One that is due waits for the timer at most; after a crash, no timer has run yet.
             if let Some(will) = inbound.will.take()
                 && (!resumes || inbound.is_overdue(&will, now))

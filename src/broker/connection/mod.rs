@@ -91,6 +91,8 @@ pub struct ClientConnection {
     is_store_behind: bool,
     /// A bridge of 3.x by the bit in its protocol level: it gets no echo, and RETAIN as published.
     is_bridge: bool,
+    /// The broker is full: it may take over the Network Connection of its own Session, and nothing else.
+    is_guest: bool,
     closing: Option<CloseReason>,
 }
 
@@ -150,6 +152,7 @@ impl ClientConnection {
             discards_will: false,
             is_store_behind: false,
             is_bridge: false,
+            is_guest: false,
             closing: None,
         }
     }
@@ -158,6 +161,12 @@ impl ClientConnection {
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// There is no room for it: its CONNECT is refused unless it takes over another Network Connection, whose room it
+    /// gets.
+    pub fn set_guest(&mut self) {
+        self.is_guest = true;
     }
 
     /// The Session, once there is one.
