@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use petrel::durable::change::Change;
+use petrel::durable::change::{Change, QueueChange, RetainedChange, SessionChange};
 use petrel::durable::entry::{QueueEntry, StoredEntry};
 use petrel::durable::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
-use petrel::durable::record::{QueueOwner, SessionRecord};
+use petrel::durable::record::SessionRecord;
 use petrel::durable::{Batch, CommitListener, Durability, Store, Ticket};
 use petrel::packet::QoS;
 use petrel::store::rocks::RocksStore;
@@ -231,20 +231,20 @@ fn retained(directory: &Path, arguments: &Arguments) {
         let (store, _) = open(directory);
         let started = Instant::now();
         let payload = vec![b'r'; arguments.payload_bytes];
-        let mut last = Ticket(0);
+        let mut last = Ticket::NOTHING;
         for counter in 0..arguments.messages {
             let message = message(
                 counter,
                 &format!("site/{}/device/{counter}/state", counter % 100),
                 &payload,
             );
-            let changes = vec![Change::PutRetained(message)];
+            let changes = vec![RetainedChange::Put(message).into()];
             last = store.submit(Batch { changes, durability: Durability::Os, ..Batch::default() });
             while store.pending_bytes() > 32 << 20 {
                 std::thread::yield_now();
             }
         }
-        while store.durable() < last {
+        while !store.is_durable(last) {
             std::thread::yield_now();
         }
         println!(
@@ -284,11 +284,12 @@ impl Load {
         let until = self.sent + messages;
         while self.sent < until || !waiting.is_empty() {
             let mut removals = Vec::new();
-            while waiting.front().is_some_and(|(ticket, _)| *ticket <= store.durable()) {
+            while waiting.front().is_some_and(|(ticket, _)| store.is_durable(*ticket)) {
                 let Some((_, entries)) = waiting.pop_front() else { break };
                 for (session, entry) in entries {
                     entry.acknowledge();
-                    removals.push(Change::Dequeue { session, sequence: entry.sequence });
+                    let sequence = entry.sequence;
+                    removals.push(QueueChange::Dequeue { queue: session, sequence }.into());
                 }
             }
             if !removals.is_empty() {
@@ -325,7 +326,7 @@ impl Load {
             if self.recipients_acknowledge {
                 kept.push((SessionId(session), Arc::clone(&entry)));
             }
-            changes.push(Change::Enqueue { session: SessionId(session), entry });
+            changes.push(QueueChange::Enqueue { queue: SessionId(session), entry }.into());
         }
         self.sent += batch;
         (changes, kept)
@@ -346,7 +347,7 @@ fn drain_all(store: &RocksStore, sessions: u64) -> (u64, Duration) {
     let mut count = 0;
     let mut open: Vec<(u64, Sequence)> =
         (0..sessions).map(|session| (session, Sequence(0))).collect();
-    let mut last = Ticket(0);
+    let mut last = Ticket::NOTHING;
     while !open.is_empty() {
         open.retain_mut(|(session, from)| {
             let started = Instant::now();
@@ -359,7 +360,8 @@ fn drain_all(store: &RocksStore, sessions: u64) -> (u64, Duration) {
             for entry in &page {
                 let StoredEntry::Message(entry) = entry else { panic!("nothing was released") };
                 *from = Sequence(entry.sequence.0 + 1);
-                changes.push(Change::Dequeue { session, sequence: entry.sequence });
+                let sequence = entry.sequence;
+                changes.push(QueueChange::Dequeue { queue: session, sequence }.into());
             }
             last = store.submit(Batch { changes, durability: Durability::Os, ..Batch::default() });
             while store.pending_bytes() > 16 << 20 {
@@ -368,7 +370,7 @@ fn drain_all(store: &RocksStore, sessions: u64) -> (u64, Duration) {
             !page.is_empty()
         });
     }
-    while store.durable() < last {
+    while !store.is_durable(last) {
         std::thread::yield_now();
     }
     (count, reading)
@@ -380,20 +382,20 @@ fn open(directory: &Path) -> (RocksStore, petrel::durable::record::Loaded) {
 
 fn put_sessions(store: &RocksStore, count: u64) {
     let put = |session| {
-        Change::PutSession(Box::new(SessionRecord {
+        Change::Session(SessionChange::Put(Box::new(SessionRecord {
             id: SessionId(session),
-            owner: QueueOwner::Client { client_id: format!("client-{session}").into() },
+            client_id: format!("client-{session}").into(),
             epoch: 1,
             expiry_seconds: u32::MAX,
             disconnected: None,
             sent_until: Sequence(0),
             will: None,
             user_name: None,
-        }))
+        })))
     };
     let changes = (0..count).map(put).collect();
     let ticket = store.submit(Batch { changes, durability: Durability::Fsync, ..Batch::default() });
-    while store.durable() < ticket {
+    while !store.is_durable(ticket) {
         std::thread::yield_now();
     }
 }

@@ -17,9 +17,9 @@ use petrel::access::{ListenerRules, Peer};
 use petrel::broker::Broker;
 use petrel::broker::limits::Limits;
 use petrel::session::effects::Effects;
-use petrel::durable::message::Timestamp;
-use petrel::session::queue::{OverflowPolicy, QueueLimits};
-use petrel::durable::record::Loaded;
+use petrel::durable::message::{Issuer, Timestamp};
+use petrel::session::queue::QueueLimits;
+use petrel::durable::record::{Loaded, OverflowPolicy};
 use petrel::store::memory::MemoryStore;
 use simulated_client::{Action, SimulatedClient};
 
@@ -80,7 +80,7 @@ fn broker(overflow: u8, now: Timestamp) -> Arc<Broker> {
         queue: QueueLimits { max_messages: 10, max_bytes: 2048, policy },
         ..Limits::default()
     };
-    let loaded = Loaded { sessions: Vec::new(), retained: Vec::new(), incarnation: 1, now };
+    let loaded = Loaded::empty(Issuer::new(0, 1), now);
     let store = Arc::new(MemoryStore::default());
     let authority = Arc::new(DefaultAuthority::new(None));
     Arc::new(Broker::new(limits, store, authority, loaded, 7))

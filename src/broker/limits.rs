@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::durable::Durability;
+use crate::durable::record::OverflowPolicy;
 use crate::packet::QoS;
 use crate::session::queue::QueueLimits;
 use crate::topic::filter::TopicFilter;

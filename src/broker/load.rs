@@ -13,10 +13,10 @@ use crate::broker::limits::Limits;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
 use crate::broker::timers::Timers;
-use crate::broker::{Broker, COUNTER_BITS, Figures};
-use crate::durable::change::Change;
+use crate::broker::{Broker, Figures};
+use crate::durable::change::{QueueChange, SessionChange};
 use crate::durable::message::{Sequence, Timestamp};
-use crate::durable::record::{Loaded, LoadedSession, QueueOwner};
+use crate::durable::record::{Loaded, LoadedQueue, LoadedSession, QueueOwner};
 use crate::durable::{Durability, Store};
 use crate::session::Session;
 use crate::session::effects::Effects;
@@ -39,7 +39,6 @@ impl Broker {
         loaded: Loaded,
         seed: u64,
     ) -> Self {
-        let first = u64::from(loaded.incarnation) << COUNTER_BITS;
         let broker = Self {
             limits,
             store,
@@ -50,9 +49,9 @@ impl Broker {
             retained: RetainedTree::new(seed.rotate_left(32)),
             timers: Timers::default(),
             // Zero is the broker itself.
-            next_session: AtomicU64::new(first + 1),
-            first_message: first,
-            internal_messages: AtomicU64::new(first),
+            next_session: AtomicU64::new(1),
+            issuer: loaded.issuer,
+            internal_messages: AtomicU64::new(loaded.issuer.first_message()),
             is_draining: AtomicBool::new(false),
             is_over_total: AtomicBool::new(false),
             figures: Figures::default(),
@@ -63,14 +62,11 @@ impl Broker {
             let _replaced = broker.retained.set(message);
         }
         let mut effects = Effects::new();
-        let (groups, mut clients): (Vec<_>, Vec<_>) = loaded
-            .sessions
-            .into_iter()
-            .partition(|found| matches!(found.record.owner, QueueOwner::Group { .. }));
-        for found in groups {
-            broker.load_group(found, &mut effects);
+        for found in loaded.queues {
+            broker.load_queue(&found, &mut effects);
         }
         // A crash between the record of a new Session and the removal of the old one leaves both: the newest counts.
+        let mut clients = loaded.sessions;
         clients.sort_by_key(|found| Reverse(found.record.id));
         for found in clients {
             broker.load_session(found, loaded.now, &mut effects);
@@ -80,26 +76,30 @@ impl Broker {
         broker
     }
 
-    fn load_group(&self, found: LoadedSession, effects: &mut Effects) {
-        let QueueOwner::Group { filter } = &found.record.owner else { return };
-        let Ok(parsed) = TopicFilter::parse(filter) else {
-            effects.persist(Change::DeleteSession(found.record.id), Durability::Memory);
+    /// A queue that belongs to no Session.
+    fn load_queue(&self, found: &LoadedQueue, effects: &mut Effects) {
+        let record = &found.record;
+        let parsed = match &record.owner {
+            QueueOwner::Group { filter } => TopicFilter::parse(filter).ok().map(|it| (filter, it)),
+            QueueOwner::Session => None,
+        };
+        let Some((filter, parsed)) = parsed else {
+            effects.persist(QueueChange::Delete(record.id), Durability::Memory);
             return;
         };
-        let queue = load_queue(&found);
+        let queue = restore_queue(found);
         let group =
             Group::new(Arc::clone(filter), parsed.filter.clone(), queue, Persistence::Durable);
-        let group = Arc::new(group);
+        let group = Arc::new(group.with_record(record));
         self.groups.lock().insert(Arc::clone(filter), Arc::clone(&group));
         self.tree.subscribe(&parsed.filter, Destination::Group(group), Default::default(), None);
     }
 
     fn load_session(&self, found: LoadedSession, now: Timestamp, effects: &mut Effects) {
-        let QueueOwner::Client { client_id } = &found.record.owner else { return };
         let record = &found.record;
         if record.expiry_seconds == 0 {
             // It would have ended with its Network Connection, which the restart ended.
-            effects.persist(Change::DeleteSession(record.id), Durability::Memory);
+            effects.persist(SessionChange::Delete(record.id), Durability::Memory);
         }
         let mut inbound = Inbound::new(self.first_message_id(record.id));
         inbound.epoch = record.epoch;
@@ -108,23 +108,25 @@ impl Broker {
         inbound.incoming.extend(found.incoming.iter().copied());
         // Connected when the broker stopped: its Network Connection ended with the broker.
         inbound.disconnected = Some(record.disconnected.unwrap_or(now));
-        inbound.will = record
-            .will
-            .as_ref()
-            .map(|(message, delay)| Will { message: Arc::clone(message), delay_seconds: *delay });
-        let mut outbound = Outbound::new(record.id, Persistence::Durable, load_queue(&found));
+        inbound.will = record.will.as_ref().map(|will| Will {
+            message: Arc::clone(&will.message),
+            delay_seconds: will.delay_seconds,
+        });
+        let mut outbound =
+            Outbound::new(record.id, Persistence::Durable, restore_queue(&found.queue));
+        outbound.set_own_queue(found.queue.record.rules);
         outbound.set_sent_until(match record.disconnected {
             Some(_) => record.sent_until,
             // What was sent before a crash is not recorded: at most a window from the start, and nothing that is
             // yet to come.
             None => {
-                let window_end = found.queue_start.0 + u64::from(self.limits.max_inflight);
-                found.queue_end.min(Sequence(window_end))
+                let window_end = found.queue.start.0 + u64::from(self.limits.max_inflight);
+                found.queue.end.min(Sequence(window_end))
             }
         });
-        let session = Arc::new(Session::new(Arc::clone(client_id), inbound, outbound));
+        let session = Arc::new(Session::new(Arc::clone(&record.client_id), inbound, outbound));
         if !self.registry.insert(&session) {
-            effects.persist(Change::DeleteSession(record.id), Durability::Memory);
+            effects.persist(SessionChange::Delete(record.id), Durability::Memory);
             return;
         }
         let mut inbound = session.inbound();
@@ -151,18 +153,18 @@ impl Broker {
     /// Groups whose members are all gone.
     fn end_empty_groups(&self, effects: &mut Effects) {
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
-        for group in groups.iter().filter(|group| group.member_count() == 0) {
+        for group in groups.iter().filter(|group| group.is_deserted()) {
             self.forget_group(group);
-            effects.persist(Change::DeleteSession(group.id()), Durability::Memory);
+            effects.persist(QueueChange::Delete(group.id()), Durability::Memory);
         }
     }
 }
 
-fn load_queue(found: &LoadedSession) -> Queue {
+fn restore_queue(found: &LoadedQueue) -> Queue {
     Queue::from_store(
         found.record.id,
-        found.queue_start,
-        found.queue_end,
+        found.start,
+        found.end,
         found.message_count,
         found.message_bytes,
     )
@@ -174,13 +176,13 @@ mod tests {
     use crate::auth::authority::DefaultAuthority;
     use crate::broker::limits::Limits;
     use crate::durable::message::SessionId;
-    use crate::durable::record::SessionRecord;
+    use crate::durable::record::{QueueRecord, SessionRecord};
     use crate::store::memory::MemoryStore;
 
     fn session(id: u64) -> LoadedSession {
         let record = SessionRecord {
             id: SessionId(id),
-            owner: QueueOwner::Client { client_id: "a".into() },
+            client_id: "a".into(),
             epoch: 1,
             expiry_seconds: u32::MAX,
             disconnected: Some(Timestamp(1)),
@@ -188,15 +190,8 @@ mod tests {
             will: None,
             user_name: None,
         };
-        LoadedSession {
-            record,
-            subscriptions: Vec::new(),
-            incoming: Vec::new(),
-            queue_start: Sequence(0),
-            queue_end: Sequence(0),
-            message_count: 0,
-            message_bytes: 0,
-        }
+        let queue = LoadedQueue::empty(QueueRecord::of_session(record.id));
+        LoadedSession { record, subscriptions: Vec::new(), incoming: Vec::new(), queue }
     }
 
     /// A clean start ended Session 1, and the broker died after 2 was written and before 1 was removed.

@@ -25,8 +25,8 @@ use crate::broker::limits::Limits;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
 use crate::broker::timers::Timers;
-use crate::durable::change::Change;
-use crate::durable::message::{Message, MessageHeader, MessageId, SessionId, Timestamp};
+use crate::durable::change::RetainedChange;
+use crate::durable::message::{Issuer, Message, MessageHeader, MessageId, SessionId, Timestamp};
 use crate::durable::{Durability, Store, Ticket};
 use crate::packet::QoS;
 use crate::session::effects::Effects;
@@ -39,9 +39,6 @@ use crate::topic::fingerprint::TopicHash;
 use crate::topic::retained_tree::RetainedTree;
 use crate::topic::subscription_tree::SubscriptionTree;
 
-/// Bits of a [`SessionId`] that count within one incarnation of the broker.
-const COUNTER_BITS: u32 = 40;
-
 /// The coordinator.
 pub struct Broker {
     limits: Limits,
@@ -53,7 +50,7 @@ pub struct Broker {
     retained: RetainedTree<Arc<Message>>,
     timers: Timers,
     next_session: AtomicU64,
-    first_message: u64,
+    issuer: Issuer,
     internal_messages: AtomicU64,
     is_draining: AtomicBool,
     is_over_total: AtomicBool,
@@ -202,7 +199,7 @@ impl Broker {
     ) {
         let counter = self.internal_messages.fetch_add(1, Ordering::Relaxed);
         let header = MessageHeader {
-            id: MessageId { publisher: SessionId(0), counter },
+            id: MessageId { publisher: self.issuer.session_id(0), counter },
             qos: QoS::AtMostOnce,
             retain: retain == Retain::Yes,
             arrived: now,
@@ -238,7 +235,7 @@ impl Broker {
         let durability = self.limits.durability_of(publication.topic);
         if publication.payload.is_empty() {
             if self.retained.remove(publication.topic).is_some() {
-                let change = Change::DeleteRetained(Arc::from(publication.topic));
+                let change = RetainedChange::Delete(Arc::from(publication.topic));
                 effects.persist(change, durability);
             }
             return true;
@@ -251,7 +248,7 @@ impl Broker {
         if let Some(message) = publication.message() {
             let message = Arc::clone(message);
             let _replaced = self.retained.set(Arc::clone(&message));
-            effects.persist(Change::PutRetained(message), durability);
+            effects.persist(RetainedChange::Put(message), durability);
         }
         true
     }
@@ -267,13 +264,13 @@ impl Broker {
     /// A name for a new Session or group.
     #[must_use]
     pub fn next_session_id(&self) -> SessionId {
-        SessionId(self.next_session.fetch_add(1, Ordering::Relaxed))
+        self.issuer.session_id(self.next_session.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The name of the first message of a new or reloaded Session.
     #[must_use]
     pub fn first_message_id(&self, publisher: SessionId) -> MessageId {
-        MessageId { publisher, counter: self.first_message }
+        MessageId { publisher, counter: self.issuer.first_message() }
     }
 
     /// The group of this Shared Subscription, created if need be.

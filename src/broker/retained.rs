@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::broker::Broker;
 use crate::durable::Durability;
-use crate::durable::change::Change;
+use crate::durable::change::RetainedChange;
 use crate::durable::message::Timestamp;
 use crate::session::effects::Effects;
 use crate::topic::filter::TopicFilter;
@@ -32,7 +32,7 @@ impl Broker {
                 let _newer = self.retained().set(removed);
                 continue;
             }
-            let change = Change::DeleteRetained(Arc::from(message.topic()));
+            let change = RetainedChange::Delete(Arc::from(message.topic()));
             effects.persist(change, Durability::Memory);
         }
         self.submit(effects);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::broker::Broker;
 use crate::durable::Durability;
-use crate::durable::change::Change;
+use crate::durable::change::{QueueChange, SessionChange};
 use crate::durable::entry::QueueEntry;
-use crate::durable::record::{QueueOwner, SessionRecord};
+use crate::durable::record::{QueueRecord, QueueRules, SessionRecord, WillRecord};
 use crate::packet::QoS;
 use crate::session::Session;
 use crate::session::effects::{DropReason, Effects};
@@ -36,7 +36,7 @@ impl Broker {
         effects.tally.dropped[DropReason::SessionEnded as usize] += remains.in_store;
         self.hand_on(session, inbound, remains.entries, effects);
         if was_durable || has_spilled {
-            effects.persist(Change::DeleteSession(session.id()), Durability::Memory);
+            effects.persist(SessionChange::Delete(session.id()), Durability::Memory);
         }
         inbound.incoming = Default::default();
         drop(inbound.retained.take());
@@ -80,6 +80,26 @@ impl Broker {
         }
     }
 
+    /// Writes the record of the queue of a durable Session: once, or when its rules change.
+    pub(crate) fn persist_queue(&self, session: &Arc<Session>, effects: &mut Effects) {
+        let rules = session.outbound().own_queue().copied().unwrap_or_default();
+        let record = QueueRecord { rules, ..QueueRecord::of_session(session.id()) };
+        effects.persist(QueueChange::Put(Box::new(record)), self.session_durability());
+    }
+
+    /// Gives the queue of a Client's Session rules of its own, which outlive the process if the Session does.
+    pub fn set_queue_rules(&self, client_id: &str, rules: QueueRules, effects: &mut Effects) {
+        let Some(session) = self.registry.find(client_id) else { return };
+        let inbound = session.inbound();
+        let is_known = session.outbound().own_queue().copied().unwrap_or_default() == rules;
+        session.outbound().set_own_queue(rules);
+        if !is_known && !inbound.ended && inbound.is_durable() {
+            self.persist_queue(&session, effects);
+        }
+        self.submit(effects);
+        drop(inbound);
+    }
+
     /// Writes the record of a durable Session.
     pub(crate) fn persist_session(
         &self,
@@ -91,14 +111,17 @@ impl Broker {
         let will = inbound.will.as_ref();
         let record = SessionRecord {
             id: session.id(),
-            owner: QueueOwner::Client { client_id: Arc::clone(session.client_id()) },
+            client_id: Arc::clone(session.client_id()),
             epoch: inbound.epoch,
             expiry_seconds: inbound.expiry_seconds,
             disconnected: inbound.disconnected,
             sent_until,
-            will: will.map(|will| (Arc::clone(&will.message), will.delay_seconds)),
+            will: will.map(|will| WillRecord {
+                message: Arc::clone(&will.message),
+                delay_seconds: will.delay_seconds,
+            }),
             user_name: inbound.user_name.clone(),
         };
-        effects.persist(Change::PutSession(Box::new(record)), self.session_durability());
+        effects.persist(SessionChange::Put(Box::new(record)), self.session_durability());
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use crate::broker::Broker;
 use crate::broker::route::Destination;
-use crate::durable::change::Change;
-use crate::durable::record::{QueueOwner, SessionRecord, SubscriptionRecord};
+use crate::durable::change::{QueueChange, SessionChange};
+use crate::durable::record::SubscriptionRecord;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::Session;
 use crate::session::effects::Effects;
@@ -88,17 +88,7 @@ impl Broker {
                 continue;
             };
             if became_durable {
-                let record = SessionRecord {
-                    id: group.id(),
-                    owner: QueueOwner::Group { filter: Arc::clone(&parsed.full) },
-                    epoch: 0,
-                    expiry_seconds: u32::MAX,
-                    disconnected: None,
-                    sent_until: crate::durable::message::Sequence(0),
-                    will: None,
-                    user_name: None,
-                };
-                let change = Change::PutSession(Box::new(record));
+                let change = QueueChange::Put(Box::new(group.record()));
                 effects.persist(change, self.session_durability());
             }
             let destination = Destination::Group(Arc::clone(&group));
@@ -175,7 +165,8 @@ impl Broker {
                 retained.retain(|delivery| delivery.filter.as_str() != full);
             }
             self.remove_subscription(&session, &mut inbound, &parsed, effects);
-            let change = Change::DeleteSubscription { session: session.id(), filter: parsed.full };
+            let change =
+                SessionChange::DeleteSubscription { session: session.id(), filter: parsed.full };
             effects.persist(change, self.session_durability());
         }
         for (filter, options) in wanted {
@@ -188,7 +179,10 @@ impl Broker {
                 subscription_id: None,
             };
             self.add_subscription(&session, &mut inbound, &parsed, state, effects);
-            effects.persist(Change::PutSubscription(Box::new(record)), self.session_durability());
+            effects.persist(
+                SessionChange::PutSubscription(Box::new(record)),
+                self.session_durability(),
+            );
         }
         drop(inbound);
         self.submit(effects);
@@ -204,7 +198,7 @@ mod tests {
     use crate::auth::authority::DefaultAuthority;
     use crate::broker::limits::Limits;
     use crate::durable::message::{Sequence, SessionId, Timestamp};
-    use crate::durable::record::LoadedSession;
+    use crate::durable::record::{LoadedQueue, LoadedSession, QueueRecord, SessionRecord};
     use crate::store::memory::MemoryStore;
 
     /// A broker with one absent Session, which the store had with these Subscriptions.
@@ -213,7 +207,7 @@ mod tests {
         let id = SessionId(1);
         let record = SessionRecord {
             id,
-            owner: QueueOwner::Client { client_id: "a".into() },
+            client_id: "a".into(),
             epoch: 1,
             expiry_seconds: u32::MAX,
             disconnected: Some(Timestamp(1)),
@@ -231,10 +225,7 @@ mod tests {
             record,
             subscriptions: subscriptions.collect(),
             incoming: Vec::new(),
-            queue_start: Sequence(0),
-            queue_end: Sequence(0),
-            message_count: 0,
-            message_bytes: 0,
+            queue: LoadedQueue::empty(QueueRecord::of_session(id)),
         }];
         let authority = Arc::new(DefaultAuthority::new(None));
         let broker = Broker::new(Limits::default(), Arc::new(store), authority, loaded, 0);

@@ -16,7 +16,7 @@ use crate::config::value::{Period, Size};
 use crate::dial::address::{Address, AddressError};
 use crate::dial::tls::{TlsSettings, Verify};
 use crate::packet::ProtocolVersion;
-use crate::session::queue::OverflowPolicy;
+use crate::durable::record::OverflowPolicy;
 
 /// One `[[bridge]]` as written.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]

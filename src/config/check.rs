@@ -18,7 +18,8 @@ use crate::config::settings::{ComposedLimits, Settings};
 use crate::config::source::Reading;
 use crate::config::table::{File, Overflow, Persistence};
 use crate::durable::Durability;
-use crate::session::queue::{OverflowPolicy, QueueLimits};
+use crate::durable::record::OverflowPolicy;
+use crate::session::queue::QueueLimits;
 use crate::topic::filter::TopicFilter;
 
 pub mod listener;

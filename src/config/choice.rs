@@ -6,7 +6,7 @@ use crate::config::bridge::BridgeFile;
 use crate::config::check::Checker;
 use crate::config::setting::{Bound, Written, written};
 use crate::durable::Durability;
-use crate::session::queue::OverflowPolicy;
+use crate::durable::record::OverflowPolicy;
 
 written! {
     Level: "choice",

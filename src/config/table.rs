@@ -30,7 +30,7 @@ use crate::config::setting::{Bound, Reload, Section, Setting, Written, settings}
 use crate::config::settings::{AcceptLimits, ComposedLimits};
 use crate::config::value::{FileMode, Period, Seconds, Size, Switch};
 use crate::durable::Durability;
-use crate::session::queue::OverflowPolicy;
+use crate::durable::record::OverflowPolicy;
 use crate::store::settings::StoreSettings;
 
 settings! {

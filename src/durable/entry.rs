@@ -37,7 +37,7 @@ const ACKNOWLEDGED: u8 = 3;
 pub enum AcknowledgedEntry {
     /// The writer has not come to it and will skip it: nothing to remove.
     NeverWritten,
-    /// It is (about to be) in the store: a [`Change::Dequeue`] must follow.
+    /// It is (about to be) in the store: a Dequeue must follow.
     Stored,
 }
 
@@ -99,10 +99,27 @@ impl QueueEntry {
     }
 }
 
+impl std::fmt::Debug for QueueEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueueEntry").field("sequence", &self.sequence).finish_non_exhaustive()
+    }
+}
+
 /// What is in a queue, read back.
 pub enum StoredEntry {
     /// A message to deliver (committed).
     Message(Arc<QueueEntry>),
     /// A message whose recipient sent PUBREC: only its PUBREL is to be repeated.
     Released(Sequence),
+}
+
+impl StoredEntry {
+    /// Its place.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        match self {
+            Self::Message(entry) => entry.sequence,
+            Self::Released(sequence) => *sequence,
+        }
+    }
 }

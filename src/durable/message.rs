@@ -26,23 +26,82 @@ impl Timestamp {
     }
 }
 
+/// Who gives out names of Sessions and messages: a shard (0 on a single node) and its epoch, which every opening of its
+/// store raises. Two issuers never give out the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Issuer(u32);
+
+impl Issuer {
+    /// Bits of the epoch.
+    pub const EPOCH_BITS: u32 = 20;
+    /// Bits of the shard.
+    pub const SHARD_BITS: u32 = 10;
+
+    /// What does not fit is cut off.
+    #[must_use]
+    pub const fn new(shard: u16, epoch: u32) -> Self {
+        let shard = shard as u32 & ((1 << Self::SHARD_BITS) - 1);
+        Self(shard << Self::EPOCH_BITS | epoch & ((1 << Self::EPOCH_BITS) - 1))
+    }
+
+    /// Its shard.
+    #[must_use]
+    pub const fn shard(self) -> u16 {
+        (self.0 >> Self::EPOCH_BITS) as u16
+    }
+
+    /// Its epoch.
+    #[must_use]
+    pub const fn epoch(self) -> u32 {
+        self.0 & ((1 << Self::EPOCH_BITS) - 1)
+    }
+
+    /// The name with this number. Number 0 is the issuer itself.
+    #[must_use]
+    pub const fn session_id(self, number: u64) -> SessionId {
+        let number = number & ((1 << SessionId::NUMBER_BITS) - 1);
+        SessionId((self.0 as u64) << SessionId::NUMBER_BITS | number)
+    }
+
+    /// Where a Session starts to count its messages.
+    #[must_use]
+    pub const fn first_message(self) -> u64 {
+        (self.epoch() as u64) << MessageId::NUMBER_BITS
+    }
+}
+
 /// Names a Session for ever: new at every clean start, never reused, never the Client Identifier. Unique across nodes
-/// and restarts (node, incarnation, counter); groups of Shared Subscriptions take theirs from the same space.
+/// and restarts: its [`Issuer`], and a number of 34 bits. Groups of Shared Subscriptions take theirs from the same space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
+
+impl SessionId {
+    const NUMBER_BITS: u32 = 64 - Issuer::SHARD_BITS - Issuer::EPOCH_BITS;
+
+    /// Who gave it out.
+    #[must_use]
+    pub const fn issuer(self) -> Issuer {
+        Issuer((self.0 >> Self::NUMBER_BITS) as u32)
+    }
+}
 
 /// The place of a queued message in its Session: strictly rising, never reused. Opaque outside the session and the
 /// store. The Packet Identifier of a delivery follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 
-/// Names a stored Application Message, unique across nodes and restarts: who published it and a counter in that Session.
+/// Names a stored Application Message, unique across nodes and restarts: who published it, and a counter that starts
+/// anew, higher, with each epoch of the shard that has the publisher's Session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId {
     /// The publisher's Session.
     pub publisher: SessionId,
-    /// Counts the stored messages of that Session.
+    /// Epoch in which it was counted, and 44 bits that count the messages of that Session.
     pub counter: u64,
+}
+
+impl MessageId {
+    const NUMBER_BITS: u32 = 64 - Issuer::EPOCH_BITS;
 }
 
 /// An Application Message with all that delivery needs. Shared by reference count between its recipients.
@@ -142,5 +201,25 @@ impl RetainedValue for Arc<Message> {
 
     fn memory_bytes(&self) -> usize {
         size_of::<Message>() + size_of::<[usize; 2]>() + self.size_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issuers_share_no_names() {
+        let issuer = Issuer::new(5, 77);
+        let id = issuer.session_id(9);
+        assert_eq!(id.0, 5 << 54 | 77 << 34 | 9);
+        assert_eq!((id.issuer(), issuer.shard(), issuer.epoch()), (issuer, 5, 77));
+        let others = [Issuer::new(5, 78), Issuer::new(6, 77), Issuer::new(1023, (1 << 20) - 1)];
+        for other in others {
+            assert_ne!(other.session_id(9), id);
+            assert_ne!(other.session_id(9).issuer(), issuer);
+        }
+        let counters = [issuer.first_message(), Issuer::new(5, 78).first_message()];
+        assert_eq!(counters, [77 << 44, 78 << 44]);
     }
 }

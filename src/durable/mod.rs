@@ -1,8 +1,8 @@
 //! What must outlive the process, as the core sees it: the port that a store implements.
 //!
 //! [`Store`] is small and batch-shaped. The core hands over [`Batch`]es of [`Change`]s; batches become durable in the
-//! order of their tickets, one atomic write each or many at once, and an acknowledgement leaves only when
-//! [`Store::durable`] has reached the ticket of its batch. A ticket either becomes durable or never does: a failed
+//! order in which they were handed over, one atomic write each or many at once, and an acknowledgement leaves only when
+//! [`Store::is_durable`] says so of the ticket of its batch. A ticket either becomes durable or never does: a failed
 //! write makes the store unavailable, it does not report success, and what waits for it is never acknowledged.
 
 pub mod change;
@@ -10,7 +10,6 @@ pub mod entry;
 pub mod message;
 pub mod record;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -19,9 +18,14 @@ use crate::durable::change::Change;
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::{Sequence, SessionId};
 
-/// Names a submitted batch; tickets rise by submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// Names a submitted batch. What it says is the store's own business: only [`Store::is_durable`] can tell about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// The ticket of no batch: durable from the start, in every store.
+    pub const NOTHING: Self = Self(0);
+}
 
 /// When a batch counts as safe, weakest first.
 #[derive(
@@ -63,7 +67,7 @@ impl Durability {
 /// Told when a batch it was submitted with has become durable. Called from the store's writer thread: must be quick and
 /// must not call the store.
 pub trait CommitListener: Send + Sync {
-    /// [`Store::durable`] has advanced past a batch of yours.
+    /// A batch of yours is durable.
     fn handle_commit(&self);
 }
 
@@ -92,11 +96,11 @@ pub enum StoreState {
 
 /// The durable state of the broker. The core never knows which implementation runs.
 pub trait Store: Send + Sync {
-    /// Takes over a batch. Never waits for the disk. Batches become durable in the order of their tickets.
+    /// Takes over a batch. Never waits for the disk.
     fn submit(&self, batch: Batch) -> Ticket;
 
-    /// Every batch up to this ticket is durable in the mode it asked for.
-    fn durable(&self) -> Ticket;
+    /// Whether the batch of this ticket is durable in the mode that it asked for. Once it is, it stays so.
+    fn is_durable(&self, ticket: Ticket) -> bool;
 
     /// Whether batches become durable at present.
     fn state(&self) -> StoreState;
@@ -109,70 +113,24 @@ pub trait Store: Send + Sync {
     /// the shell calls it on a blocking thread. Sees what was durable before the call; places may be missing (dropped).
     ///
     /// # Errors
-    /// [`StoreError`] when the store cannot be read.
+    /// [`ReadError`] when the store cannot be read.
     fn read_queue(
         &self,
-        session: SessionId,
+        queue: SessionId,
         from: Sequence,
         to: Sequence,
         max_count: usize,
         max_bytes: usize,
-    ) -> Result<Vec<StoredEntry>, StoreError>;
+    ) -> Result<Vec<StoredEntry>, ReadError>;
 }
 
-/// Why a store could not be opened or read.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Reading failed.
+/// Why a queue could not be read. It may be tried again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The disk says something else than what was written, or nothing.
     #[error("the store cannot be read: {0}")]
-    Read(String),
-    /// The database is being opened again after a failed write.
+    Failed(String),
+    /// The store is being opened again after a failed write.
     #[error("the store is not available: it is being opened again after a failed write")]
     Unavailable,
-    /// The data directory cannot be made or written.
-    #[error("the data directory {} cannot be used: {source}", path.display())]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Another broker holds the data directory.
-    #[error("the data directory {} is in use by {}: stop it, or choose another data_dir", path.display(), holder(*process))]
-    InUse {
-        /// Which.
-        path: PathBuf,
-        /// Process id of the holder, if it left one.
-        process: Option<u32>,
-    },
-    /// The database was written by a newer Petrel.
-    #[error(
-        "the store has format {found}, this petrel knows up to {known}: run the newer petrel that wrote it"
-    )]
-    NewerFormat {
-        /// Its format version.
-        found: u64,
-        /// The newest one known here.
-        known: u64,
-    },
-    /// The database cannot be opened and not be repaired.
-    #[error("the store in {} cannot be opened: {reason}", path.display())]
-    Open {
-        /// Where.
-        path: PathBuf,
-        /// What RocksDB said.
-        reason: String,
-    },
-    /// The backup directory holds something already, or no backup.
-    #[error("{}: {reason}", path.display())]
-    Backup {
-        /// Which directory.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-fn holder(process: Option<u32>) -> String {
-    process.map_or_else(|| "another process".into(), |id| format!("process {id}"))
 }

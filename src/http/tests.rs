@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::{Sequence, SessionId};
-use crate::durable::{Batch, Store, StoreError, StoreState, Ticket};
+use crate::durable::{Batch, ReadError, Store, StoreState, Ticket};
 use crate::http::health::Phase;
 use crate::metrics::counter::Counter;
 use crate::net::shutdown::{ShutdownTrigger, Stage};
@@ -24,8 +24,8 @@ impl Store for StoreInState {
         Ticket(0)
     }
 
-    fn durable(&self) -> Ticket {
-        Ticket(0)
+    fn is_durable(&self, _: Ticket) -> bool {
+        true
     }
 
     fn state(&self) -> StoreState {
@@ -47,7 +47,7 @@ impl Store for StoreInState {
         _: Sequence,
         _: usize,
         _: usize,
-    ) -> Result<Vec<StoredEntry>, StoreError> {
+    ) -> Result<Vec<StoredEntry>, ReadError> {
         Ok(Vec::new())
     }
 }

@@ -20,12 +20,12 @@ use crate::broker::{LoopGuard, LoopSender, Retain};
 use crate::config::bridge::{BridgeSettings, QueueLimits};
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::SessionId;
+use crate::durable::record::QueueRules;
 use crate::metrics::Source;
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::node::NodeHandle;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::effects::Effects;
-use crate::session::outbound::SessionQueue;
 use crate::session::queue::Oldest;
 
 impl LocalBroker for NodeHandle {
@@ -62,9 +62,7 @@ impl LocalBroker for NodeHandle {
     }
 
     fn set_queue_limits(&self, client_id: &str, limits: QueueLimits) {
-        if let Some(session) = self.broker().registry().find(client_id) {
-            session.outbound().set_own_queue(limits.into());
-        }
+        self.broker().set_queue_rules(client_id, limits.into(), &mut Effects::new());
     }
 
     fn set_leaves_without_trail(&self, client_id: &str, leaves: bool) {
@@ -98,7 +96,7 @@ impl LocalBroker for NodeHandle {
     }
 }
 
-impl From<QueueLimits> for SessionQueue {
+impl From<QueueLimits> for QueueRules {
     fn from(limits: QueueLimits) -> Self {
         Self {
             max_messages: limits.max_messages,

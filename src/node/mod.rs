@@ -20,8 +20,8 @@ use crate::auth::users::{UsersError, UsersFile};
 use crate::broker::{Broker, Retain};
 use crate::config::choice::StoreKind;
 use crate::config::settings::{ListenAddress, Settings};
+use crate::durable::Store;
 use crate::durable::record::Loaded;
-use crate::durable::{Store, StoreError};
 use crate::http::health::{Health, Phase};
 use crate::http::{Exposure, HttpError, HttpListener};
 use crate::metrics::Metrics;
@@ -34,6 +34,7 @@ use crate::net::tally;
 use crate::node::figures::{BrokerFigures, StoreFigures};
 use crate::session::effects::Effects;
 use crate::store::clock::BrokerClock;
+use crate::store::error::StoreError;
 use crate::store::memory::MemoryStore;
 use crate::store::rocks::RocksStore;
 

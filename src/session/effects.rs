@@ -43,8 +43,8 @@ impl Effects {
 
     /// Adds a change that wants to be as safe as `durability`.
     #[inline]
-    pub fn persist(&mut self, change: Change, durability: Durability) {
-        self.changes.push(change);
+    pub fn persist(&mut self, change: impl Into<Change>, durability: Durability) {
+        self.changes.push(change.into());
         self.durability = self.durability.max(durability);
     }
 

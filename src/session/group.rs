@@ -6,9 +6,10 @@ use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::durable::change::Change;
+use crate::durable::change::QueueChange;
 use crate::durable::entry::{QueueEntry, StoredEntry};
 use crate::durable::message::{SessionId, Timestamp};
+use crate::durable::record::{QueueLifetime, QueueOwner, QueueRecord, QueueRules};
 use crate::durable::{CommitListener, Durability};
 use crate::packet::QoS;
 use crate::packet::subscribe::SubscriptionOptions;
@@ -38,6 +39,8 @@ struct GroupState {
     /// The member whose Network Connection reads a page of the queue.
     page_reader: Option<SessionId>,
     persistence: Persistence,
+    lifetime: QueueLifetime,
+    rules: QueueRules,
     ended: bool,
 }
 
@@ -67,10 +70,45 @@ impl Group {
     ) -> Self {
         let id = queue.owner();
         let has_backlog = AtomicBool::new(!queue.is_empty());
-        let members = Vec::new();
-        let state =
-            GroupState { members, next: 0, queue, page_reader: None, persistence, ended: false };
+        let state = GroupState {
+            members: Vec::new(),
+            next: 0,
+            queue,
+            page_reader: None,
+            persistence,
+            lifetime: QueueLifetime::OfMembers,
+            rules: QueueRules::default(),
+            ended: false,
+        };
         Self { id, full, filter, state: Mutex::new(state), has_backlog }
+    }
+
+    /// The same, with what its queue's record says.
+    #[must_use]
+    pub fn with_record(mut self, record: &QueueRecord) -> Self {
+        let state = self.state.get_mut();
+        state.lifetime = record.lifetime;
+        state.rules = record.rules;
+        self
+    }
+
+    /// The record of its queue.
+    #[must_use]
+    pub fn record(&self) -> QueueRecord {
+        let state = self.state.lock();
+        QueueRecord {
+            id: self.id,
+            owner: QueueOwner::Group { filter: Arc::clone(&self.full) },
+            lifetime: state.lifetime,
+            rules: state.rules,
+        }
+    }
+
+    /// Whether it ends now that it has no members: the queues of others outlive them.
+    #[must_use]
+    pub fn is_deserted(&self) -> bool {
+        let state = self.state.lock();
+        state.members.is_empty() && state.lifetime != QueueLifetime::UntilRemoved
     }
 
     /// Its name for ever.
@@ -128,7 +166,8 @@ impl Group {
     pub fn leave(&self, session: &Session, effects: &mut Effects) -> bool {
         let mut state = self.state.lock();
         state.members.retain(|member| member.session.id() != session.id());
-        if !state.members.is_empty() || state.ended {
+        let stays = state.lifetime == QueueLifetime::UntilRemoved;
+        if !state.members.is_empty() || stays || state.ended {
             state.give_up_page(session.id());
             effects.wakers.extend(state.signal_member());
             return false;
@@ -136,7 +175,7 @@ impl Group {
         state.ended = true;
         let lost = state.queue.message_count();
         effects.tally.dropped[DropReason::SessionEnded as usize] += lost;
-        effects.changes.push(Change::DeleteSession(self.id));
+        effects.changes.push(QueueChange::Delete(self.id).into());
         true
     }
 
@@ -340,7 +379,8 @@ impl GroupState {
         terms: &GroupTerms<'_>,
         effects: &mut Effects,
     ) -> Delivered {
-        match self.queue.admit(publication.size_bytes(), terms.limits, effects) {
+        let limits = terms.limits.under(&self.rules);
+        match self.queue.admit(publication.size_bytes(), &limits, effects) {
             Admission::Admitted => {}
             Admission::Dropped => return Delivered::Dropped,
             Admission::Refused => return Delivered::Refused,
@@ -357,7 +397,7 @@ impl GroupState {
             Persistence::Transient if spilled == Spilled::No => return Delivered::Queued,
             Persistence::Transient => Durability::Memory,
         };
-        effects.persist(Change::Enqueue { session: group, entry }, durability);
+        effects.persist(QueueChange::Enqueue { queue: group, entry }, durability);
         match self.persistence {
             Persistence::Durable => Delivered::QueuedUntilCommit,
             Persistence::Transient => Delivered::Queued,

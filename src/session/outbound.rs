@@ -14,6 +14,7 @@ use std::task::Waker;
 use crate::durable::Durability;
 use crate::durable::entry::QueueEntry;
 use crate::durable::message::{Message, Sequence, SessionId, Timestamp};
+use crate::durable::record::QueueRules;
 use crate::packet::QoS;
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::reason_code::ReasonCode;
@@ -21,7 +22,7 @@ use crate::session::effects::{DropReason, Effects};
 use crate::session::link::{Encoded, LinkParameters, Outgoing};
 use crate::session::outbox::Outbox;
 use crate::session::publication::Publication;
-use crate::session::queue::{Oldest, OverflowPolicy, Queue, QueueLimits, Queued, dequeue};
+use crate::session::queue::{Oldest, Queue, QueueLimits, Queued, dequeue};
 use crate::session::rare::Rare;
 use crate::session::window::{Delivery, DeliveryState, Window};
 
@@ -51,20 +52,7 @@ pub struct Outbound {
     waiting: Rare<Vec<Waker>>,
     dropped_count: u64,
     has_spilled: bool,
-    own_queue: Option<Box<SessionQueue>>,
-}
-
-/// Rules for the queue of one Session that stand above those for topics. Bridges have them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SessionQueue {
-    /// Messages waiting.
-    pub max_messages: Option<u64>,
-    /// Bytes waiting.
-    pub max_bytes: Option<u64>,
-    /// What happens at the limit.
-    pub policy: Option<OverflowPolicy>,
-    /// QoS 0 messages wait, too, while the Client is absent.
-    pub stores_qos0: bool,
+    own_queue: Option<Box<QueueRules>>,
 }
 
 /// Whether a Client is there to receive.
@@ -167,8 +155,14 @@ impl Outbound {
     }
 
     /// Rules of its own for its queue.
-    pub fn set_own_queue(&mut self, own_queue: SessionQueue) {
-        self.own_queue = Some(Box::new(own_queue));
+    pub fn set_own_queue(&mut self, own_queue: QueueRules) {
+        self.own_queue = (own_queue != QueueRules::default()).then(|| Box::new(own_queue));
+    }
+
+    /// Rules for its queue that stand above those for topics.
+    #[must_use]
+    pub fn own_queue(&self) -> Option<&QueueRules> {
+        self.own_queue.as_deref()
     }
 
     /// When the oldest message that is not done with arrived: known, or to be read from the store.

@@ -10,9 +10,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::durable::change::Change;
+use crate::durable::change::{Change, QueueChange};
 use crate::durable::entry::{AcknowledgedEntry, QueueEntry, StoredEntry};
 use crate::durable::message::{Sequence, SessionId, Timestamp};
+use crate::durable::record::{OverflowPolicy, QueueRules};
 use crate::session::effects::{DropReason, Effects};
 use crate::session::rare::Rare;
 use crate::session::window::{DeliveryState, Window};
@@ -364,7 +365,8 @@ impl Queue {
             if let Some(overrides) = self.overrides.as_mut() {
                 overrides.remove(&from);
             }
-            return Some(Change::Dequeue { session: self.owner, sequence: Sequence(from) });
+            let (queue, sequence) = (self.owner, Sequence(from));
+            return Some(QueueChange::Dequeue { queue, sequence }.into());
         }
         let entry = self.pop_tail()?;
         self.uncount(entry.message.size_bytes());
@@ -428,23 +430,16 @@ pub struct QueueLimits {
     pub policy: OverflowPolicy,
 }
 
-/// What happens when a queue is full.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize, serde::Serialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum OverflowPolicy {
-    /// Goes on in the store until the limit, then as `Reject`.
-    #[default]
-    Spill,
-    /// The publisher is not read until there is room (bounded), then as `Reject`.
-    Backpressure,
-    /// The publisher is told 0x97 Quota exceeded (5.0) or slowed (3.x).
-    Reject,
-    /// The oldest waiting message gives way.
-    DropOldest,
-    /// The new message is dropped.
-    DropNewest,
+impl QueueLimits {
+    /// These, as far as the queue has no rules of its own.
+    #[must_use]
+    pub fn under(self, rules: &QueueRules) -> Self {
+        Self {
+            max_messages: rules.max_messages.unwrap_or(self.max_messages),
+            max_bytes: rules.max_bytes.unwrap_or(self.max_bytes),
+            policy: rules.policy.unwrap_or(self.policy),
+        }
+    }
 }
 
 /// Whether a queue takes a message.
@@ -460,10 +455,13 @@ pub enum Admission {
 
 /// What the store must be told when an entry is done with.
 #[must_use]
-pub fn dequeue(session: SessionId, entry: &QueueEntry) -> Option<Change> {
+pub fn dequeue(queue: SessionId, entry: &QueueEntry) -> Option<Change> {
     match entry.acknowledge() {
         AcknowledgedEntry::NeverWritten => None,
-        AcknowledgedEntry::Stored => Some(Change::Dequeue { session, sequence: entry.sequence }),
+        AcknowledgedEntry::Stored => {
+            let sequence = entry.sequence;
+            Some(QueueChange::Dequeue { queue, sequence }.into())
+        }
     }
 }
 
@@ -490,17 +488,6 @@ impl From<StoredEntry> for Queued {
         match entry {
             StoredEntry::Message(entry) => Self::Message(entry),
             StoredEntry::Released(sequence) => Self::Released(sequence),
-        }
-    }
-}
-
-impl StoredEntry {
-    /// Its place.
-    #[must_use]
-    pub fn sequence(&self) -> Sequence {
-        match self {
-            Self::Message(entry) => entry.sequence,
-            Self::Released(sequence) => *sequence,
         }
     }
 }

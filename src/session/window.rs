@@ -36,12 +36,6 @@ pub struct Delivery {
     pub entry: Option<Arc<QueueEntry>>,
 }
 
-impl std::fmt::Debug for QueueEntry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QueueEntry").field("sequence", &self.sequence).finish_non_exhaustive()
-    }
-}
-
 /// Deliveries in flight, in order of sequence without gaps.
 #[derive(Debug)]
 pub struct Window {

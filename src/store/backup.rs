@@ -11,8 +11,8 @@ use std::sync::Arc;
 use rocksdb::DB;
 use rocksdb::checkpoint::Checkpoint;
 
-use crate::durable::StoreError;
 use crate::store::clock::wall_milliseconds;
+use crate::store::error::StoreError;
 
 /// The list of files of a backup, written last: a directory without it is no whole backup.
 const MANIFEST: &str = "petrel-backup.json";

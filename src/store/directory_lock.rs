@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::durable::StoreError;
+use crate::store::error::StoreError;
 
 const NAME: &str = "petrel.pid";
 

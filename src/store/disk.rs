@@ -5,6 +5,10 @@ use std::path::Path;
 use rocksdb::{DB, WriteBatch};
 
 use crate::durable::StoreState;
+use crate::store::error::StoreError;
+use crate::store::family::Family;
+use crate::store::group::handle;
+use crate::store::operations::{Operation, Operations};
 use crate::store::options::{WriteSync, write_options};
 
 /// How groups get to the disk.
@@ -13,7 +17,12 @@ pub trait Disk: Send {
     ///
     /// # Errors
     /// [`WriteError`]: then nothing is known about the group, and the database must be opened again.
-    fn write(&mut self, db: &DB, batch: WriteBatch, sync: WriteSync) -> Result<(), WriteError>;
+    fn write(
+        &mut self,
+        db: &DB,
+        operations: &Operations,
+        sync: WriteSync,
+    ) -> Result<(), WriteError>;
 
     /// Space that is left for us; `None` when it cannot be told.
     fn free_bytes(&mut self, path: &Path) -> Option<u64>;
@@ -57,15 +66,47 @@ impl WriteError {
 pub struct RealDisk;
 
 impl Disk for RealDisk {
-    fn write(&mut self, db: &DB, batch: WriteBatch, sync: WriteSync) -> Result<(), WriteError> {
-        db.write_opt(batch, &write_options(sync))
-            .map_err(|error| WriteError::from_message(error.into_string()))
+    fn write(
+        &mut self,
+        db: &DB,
+        operations: &Operations,
+        sync: WriteSync,
+    ) -> Result<(), WriteError> {
+        let failed = |error: rocksdb::Error| WriteError::from_message(error.into_string());
+        let batch = into_batch(db, operations).map_err(|e| WriteError::Failed(e.to_string()))?;
+        db.write_opt(batch, &write_options(sync)).map_err(failed)
     }
 
     fn free_bytes(&mut self, path: &Path) -> Option<u64> {
         let statistics = rustix::fs::statvfs(path).ok()?;
         Some(statistics.f_bavail.saturating_mul(statistics.f_frsize))
     }
+}
+
+/// The same in RocksDB's own form.
+fn into_batch(db: &DB, operations: &Operations) -> Result<WriteBatch, StoreError> {
+    let mut families = [None; Family::ALL.len()];
+    for family in Family::ALL {
+        families[usize::from(family.code())] = Some(handle(db, family)?);
+    }
+    let family = |family: Family| match families[usize::from(family.code())] {
+        Some(handle) => Ok(handle),
+        None => handle(db, family),
+    };
+    let mut batch = WriteBatch::with_capacity_bytes(operations.size_bytes() + 64);
+    for operation in operations {
+        match operation {
+            Operation::Put { family: name, key, value } => batch.put_cf(family(name)?, key, value),
+            Operation::Delete { family: name, key } => batch.delete_cf(family(name)?, key),
+            Operation::DeleteOnce { family: name, key } => {
+                batch.single_delete_cf(family(name)?, key);
+            }
+            Operation::DeleteRange { family: name, from, to } => {
+                batch.delete_range_cf(family(name)?, from, to);
+            }
+        }
+    }
+    Ok(batch)
 }
 
 #[cfg(test)]

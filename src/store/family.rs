@@ -10,7 +10,7 @@ pub enum Family {
     /// Written at opening, by the heartbeat and at closing; never removed. It is RocksDB's own default family.
     Meta,
     /// Key: Session id. Value: [`crate::durable::record::SessionRecord`].
-    /// Written by `PutSession`, removed by `DeleteSession`.
+    /// Written and removed by `SessionChange`.
     Sessions,
     /// Key: Session id, Topic Filter in full. Value: options and Subscription Identifier.
     /// Written by `PutSubscription`, removed by `DeleteSubscription` and with the Session.
@@ -35,13 +35,16 @@ pub enum Family {
     /// Written and removed by the writer, beside the entries.
     BodyReferences,
     /// Key: Topic Name. Value: the Retained Message.
-    /// Written by `PutRetained`, removed by `DeleteRetained`.
+    /// Written and removed by `RetainedChange`.
     Retained,
+    /// Key: Session id (or that of a group). Value: [`crate::durable::record::QueueRecord`].
+    /// Written by `QueueChange::Put`, removed by `QueueChange::Delete` and with the Session.
+    Queues,
 }
 
 impl Family {
     /// Every family, in the order in which they were introduced.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Sessions,
         Self::Subscriptions,
@@ -52,7 +55,20 @@ impl Family {
         Self::Bodies,
         Self::BodyReferences,
         Self::Retained,
+        Self::Queues,
     ];
+
+    /// Its number in [`crate::store::operations::Operations`]; never changes.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The family of a number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
 
     /// Its name on disk.
     #[must_use]
@@ -68,6 +84,7 @@ impl Family {
             Self::Bodies => "bodies",
             Self::BodyReferences => "body_references",
             Self::Retained => "retained",
+            Self::Queues => "queues",
         }
     }
 
@@ -83,7 +100,8 @@ impl Family {
             | Self::QueueIndex
             | Self::Released
             | Self::Incoming
-            | Self::BodyReferences => false,
+            | Self::BodyReferences
+            | Self::Queues => false,
         }
     }
 
@@ -96,7 +114,8 @@ impl Family {
             | Self::Queue
             | Self::QueueIndex
             | Self::Released
-            | Self::Incoming => true,
+            | Self::Incoming
+            | Self::Queues => true,
             Self::Meta | Self::Bodies | Self::BodyReferences | Self::Retained => false,
         }
     }
@@ -120,7 +139,11 @@ mod tests {
             "bodies",
             "body_references",
             "retained",
+            "queues",
         ];
         assert_eq!(names, expected);
+        for family in Family::ALL {
+            assert_eq!(Family::from_code(family.code()), Some(family));
+        }
     }
 }

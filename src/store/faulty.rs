@@ -9,13 +9,13 @@
 //! use petrel::durable::message::Timestamp;
 //! use petrel::store::faulty::{Crash, FaultyStore, Honesty};
 //! use petrel::store::image::Image;
-//! use petrel::store::{Batch, Store};
+//! use petrel::durable::{Batch, Store};
 //!
 //! let (store, _loaded) = FaultyStore::open(Image::default(), Honesty::Honest, Timestamp(0));
 //! let ticket = store.submit(Batch::default());
-//! assert!(store.durable() < ticket);
+//! assert!(!store.is_durable(ticket));
 //! store.step();
-//! assert!(store.durable() >= ticket);
+//! assert!(store.is_durable(ticket));
 //! let image = store.crash(Crash::PowerCut, 0);
 //! let (_store, _loaded) = FaultyStore::open(image, Honesty::Honest, Timestamp(1));
 //! ```
@@ -29,7 +29,7 @@ use crate::durable::change::Change;
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::{Sequence, SessionId, Timestamp};
 use crate::durable::record::Loaded;
-use crate::durable::{Batch, CommitListener, Durability, Store, StoreError, StoreState, Ticket};
+use crate::durable::{Batch, CommitListener, Durability, ReadError, Store, StoreState, Ticket};
 use crate::store::image::{Image, TakenChange};
 
 /// Whether the store keeps its promise.
@@ -62,9 +62,11 @@ struct State {
     live_image: Image,
     /// Written, not synced; oldest first, a batch each.
     unsynced: VecDeque<Vec<TakenChange>>,
-    pending: VecDeque<(Ticket, Batch)>,
-    last_ticket: Ticket,
-    durable: Ticket,
+    pending: VecDeque<(u64, Batch)>,
+    /// The last ticket given out.
+    last_ticket: u64,
+    /// The last durable one.
+    durable: u64,
     availability: StoreState,
     readable: bool,
     crashed: bool,
@@ -81,8 +83,8 @@ impl FaultyStore {
             live_image: image,
             unsynced: VecDeque::new(),
             pending: VecDeque::new(),
-            last_ticket: Ticket(0),
-            durable: Ticket(0),
+            last_ticket: 0,
+            durable: 0,
             availability: StoreState::Available,
             readable: true,
             crashed: false,
@@ -122,7 +124,7 @@ impl FaultyStore {
         for (ticket, batch) in &group {
             state.durable = state.durable.max(*ticket);
             for change in &batch.changes {
-                if let Change::Enqueue { entry, .. } = change {
+                if let Some(entry) = change.entry() {
                     entry.end_write();
                 }
             }
@@ -190,7 +192,7 @@ impl State {
 impl Store for FaultyStore {
     fn submit(&self, batch: Batch) -> Ticket {
         let mut state = self.state.lock();
-        let ticket = Ticket(state.last_ticket.0 + 1);
+        let ticket = state.last_ticket + 1;
         let at_once = match self.honesty {
             Honesty::Honest => {
                 batch.durability == Durability::Memory && state.durable == state.last_ticket
@@ -204,11 +206,11 @@ impl Store for FaultyStore {
         if !state.crashed {
             state.pending.push_back((ticket, batch));
         }
-        ticket
+        Ticket(ticket)
     }
 
-    fn durable(&self) -> Ticket {
-        self.state.lock().durable
+    fn is_durable(&self, ticket: Ticket) -> bool {
+        ticket.0 <= self.state.lock().durable
     }
 
     fn state(&self) -> StoreState {
@@ -218,28 +220,23 @@ impl Store for FaultyStore {
     fn pending_bytes(&self) -> usize {
         let state = self.state.lock();
         let changes = state.pending.iter().flat_map(|(_, batch)| &batch.changes);
-        changes
-            .map(|change| match change {
-                Change::Enqueue { entry, .. } => entry.message.size_bytes(),
-                Change::PutRetained(message) => message.size_bytes(),
-                _ => size_of::<Change>(),
-            })
-            .sum()
+        let size = |change: &Change| change.message().map_or(0, |message| message.size_bytes());
+        changes.map(|change| size_of::<Change>() + size(change)).sum()
     }
 
     fn read_queue(
         &self,
-        session: SessionId,
+        queue: SessionId,
         from: Sequence,
         to: Sequence,
         max_count: usize,
         max_bytes: usize,
-    ) -> Result<Vec<StoredEntry>, StoreError> {
+    ) -> Result<Vec<StoredEntry>, ReadError> {
         let state = self.state.lock();
         if !state.readable || state.crashed {
-            return Err(StoreError::Unavailable);
+            return Err(ReadError::Unavailable);
         }
-        Ok(state.live_image.read_queue(session, from, to, max_count, max_bytes))
+        Ok(state.live_image.read_queue(queue, from, to, max_count, max_bytes))
     }
 }
 
@@ -257,9 +254,10 @@ fn notify(mut listeners: Vec<Arc<dyn CommitListener>>) {
 
 #[cfg(test)]
 mod tests {
+    use crate::durable::change::{QueueChange, SessionChange};
     use crate::durable::entry::QueueEntry;
     use crate::durable::message::{Message, MessageHeader, MessageId};
-    use crate::durable::record::{QueueOwner, SessionRecord};
+    use crate::durable::record::SessionRecord;
     use crate::packet::QoS;
 
     use super::*;
@@ -267,16 +265,16 @@ mod tests {
     const SESSION: SessionId = SessionId(1);
 
     fn put_session() -> Change {
-        Change::PutSession(Box::new(SessionRecord {
+        Change::Session(SessionChange::Put(Box::new(SessionRecord {
             id: SESSION,
-            owner: QueueOwner::Client { client_id: "c".into() },
+            client_id: "c".into(),
             epoch: 0,
             expiry_seconds: 1,
             disconnected: None,
             sent_until: Sequence(0),
             will: None,
             user_name: None,
-        }))
+        })))
     }
 
     fn enqueue(place: u64, durability: Durability) -> Batch {
@@ -289,13 +287,13 @@ mod tests {
         };
         let message = Arc::new(Message::new(header, "t", b"", b"p").unwrap());
         let entry = QueueEntry::new(Sequence(place), message, QoS::AtLeastOnce, false, &[]);
-        let entry = Change::Enqueue { session: SESSION, entry: Arc::new(entry) };
+        let entry = Change::Queue(QueueChange::Enqueue { queue: SESSION, entry: Arc::new(entry) });
         Batch { changes: vec![put_session(), entry], durability, ..Batch::default() }
     }
 
     fn survivors(image: Image) -> u64 {
         let (_, loaded) = FaultyStore::open(image, Honesty::Honest, Timestamp(0));
-        loaded.sessions.first().map_or(0, |session| session.message_count)
+        loaded.sessions.first().map_or(0, |session| session.queue.message_count)
     }
 
     fn open(honesty: Honesty) -> Arc<FaultyStore> {
@@ -310,7 +308,7 @@ mod tests {
             store.step();
             let written = store.submit(enqueue(1, Durability::Os));
             store.step();
-            assert_eq!(store.durable(), written);
+            assert!(store.is_durable(written));
             store.submit(enqueue(2, Durability::Fsync));
             assert_eq!(survivors(store.crash(crash, 0)), left);
         }
@@ -326,14 +324,14 @@ mod tests {
         assert_eq!(survivors(store.crash(Crash::PowerCut, 2)), 3);
         let late = store.submit(enqueue(9, Durability::Fsync));
         store.step();
-        assert!(store.durable() < late, "a crashed store takes in nothing");
+        assert!(!store.is_durable(late), "a crashed store takes in nothing");
     }
 
     #[test]
     fn an_early_acknowledgement_is_lost_by_a_power_cut() {
         let store = open(Honesty::AcknowledgesEarly);
         let ticket = store.submit(enqueue(0, Durability::Fsync));
-        assert!(store.durable() >= ticket, "acknowledged");
+        assert!(store.is_durable(ticket), "acknowledged");
         assert_eq!(survivors(store.crash(Crash::PowerCut, 0)), 0, "and lost");
     }
 
@@ -343,10 +341,10 @@ mod tests {
         store.set_state(StoreState::Full);
         let ticket = store.submit(enqueue(0, Durability::Fsync));
         store.step();
-        assert!(store.durable() < ticket);
+        assert!(!store.is_durable(ticket));
         store.set_state(StoreState::Available);
         store.step();
-        assert!(store.durable() >= ticket);
+        assert!(store.is_durable(ticket));
         assert_eq!(survivors(store.crash(Crash::PowerCut, 0)), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! One group: the changes of many batches as one atomic write of RocksDB.
+//! One group: the changes of many batches as operations for one atomic write.
 //!
 //! Built by the writer thread only, so counting references to shared bodies needs no merge operator: the counts of the
 //! group lie over those of the database until it is written.
@@ -6,49 +6,21 @@
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use rocksdb::{ColumnFamily, DB, WriteBatch};
+use rocksdb::{ColumnFamily, DB};
 
-use crate::durable::StoreError;
-use crate::durable::change::Change;
+use crate::durable::change::{Change, QueueChange, RetainedChange, SessionChange};
 use crate::durable::entry::QueueEntry;
 use crate::durable::message::{Message, Sequence, SessionId};
+use crate::store::error::StoreError;
 use crate::store::family::Family;
 use crate::store::index::{Indexes, QueueIndex, Search, Span};
 use crate::store::key;
+use crate::store::operations::Operations;
 use crate::store::value::{self, Body, EncodedEntry, EntryContent};
 
 /// Messages of at least this size are stored once when several queues of a group hold them. Below, a reference and
 /// its count cost about as much as the copy.
 pub const SHARED_BODY_BYTES: usize = 1024;
-
-/// Handles of the families that changes go to.
-struct Families<'a> {
-    sessions: &'a ColumnFamily,
-    subscriptions: &'a ColumnFamily,
-    queue: &'a ColumnFamily,
-    queue_index: &'a ColumnFamily,
-    released: &'a ColumnFamily,
-    incoming: &'a ColumnFamily,
-    bodies: &'a ColumnFamily,
-    body_references: &'a ColumnFamily,
-    retained: &'a ColumnFamily,
-}
-
-impl<'a> Families<'a> {
-    fn of(db: &'a DB) -> Result<Self, StoreError> {
-        Ok(Self {
-            sessions: handle(db, Family::Sessions)?,
-            subscriptions: handle(db, Family::Subscriptions)?,
-            queue: handle(db, Family::Queue)?,
-            queue_index: handle(db, Family::QueueIndex)?,
-            released: handle(db, Family::Released)?,
-            incoming: handle(db, Family::Incoming)?,
-            bodies: handle(db, Family::Bodies)?,
-            body_references: handle(db, Family::BodyReferences)?,
-            retained: handle(db, Family::Retained)?,
-        })
-    }
-}
 
 /// The handle of a family in an open database.
 ///
@@ -71,11 +43,12 @@ pub enum Mode {
 /// A group being built.
 pub struct Group<'a> {
     db: &'a DB,
-    families: Families<'a>,
+    queue: &'a ColumnFamily,
+    body_references: &'a ColumnFamily,
     indexes: &'a mut Indexes,
     mode: Mode,
     next_body: &'a mut u64,
-    batch: WriteBatch,
+    operations: Operations,
     key: Vec<u8>,
     value: Vec<u8>,
     /// By address: how many queues of this group get a large message, and its body once it has one.
@@ -99,7 +72,7 @@ struct Large {
 /// A built group.
 pub struct BuiltGroup {
     /// What to write.
-    pub batch: WriteBatch,
+    pub operations: Operations,
     /// Queues whose first message must be looked for once this is written.
     pub searches: Vec<SessionId>,
     /// Entries removed.
@@ -120,11 +93,12 @@ impl<'a> Group<'a> {
     ) -> Result<Self, StoreError> {
         Ok(Self {
             db,
-            families: Families::of(db)?,
+            queue: handle(db, Family::Queue)?,
+            body_references: handle(db, Family::BodyReferences)?,
             indexes,
             mode,
             next_body,
-            batch: WriteBatch::with_capacity_bytes(capacity_bytes),
+            operations: Operations::with_capacity(capacity_bytes),
             key: Vec::with_capacity(256),
             value: Vec::with_capacity(1024),
             large: HashMap::new(),
@@ -139,13 +113,13 @@ impl<'a> Group<'a> {
     /// Operations so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.batch.len()
+        self.operations.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.batch.is_empty()
+        self.operations.is_empty()
     }
 
     /// Counts the recipients of a large message before the changes are applied.
@@ -159,43 +133,67 @@ impl<'a> Group<'a> {
     /// [`StoreError`] when something that the change depends on cannot be read.
     pub fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
         match change {
-            Change::Enqueue { session, entry } => return self.enqueue(*session, entry),
-            Change::Dequeue { session, sequence } => return self.dequeue(*session, *sequence),
-            Change::Release { session, sequence } => return self.release(*session, *sequence),
-            Change::DeleteSession(session) => return self.delete_session(*session),
-            Change::PutSession(record) => {
-                self.indexes.open_queue(record.id);
-                value::encode_session(record, &mut self.value);
-                self.batch.put_cf(self.families.sessions, key::session(record.id), &self.value);
+            Change::Queue(change) => self.apply_to_queue(change),
+            Change::Session(change) => self.apply_to_session(change),
+            Change::Retained(RetainedChange::Put(message)) => {
+                self.value.clear();
+                value::encode_message(message, &mut self.value);
+                self.operations.put(Family::Retained, message.topic(), &self.value);
+                Ok(())
             }
-            Change::PutSubscription(record) => {
+            Change::Retained(RetainedChange::Delete(topic)) => {
+                self.operations.delete(Family::Retained, topic.as_bytes());
+                Ok(())
+            }
+        }
+    }
+
+    fn apply_to_queue(&mut self, change: &QueueChange) -> Result<(), StoreError> {
+        match change {
+            QueueChange::Enqueue { queue, entry } => self.enqueue(*queue, entry),
+            QueueChange::Dequeue { queue, sequence } => self.dequeue(*queue, *sequence),
+            QueueChange::Release { queue, sequence } => self.release(*queue, *sequence),
+            QueueChange::Delete(queue) => self.delete_queue(*queue),
+            QueueChange::Put(record) => {
+                if self.indexes.open_queue(record.id).is_some() {
+                    value::encode_queue(record, &mut self.value);
+                    self.operations.put(Family::Queues, key::session(record.id), &self.value);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn apply_to_session(&mut self, change: &SessionChange) -> Result<(), StoreError> {
+        match change {
+            SessionChange::Put(record) => {
+                value::encode_session(record, &mut self.value);
+                self.operations.put(Family::Sessions, key::session(record.id), &self.value);
+            }
+            SessionChange::Delete(session) => {
+                self.operations.delete(Family::Sessions, key::session(*session));
+                return self.delete_queue(*session);
+            }
+            SessionChange::PutSubscription(record) => {
                 let Some(index) = self.indexes.open_queue(record.session) else { return Ok(()) };
                 index.has_subscriptions = true;
                 key::subscription(record.session, &record.filter, &mut self.key);
                 value::encode_subscription(record, &mut self.value);
-                self.batch.put_cf(self.families.subscriptions, &self.key, &self.value);
+                self.operations.put(Family::Subscriptions, &self.key, &self.value);
             }
-            Change::DeleteSubscription { session, filter } => {
+            SessionChange::DeleteSubscription { session, filter } => {
                 key::subscription(*session, filter, &mut self.key);
-                self.batch.delete_cf(self.families.subscriptions, &self.key);
+                self.operations.delete(Family::Subscriptions, &self.key);
             }
-            Change::PutIncoming { session, packet_id } => {
+            SessionChange::PutIncoming { session, packet_id } => {
                 let Some(index) = self.indexes.open_queue(*session) else { return Ok(()) };
                 index.has_incoming = true;
                 let key = key::incoming(*session, *packet_id);
-                self.batch.put_cf(self.families.incoming, key, value::PRESENT);
+                self.operations.put(Family::Incoming, key, value::PRESENT);
             }
-            Change::DeleteIncoming { session, packet_id } => {
+            SessionChange::DeleteIncoming { session, packet_id } => {
                 let key = key::incoming(*session, *packet_id);
-                self.batch.delete_cf(self.families.incoming, key);
-            }
-            Change::PutRetained(message) => {
-                self.value.clear();
-                value::encode_message(message, &mut self.value);
-                self.batch.put_cf(self.families.retained, message.topic(), &self.value);
-            }
-            Change::DeleteRetained(topic) => {
-                self.batch.delete_cf(self.families.retained, topic.as_bytes());
+                self.operations.delete(Family::Incoming, key);
             }
         }
         Ok(())
@@ -221,13 +219,13 @@ impl<'a> Group<'a> {
             }
         }
         value::encode_entry(entry, body, &mut self.value);
-        self.batch.put_cf(self.families.queue, key, &self.value);
+        self.operations.put(Family::Queue, key, &self.value);
         Ok(())
     }
 
     fn is_stored(&self, session: SessionId, sequence: Sequence) -> Result<bool, StoreError> {
         let key = key::place(session, sequence);
-        let stored = self.db.get_pinned_cf(self.families.queue, key).map_err(read_error)?;
+        let stored = self.db.get_pinned_cf(self.queue, key)?;
         let index = self.indexes.queue(session);
         let released = index.and_then(|index| index.released.as_ref());
         Ok(stored.is_some() || released.is_some_and(|places| places.contains(&sequence.0)))
@@ -252,7 +250,7 @@ impl<'a> Group<'a> {
             large.body = Some(number);
             self.value.clear();
             value::encode_message(message, &mut self.value);
-            self.batch.put_cf(self.families.bodies, number.to_be_bytes(), &self.value);
+            self.operations.put(Family::Bodies, number.to_be_bytes(), &self.value);
             number
         };
         *self.references.entry(number).or_default() += 1;
@@ -264,14 +262,14 @@ impl<'a> Group<'a> {
         let key = key::place(session, sequence);
         let released = index.released.as_mut().is_some_and(|places| places.remove(&sequence.0));
         if released {
-            self.batch.delete_cf(self.families.released, key);
+            self.operations.delete(Family::Released, key);
         } else {
             index.remove_message();
             let shared = index.shared.contains(sequence.0);
             if shared {
                 self.give_up_body(session, sequence)?;
             }
-            self.batch.single_delete_cf(self.families.queue, key);
+            self.operations.delete_once(Family::Queue, key);
         }
         self.removals += 1;
         self.indexes.touch(session, sequence);
@@ -295,8 +293,8 @@ impl<'a> Group<'a> {
         if index.shared.contains(sequence.0) {
             self.give_up_body(session, sequence)?;
         }
-        self.batch.single_delete_cf(self.families.queue, key);
-        self.batch.put_cf(self.families.released, key, value::PRESENT);
+        self.operations.delete_once(Family::Queue, key);
+        self.operations.put(Family::Released, key, value::PRESENT);
         self.removals += 1;
         self.indexes.touch(session, sequence);
         Ok(())
@@ -308,8 +306,7 @@ impl<'a> Group<'a> {
             return self.give_up_reference(number);
         }
         let key = key::place(session, sequence);
-        let Some(value) = self.db.get_pinned_cf(self.families.queue, key).map_err(read_error)?
-        else {
+        let Some(value) = self.db.get_pinned_cf(self.queue, key)? else {
             return Ok(());
         };
         let Some(entry) = EncodedEntry::decode(&value) else { return Ok(()) };
@@ -324,32 +321,33 @@ impl<'a> Group<'a> {
     fn give_up_reference(&mut self, number: u64) -> Result<(), StoreError> {
         let count = match self.references.get(&number) {
             Some(count) => *count,
-            None => stored_references(self.db, self.families.body_references, number)?,
+            None => stored_references(self.db, self.body_references, number)?,
         };
         self.references.insert(number, count.saturating_sub(1));
         Ok(())
     }
 
-    fn delete_session(&mut self, session: SessionId) -> Result<(), StoreError> {
+    /// A queue goes, and what else there is under its name.
+    fn delete_queue(&mut self, session: SessionId) -> Result<(), StoreError> {
         let key = key::session(session);
-        self.batch.delete_cf(self.families.sessions, key);
         let Some(index) = self.indexes.end_queue(session) else { return Ok(()) };
-        self.batch.delete_cf(self.families.queue_index, key);
+        self.operations.delete(Family::Queues, key);
+        self.operations.delete(Family::QueueIndex, key);
         let after = key::after_session(session).map_or_else(|| vec![0xFF; 17], |key| key.to_vec());
         if index.has_subscriptions {
-            self.batch.delete_range_cf(self.families.subscriptions, &key[..], &after);
+            self.operations.delete_range(Family::Subscriptions, &key[..], &after);
         }
         if index.has_incoming {
-            self.batch.delete_range_cf(self.families.incoming, &key[..], &after);
+            self.operations.delete_range(Family::Incoming, &key[..], &after);
         }
         for place in index.released.iter().flat_map(|places| places.iter()) {
             let key = key::place(session, Sequence(*place));
-            self.batch.delete_cf(self.families.released, key);
+            self.operations.delete(Family::Released, key);
         }
         if index.start < index.end {
             self.give_up_bodies(session, &index)?;
             let from = key::place(session, Sequence(index.start));
-            self.batch.delete_range_cf(self.families.queue, &from[..], &after);
+            self.operations.delete_range(Family::Queue, &from[..], &after);
             self.removals += index.message_count;
         }
         Ok(())
@@ -370,7 +368,7 @@ impl<'a> Group<'a> {
         for number in numbers {
             self.give_up_reference(number)?;
         }
-        let mut entries = self.db.raw_iterator_cf(self.families.queue);
+        let mut entries = self.db.raw_iterator_cf(self.queue);
         entries.seek(key::place(session, Sequence(low)));
         while let Some((key, value)) = entries.item() {
             let Some((id, sequence)) = key::split_place(key) else { break };
@@ -385,41 +383,41 @@ impl<'a> Group<'a> {
             }
             entries.next();
         }
-        entries.status().map_err(read_error)
+        Ok(entries.status()?)
     }
 
     /// Adds the records of all queues whose record on disk is behind.
     pub fn save_dirty(&mut self) {
         for session in self.indexes.take_dirty() {
             if let Some(record) = self.indexes.save_dirty(session) {
-                self.batch.put_cf(self.families.queue_index, key::session(session), record);
+                self.operations.put(Family::QueueIndex, key::session(session), record);
             }
         }
     }
 
     /// Adds a value of [`Family::Meta`].
     pub fn put_meta(&mut self, name: &[u8], value: &[u8]) {
-        self.batch.put(name, value);
+        self.operations.put(Family::Meta, name, value);
     }
 
     /// Ends the group: the records that must go with its changes.
     pub fn finish(mut self) -> BuiltGroup {
         for session in self.indexes.take_due() {
             if let Some(record) = self.indexes.save(session) {
-                self.batch.put_cf(self.families.queue_index, key::session(session), record);
+                self.operations.put(Family::QueueIndex, key::session(session), record);
             }
         }
         for (number, count) in &self.references {
             let key = number.to_be_bytes();
             if *count == 0 {
-                self.batch.delete_cf(self.families.bodies, key);
-                self.batch.delete_cf(self.families.body_references, key);
+                self.operations.delete(Family::Bodies, key);
+                self.operations.delete(Family::BodyReferences, key);
             } else {
                 let count = value::encode_numbers([*count]);
-                self.batch.put_cf(self.families.body_references, key, count);
+                self.operations.put(Family::BodyReferences, key, count);
             }
         }
-        BuiltGroup { batch: self.batch, searches: self.searches, removals: self.removals }
+        BuiltGroup { operations: self.operations, searches: self.searches, removals: self.removals }
     }
 }
 
@@ -428,12 +426,7 @@ impl<'a> Group<'a> {
 /// # Errors
 /// [`StoreError::Read`] when they cannot be read.
 fn stored_references(db: &DB, family: &ColumnFamily, number: u64) -> Result<u64, StoreError> {
-    let value = db.get_pinned_cf(family, number.to_be_bytes()).map_err(read_error)?;
+    let value = db.get_pinned_cf(family, number.to_be_bytes())?;
     let count = value.and_then(|value| value::decode_numbers::<1>(&value));
     Ok(count.map_or(0, |[count]| count))
-}
-
-/// Says what RocksDB said.
-pub fn read_error(error: rocksdb::Error) -> StoreError {
-    StoreError::Read(error.into_string())
 }

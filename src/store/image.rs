@@ -5,22 +5,25 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::durable::change::Change;
+use crate::durable::change::{Change, QueueChange, RetainedChange, SessionChange};
 use crate::durable::entry::{QueueEntry, StoredEntry};
-use crate::durable::message::{Message, Sequence, SessionId, Timestamp};
-use crate::durable::record::{Loaded, LoadedSession, SessionRecord, SubscriptionRecord};
+use crate::durable::message::{Issuer, Message, Sequence, SessionId, Timestamp};
+use crate::durable::record::{
+    Loaded, LoadedQueue, LoadedSession, QueueOwner, QueueRecord, SessionRecord, SubscriptionRecord,
+};
 use crate::packet::{PacketId, QoS};
 
 /// Everything that is stored. Cheap to clone only while it is small: made for tests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Image {
+    records: BTreeMap<SessionId, QueueRecord>,
     sessions: BTreeMap<SessionId, SessionRecord>,
     subscriptions: BTreeMap<(SessionId, Arc<str>), SubscriptionRecord>,
     queues: BTreeMap<SessionId, BTreeMap<u64, Place>>,
     incoming: BTreeMap<SessionId, BTreeSet<PacketId>>,
     retained: BTreeMap<String, Arc<Message>>,
     ended: BTreeSet<SessionId>,
-    incarnation: u32,
+    epoch: u32,
 }
 
 /// A place in a queue.
@@ -47,17 +50,29 @@ pub struct TakenChange(Taken);
 
 #[derive(Debug, Clone)]
 enum Taken {
-    PutSession(Box<SessionRecord>),
-    DeleteSession(SessionId),
-    PutSubscription(Box<SubscriptionRecord>),
-    DeleteSubscription(SessionId, Arc<str>),
+    Queue(TakenQueueChange),
+    Session(TakenSessionChange),
+    PutRetained(Arc<Message>),
+    DeleteRetained(Arc<str>),
+}
+
+#[derive(Debug, Clone)]
+enum TakenQueueChange {
+    Put(Box<QueueRecord>),
+    Delete(SessionId),
     Enqueue(SessionId, Box<Delivery>),
     Dequeue(SessionId, Sequence),
     Release(SessionId, Sequence),
+}
+
+#[derive(Debug, Clone)]
+enum TakenSessionChange {
+    Put(Box<SessionRecord>),
+    Delete(SessionId),
+    PutSubscription(Box<SubscriptionRecord>),
+    DeleteSubscription(SessionId, Arc<str>),
     PutIncoming(SessionId, PacketId),
     DeleteIncoming(SessionId, PacketId),
-    PutRetained(Arc<Message>),
-    DeleteRetained(Arc<str>),
 }
 
 impl TakenChange {
@@ -65,27 +80,51 @@ impl TakenChange {
     #[must_use]
     pub fn take(change: &Change) -> Option<Self> {
         Some(Self(match change {
-            Change::PutSession(record) => Taken::PutSession(record.clone()),
-            Change::DeleteSession(session) => Taken::DeleteSession(*session),
-            Change::PutSubscription(record) => Taken::PutSubscription(record.clone()),
-            Change::DeleteSubscription { session, filter } => {
-                Taken::DeleteSubscription(*session, Arc::clone(filter))
+            Change::Queue(change) => Taken::Queue(TakenQueueChange::take(change)?),
+            Change::Session(change) => Taken::Session(TakenSessionChange::take(change)),
+            Change::Retained(RetainedChange::Put(message)) => {
+                Taken::PutRetained(Arc::clone(message))
             }
-            Change::Enqueue { session, entry } => {
+            Change::Retained(RetainedChange::Delete(topic)) => {
+                Taken::DeleteRetained(Arc::clone(topic))
+            }
+        }))
+    }
+}
+
+impl TakenQueueChange {
+    fn take(change: &QueueChange) -> Option<Self> {
+        Some(match change {
+            QueueChange::Put(record) => Self::Put(record.clone()),
+            QueueChange::Delete(queue) => Self::Delete(*queue),
+            QueueChange::Enqueue { queue, entry } => {
                 if !entry.begin_write() {
                     return None;
                 }
-                Taken::Enqueue(*session, Box::new(Delivery::of(entry)))
+                Self::Enqueue(*queue, Box::new(Delivery::of(entry)))
             }
-            Change::Dequeue { session, sequence } => Taken::Dequeue(*session, *sequence),
-            Change::Release { session, sequence } => Taken::Release(*session, *sequence),
-            Change::PutIncoming { session, packet_id } => Taken::PutIncoming(*session, *packet_id),
-            Change::DeleteIncoming { session, packet_id } => {
-                Taken::DeleteIncoming(*session, *packet_id)
+            QueueChange::Dequeue { queue, sequence } => Self::Dequeue(*queue, *sequence),
+            QueueChange::Release { queue, sequence } => Self::Release(*queue, *sequence),
+        })
+    }
+}
+
+impl TakenSessionChange {
+    fn take(change: &SessionChange) -> Self {
+        match change {
+            SessionChange::Put(record) => Self::Put(record.clone()),
+            SessionChange::Delete(session) => Self::Delete(*session),
+            SessionChange::PutSubscription(record) => Self::PutSubscription(record.clone()),
+            SessionChange::DeleteSubscription { session, filter } => {
+                Self::DeleteSubscription(*session, Arc::clone(filter))
             }
-            Change::PutRetained(message) => Taken::PutRetained(Arc::clone(message)),
-            Change::DeleteRetained(topic) => Taken::DeleteRetained(Arc::clone(topic)),
-        }))
+            SessionChange::PutIncoming { session, packet_id } => {
+                Self::PutIncoming(*session, *packet_id)
+            }
+            SessionChange::DeleteIncoming { session, packet_id } => {
+                Self::DeleteIncoming(*session, *packet_id)
+            }
+        }
     }
 }
 
@@ -114,37 +153,8 @@ impl Image {
     /// Applies a change; applying it twice equals once.
     pub fn apply(&mut self, change: &TakenChange) {
         match &change.0 {
-            Taken::PutSession(record) => drop(self.sessions.insert(record.id, (**record).clone())),
-            Taken::DeleteSession(session) => self.delete_session(*session),
-            Taken::PutSubscription(record) => {
-                let key = (record.session, Arc::clone(&record.filter));
-                self.subscriptions.insert(key, (**record).clone());
-            }
-            Taken::DeleteSubscription(session, filter) => {
-                self.subscriptions.remove(&(*session, Arc::clone(filter)));
-            }
-            Taken::Enqueue(session, delivery) if !self.ended.contains(session) => {
-                let place = Place::Message(delivery.clone());
-                self.queues.entry(*session).or_default().insert(delivery.sequence.0, place);
-            }
-            Taken::Dequeue(session, sequence) => {
-                if let Some(queue) = self.queues.get_mut(session) {
-                    queue.remove(&sequence.0);
-                }
-            }
-            Taken::Release(session, sequence) if !self.ended.contains(session) => {
-                self.queues.entry(*session).or_default().insert(sequence.0, Place::Released);
-            }
-            // Its Session has ended.
-            Taken::Enqueue(..) | Taken::Release(..) => {}
-            Taken::PutIncoming(session, packet_id) => {
-                self.incoming.entry(*session).or_default().insert(*packet_id);
-            }
-            Taken::DeleteIncoming(session, packet_id) => {
-                if let Some(ids) = self.incoming.get_mut(session) {
-                    ids.remove(packet_id);
-                }
-            }
+            Taken::Queue(change) => self.apply_to_queue(change),
+            Taken::Session(change) => self.apply_to_session(change),
             Taken::PutRetained(message) => {
                 self.retained.insert(message.topic().to_owned(), Arc::clone(message));
             }
@@ -152,42 +162,104 @@ impl Image {
         }
     }
 
-    fn delete_session(&mut self, session: SessionId) {
-        self.ended.insert(session);
-        self.sessions.remove(&session);
-        self.queues.remove(&session);
-        self.incoming.remove(&session);
-        self.subscriptions.retain(|(owner, _), _| *owner != session);
+    fn apply_to_queue(&mut self, change: &TakenQueueChange) {
+        match change {
+            TakenQueueChange::Put(record) => {
+                if !self.ended.contains(&record.id) {
+                    self.records.insert(record.id, (**record).clone());
+                }
+            }
+            TakenQueueChange::Delete(queue) => self.delete(*queue),
+            TakenQueueChange::Enqueue(queue, delivery) if !self.ended.contains(queue) => {
+                let place = Place::Message(delivery.clone());
+                self.queues.entry(*queue).or_default().insert(delivery.sequence.0, place);
+            }
+            TakenQueueChange::Dequeue(queue, sequence) => {
+                if let Some(queue) = self.queues.get_mut(queue) {
+                    queue.remove(&sequence.0);
+                }
+            }
+            TakenQueueChange::Release(queue, sequence) if !self.ended.contains(queue) => {
+                self.queues.entry(*queue).or_default().insert(sequence.0, Place::Released);
+            }
+            // Its owner has ended.
+            TakenQueueChange::Enqueue(..) | TakenQueueChange::Release(..) => {}
+        }
     }
 
-    /// What a broker finds that opens on this image, which thereby starts a new incarnation.
+    fn apply_to_session(&mut self, change: &TakenSessionChange) {
+        match change {
+            TakenSessionChange::Put(record) => {
+                self.sessions.insert(record.id, (**record).clone());
+            }
+            TakenSessionChange::Delete(session) => self.delete(*session),
+            TakenSessionChange::PutSubscription(record) => {
+                let key = (record.session, Arc::clone(&record.filter));
+                self.subscriptions.insert(key, (**record).clone());
+            }
+            TakenSessionChange::DeleteSubscription(session, filter) => {
+                self.subscriptions.remove(&(*session, Arc::clone(filter)));
+            }
+            TakenSessionChange::PutIncoming(session, packet_id) => {
+                self.incoming.entry(*session).or_default().insert(*packet_id);
+            }
+            TakenSessionChange::DeleteIncoming(session, packet_id) => {
+                if let Some(ids) = self.incoming.get_mut(session) {
+                    ids.remove(packet_id);
+                }
+            }
+        }
+    }
+
+    fn delete(&mut self, id: SessionId) {
+        self.ended.insert(id);
+        self.records.remove(&id);
+        self.sessions.remove(&id);
+        self.queues.remove(&id);
+        self.incoming.remove(&id);
+        self.subscriptions.retain(|(owner, _), _| *owner != id);
+    }
+
+    /// What a broker finds that opens on this image, which thereby starts a new epoch.
     pub fn load(&mut self, now: Timestamp) -> Loaded {
-        self.incarnation += 1;
-        let known = &self.sessions;
-        self.queues.retain(|session, _| known.contains_key(session));
+        self.epoch += 1;
+        let Self { records, sessions, queues, .. } = self;
+        records
+            .retain(|id, record| record.owner != QueueOwner::Session || sessions.contains_key(id));
+        queues.retain(|id, _| records.contains_key(id) || sessions.contains_key(id));
+        let others = self.records.values().filter(|record| record.owner != QueueOwner::Session);
         Loaded {
             sessions: self.sessions.values().map(|record| self.load_session(record)).collect(),
+            queues: others.map(|record| self.load_queue(record.clone())).collect(),
             retained: self.retained.values().cloned().collect(),
-            incarnation: self.incarnation,
+            issuer: Issuer::new(0, self.epoch),
             now,
         }
     }
 
     fn load_session(&self, record: &SessionRecord) -> LoadedSession {
         let id = record.id;
-        let places = self.queues.get(&id).into_iter().flatten();
-        let messages = places.clone().filter_map(|(_, place)| match place {
-            Place::Message(delivery) => Some(delivery.message.size_bytes() as u64),
-            Place::Released => None,
-        });
         let owned = self.subscriptions.values().filter(|subscription| subscription.session == id);
-        let end = places.clone().last().map_or(0, |(place, _)| place + 1);
+        let queue = self.records.get(&id).cloned();
         LoadedSession {
             record: record.clone(),
             subscriptions: owned.cloned().collect(),
             incoming: self.incoming.get(&id).into_iter().flatten().copied().collect(),
-            queue_start: Sequence(places.clone().next().map_or(end, |(place, _)| *place)),
-            queue_end: Sequence(end),
+            queue: self.load_queue(queue.unwrap_or_else(|| QueueRecord::of_session(id))),
+        }
+    }
+
+    fn load_queue(&self, record: QueueRecord) -> LoadedQueue {
+        let places = self.queues.get(&record.id).into_iter().flatten();
+        let messages = places.clone().filter_map(|(_, place)| match place {
+            Place::Message(delivery) => Some(delivery.message.size_bytes() as u64),
+            Place::Released => None,
+        });
+        let end = places.clone().last().map_or(0, |(place, _)| place + 1);
+        LoadedQueue {
+            record,
+            start: Sequence(places.clone().next().map_or(end, |(place, _)| *place)),
+            end: Sequence(end),
             message_count: messages.clone().count() as u64,
             message_bytes: messages.sum(),
         }

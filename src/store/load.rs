@@ -8,12 +8,14 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rocksdb::{DB, DBRawIterator};
 
-use crate::durable::StoreError;
 use crate::durable::message::{Message, Sequence, SessionId};
-use crate::durable::record::{LoadedSession, SubscriptionRecord};
+use crate::durable::record::{
+    LoadedQueue, LoadedSession, QueueOwner, QueueRecord, SessionRecord, SubscriptionRecord,
+};
 use crate::packet::PacketId;
+use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::{handle, read_error};
+use crate::store::group::handle;
 use crate::store::index::{Indexes, QueueIndex};
 use crate::store::options::scan_options;
 use crate::store::value::{EncodedEntry, EntryContent};
@@ -24,49 +26,73 @@ const RECOUNT_MESSAGES: u64 = 64;
 
 /// What is read at opening.
 pub struct LoadedIndex {
-    /// Sessions and groups, for the broker.
+    /// Sessions, for the broker.
     pub sessions: Vec<LoadedSession>,
+    /// Queues that belong to no Session, for the broker.
+    pub queues: Vec<LoadedQueue>,
     /// Their queues, for the writer.
     pub indexes: Indexes,
     /// Values that could not be understood, and so were left where they are.
     pub unreadable_values: u64,
-    /// Sessions that hold messages and have no record: their creation never became durable.
+    /// Queues that hold messages and have no owner: its creation never became durable, or was lost.
     pub orphans: Vec<SessionId>,
     /// The next number for a shared body.
     pub next_body: u64,
+}
+
+/// Which queues are counted message by message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recount {
+    /// Those that are short, and what came after the last checkpoint of the others.
+    Recent,
+    /// All of them: messages were lost, so the checkpoints cannot be believed.
+    Everything,
 }
 
 /// Reads the index of Sessions.
 ///
 /// # Errors
 /// [`StoreError::Read`] when a family cannot be read.
-pub fn load_index(db: &DB) -> Result<LoadedIndex, StoreError> {
-    let mut loader = Loader { db, unreadable_values: 0, orphans: Vec::new() };
-    let mut sessions = loader.sessions()?;
+pub fn load_index(db: &DB, recount: Recount) -> Result<LoadedIndex, StoreError> {
+    let mut loader = Loader { db, recount, unreadable_values: 0, orphans: Vec::new() };
+    let sessions = loader.sessions()?;
     let mut queues: HashMap<SessionId, QueueIndex> =
-        sessions.iter().map(|session| (session.record.id, QueueIndex::default())).collect();
+        sessions.iter().map(|record| (record.id, QueueIndex::default())).collect();
+    let mut records = loader.records(&mut queues)?;
     loader.queue_indexes(&mut queues)?;
     loader.released(&mut queues)?;
     loader.queues(&mut queues)?;
     let mut subscriptions = loader.subscriptions(&mut queues)?;
     let mut incoming = loader.incoming(&mut queues)?;
-    for session in &mut sessions {
-        let id = session.record.id;
-        session.subscriptions = subscriptions.remove(&id).unwrap_or_default();
-        session.incoming = incoming.remove(&id).unwrap_or_default();
-        let Some(index) = queues.get(&id) else { continue };
-        session.queue_start = Sequence(index.start);
-        session.queue_end = Sequence(index.end);
-        session.message_count = index.message_count;
-        session.message_bytes = index.message_bytes;
-    }
+    let sessions = sessions.into_iter().map(|record| LoadedSession {
+        subscriptions: subscriptions.remove(&record.id).unwrap_or_default(),
+        incoming: incoming.remove(&record.id).unwrap_or_default(),
+        queue: load_queue(
+            records.remove(&record.id).unwrap_or_else(|| QueueRecord::of_session(record.id)),
+            &queues,
+        ),
+        record,
+    });
+    let sessions = sessions.collect();
+    let others = records.into_values().map(|record| load_queue(record, &queues)).collect();
     let mut indexes = Indexes::default();
     for (session, index) in queues {
         indexes.insert(session, index);
     }
     let next_body = loader.next_body()?;
     let Loader { unreadable_values, orphans, .. } = loader;
-    Ok(LoadedIndex { sessions, indexes, unreadable_values, orphans, next_body })
+    Ok(LoadedIndex { sessions, queues: others, indexes, unreadable_values, orphans, next_body })
+}
+
+fn load_queue(record: QueueRecord, queues: &HashMap<SessionId, QueueIndex>) -> LoadedQueue {
+    let Some(index) = queues.get(&record.id) else { return LoadedQueue::empty(record) };
+    LoadedQueue {
+        record,
+        start: Sequence(index.start),
+        end: Sequence(index.end),
+        message_count: index.message_count,
+        message_bytes: index.message_bytes,
+    }
 }
 
 /// Reads the Retained Messages, and counts the values that could not be understood.
@@ -85,7 +111,7 @@ pub fn load_retained(db: &DB) -> Result<(Vec<Arc<Message>>, u64), StoreError> {
         }
         values.next();
     }
-    values.status().map_err(read_error)?;
+    values.status()?;
     Ok((messages, unreadable))
 }
 
@@ -101,6 +127,7 @@ pub fn scan(db: &DB, family: Family) -> Result<DBRawIterator<'_>, StoreError> {
 
 struct Loader<'a> {
     db: &'a DB,
+    recount: Recount,
     unreadable_values: u64,
     orphans: Vec<SessionId>,
 }
@@ -120,25 +147,39 @@ impl Loader<'_> {
             }
             values.next();
         }
-        values.status().map_err(read_error)
+        Ok(values.status()?)
     }
 
-    fn sessions(&mut self) -> Result<Vec<LoadedSession>, StoreError> {
+    fn sessions(&mut self) -> Result<Vec<SessionRecord>, StoreError> {
         let mut sessions = Vec::new();
         self.each(Family::Sessions, |key, value| {
             let (id, _) = key::split(key)?;
-            sessions.push(LoadedSession {
-                record: value::decode_session(id, value)?,
-                subscriptions: Vec::new(),
-                incoming: Vec::new(),
-                queue_start: Sequence(0),
-                queue_end: Sequence(0),
-                message_count: 0,
-                message_bytes: 0,
-            });
+            sessions.push(value::decode_session(id, value)?);
             Some(())
         })?;
         Ok(sessions)
+    }
+
+    /// The records of queues; one whose Session is not there is left out.
+    fn records(
+        &mut self,
+        queues: &mut HashMap<SessionId, QueueIndex>,
+    ) -> Result<HashMap<SessionId, QueueRecord>, StoreError> {
+        let mut records = HashMap::new();
+        let mut orphans = Vec::new();
+        self.each(Family::Queues, |key, value| {
+            let (id, _) = key::split(key)?;
+            let record = value::decode_queue(id, value)?;
+            if record.owner == QueueOwner::Session && !queues.contains_key(&id) {
+                orphans.push(id);
+            } else {
+                queues.entry(id).or_default();
+                records.insert(id, record);
+            }
+            Some(())
+        })?;
+        self.orphans.append(&mut orphans);
+        Ok(records)
     }
 
     fn queue_indexes(
@@ -202,6 +243,7 @@ impl Loader<'_> {
     /// Completes each index from its queue: the first message, and what came after the checkpoint.
     fn queues(&mut self, queues: &mut HashMap<SessionId, QueueIndex>) -> Result<(), StoreError> {
         let mut found: HashMap<SessionId, Found> = HashMap::new();
+        let recount = self.recount;
         let mut entries = scan(self.db, Family::Queue)?;
         while let Some((key, value)) = entries.item() {
             let Some((id, sequence)) = key::split_place(key) else {
@@ -209,7 +251,9 @@ impl Loader<'_> {
                 continue;
             };
             let Some(index) = queues.get(&id) else {
-                self.orphans.push(id);
+                if self.orphans.last() != Some(&id) {
+                    self.orphans.push(id);
+                }
                 let Some(after) = key::after_session(id) else { break };
                 entries.seek(after);
                 continue;
@@ -218,7 +262,8 @@ impl Loader<'_> {
                 entries.seek(key::place(id, Sequence(index.start)));
                 continue;
             }
-            let found = found.entry(id).or_insert_with(|| Found::starting(sequence, index));
+            let found =
+                found.entry(id).or_insert_with(|| Found::starting(sequence, index, recount));
             if sequence.0 < found.count_from {
                 entries.seek(key::place(id, Sequence(found.count_from)));
                 continue;
@@ -229,7 +274,7 @@ impl Loader<'_> {
             }
             entries.next();
         }
-        entries.status().map_err(read_error)?;
+        entries.status()?;
         for (id, index) in queues {
             found.remove(id).unwrap_or_default().complete(index);
         }
@@ -240,7 +285,7 @@ impl Loader<'_> {
         let mut bodies = self.db.raw_iterator_cf(handle(self.db, Family::Bodies)?);
         bodies.seek_to_last();
         let last = bodies.key().and_then(key::body);
-        bodies.status().map_err(read_error)?;
+        bodies.status()?;
         Ok(last.map_or(0, |last| last + 1))
     }
 }
@@ -258,8 +303,10 @@ struct Found {
 }
 
 impl Found {
-    fn starting(first: Sequence, index: &QueueIndex) -> Self {
-        let recount = index.message_count <= RECOUNT_MESSAGES || first.0 >= index.saved_end;
+    fn starting(first: Sequence, index: &QueueIndex, recount: Recount) -> Self {
+        let recount = recount == Recount::Everything
+            || index.message_count <= RECOUNT_MESSAGES
+            || first.0 >= index.saved_end;
         let believed = if recount { None } else { Some(index) };
         Self {
             first: Some(first.0),

@@ -1,5 +1,6 @@
 //! `petrel store`: check, repair, count, back up and restore a store at rest.
 
+use std::cmp::Reverse;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,17 +8,17 @@ use std::sync::Arc;
 use indicatif::{ProgressBar, ProgressStyle};
 use rocksdb::{DB, WriteBatch};
 
-use crate::durable::StoreError;
 use crate::durable::record::QueueOwner;
 use crate::store::backup::{self, BackupReport};
 use crate::store::clock::wall_milliseconds;
 use crate::store::directory_lock::DirectoryLock;
+use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::{handle, read_error};
-use crate::store::load::load_index;
+use crate::store::group::handle;
+use crate::store::load::{Recount, load_index};
 use crate::store::migration;
-use crate::store::migration::{FORMAT, read_format};
-use crate::store::open::{read_heartbeat, read_incarnation};
+use crate::store::migration::{FORMAT, read_format, read_incarnation};
+use crate::store::open::read_heartbeat;
 use crate::store::options::{WriteSync, database_options, family_descriptors, write_options};
 use crate::store::repair::{self, RepairReport};
 use crate::store::settings::{StoreSettings, database};
@@ -118,6 +119,13 @@ fn check(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Mai
     let db = open_read_only(settings)?;
     let format = read_format(&db)?;
     writeln!(output, "format {format}, this petrel knows up to {FORMAT}")?;
+    if format < FORMAT {
+        writeln!(
+            output,
+            "an older format cannot be checked: starting the broker, or `petrel store repair`, brings it up to date"
+        )?;
+        return Ok(Health::Sound);
+    }
     let bar = values_bar("checking", &db);
     let result = survey(&db, Faults::Count, &|read| bar.set_position(read));
     bar.finish_and_clear();
@@ -129,7 +137,7 @@ fn check(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Mai
                 return Ok(Health::Sound);
             }
         }
-        Err(StoreError::Read(reason)) => {
+        Err(StoreError::Read(reason) | StoreError::Damaged(reason)) => {
             writeln!(output, "a file cannot be read: {reason}")?;
         }
         Err(error) => return Err(error.into()),
@@ -149,14 +157,11 @@ fn mend(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Main
         bar.finish_and_clear();
         match result {
             Ok(found) => break found,
-            Err(StoreError::Read(reason)) => {
+            Err(error) => {
                 drop(db);
-                let Some(path) = repair::damaged_file(&reason).filter(|path| path.exists()) else {
-                    return Err(StoreError::Read(reason).into());
-                };
+                let Some(path) = repair::damage_of(&error) else { return Err(error.into()) };
                 report.absorb(repair::set_aside_and_rebuild(settings, &path)?);
             }
-            Err(error) => return Err(error.into()),
         }
     };
     say_survey(output, &found)?;
@@ -177,7 +182,8 @@ fn mend(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Main
 
 fn stats(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, MaintenanceError> {
     let db = open_read_only(settings)?;
-    writeln!(output, "format {}", read_format(&db)?)?;
+    let format = read_format(&db)?;
+    writeln!(output, "format {format}")?;
     writeln!(output, "incarnation {}", read_incarnation(&db)?)?;
     if let Some(last) = read_heartbeat(&db)? {
         let seconds = wall_milliseconds().saturating_sub(last.wall_milliseconds) / 1000;
@@ -185,27 +191,33 @@ fn stats(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Mai
     }
     writeln!(output, "{:<16} {:>12} {:>14}", "family", "about keys", "bytes in files")?;
     for family in Family::ALL {
-        let handle = handle(&db, family)?;
+        let Ok(handle) = handle(&db, family) else { continue };
         let keys = db.property_int_value_cf(handle, rocksdb::properties::ESTIMATE_NUM_KEYS);
         let keys = keys.ok().flatten().unwrap_or(0);
         let bytes = db.get_column_family_metadata_cf(handle).size;
         writeln!(output, "{:<16} {keys:>12} {bytes:>14}", family.name())?;
     }
-    let mut sessions = load_index(&db)?.sessions;
-    let messages: u64 = sessions.iter().map(|session| session.message_count).sum();
-    let bytes: u64 = sessions.iter().map(|session| session.message_bytes).sum();
-    writeln!(output, "{} sessions, {messages} messages of {bytes} bytes queued", sessions.len())?;
-    sessions.sort_by_key(|session| std::cmp::Reverse(session.message_count));
-    for session in sessions.iter().take(LONGEST_QUEUES).filter(|one| one.message_count > 0) {
-        let name = match &session.record.owner {
-            QueueOwner::Client { client_id } => client_id,
-            QueueOwner::Group { filter } => filter,
-        };
-        writeln!(
-            output,
-            "{:>12} messages {:>14} bytes  {name}",
-            session.message_count, session.message_bytes
-        )?;
+    if format < FORMAT {
+        writeln!(output, "an older format: starting the broker brings it up to date")?;
+        return Ok(Health::Sound);
+    }
+    let index = load_index(&db, Recount::Recent)?;
+    let sessions = index.sessions.iter().map(|found| (&found.record.client_id, &found.queue));
+    let groups = index.queues.iter().filter_map(|queue| match &queue.record.owner {
+        QueueOwner::Group { filter } => Some((filter, queue)),
+        QueueOwner::Session => None,
+    });
+    let mut queues: Vec<_> = sessions.chain(groups).collect();
+    let messages: u64 = queues.iter().map(|(_, queue)| queue.message_count).sum();
+    let bytes: u64 = queues.iter().map(|(_, queue)| queue.message_bytes).sum();
+    let sessions = index.sessions.len();
+    writeln!(output, "{sessions} sessions, {messages} messages of {bytes} bytes queued")?;
+    queues.sort_by_key(|(_, queue)| Reverse(queue.message_count));
+    for (name, queue) in queues.iter().take(LONGEST_QUEUES) {
+        let (messages, bytes) = (queue.message_count, queue.message_bytes);
+        if messages > 0 {
+            writeln!(output, "{messages:>12} messages {bytes:>14} bytes  {name}")?;
+        }
     }
     Ok(Health::Sound)
 }
@@ -241,7 +253,7 @@ fn restore(
     let incarnation = read_incarnation(&db)?.saturating_add(RESTORED_INCARNATIONS);
     let mut batch = WriteBatch::default();
     batch.put(meta::INCARNATION, value::encode_numbers([u64::from(incarnation)]));
-    db.write_opt(batch, &write_options(WriteSync::Yes)).map_err(read_error)?;
+    db.write_opt(batch, &write_options(WriteSync::Yes)).map_err(StoreError::from)?;
     say_copied(output, "restored", report, source)?;
     Ok(Health::Sound)
 }
@@ -256,7 +268,10 @@ fn open_read_only(settings: &StoreSettings) -> Result<DB, StoreError> {
     let mut options = database_options(settings, Arc::new(|_| ()));
     options.create_if_missing(false);
     options.create_missing_column_families(false);
-    let families = family_descriptors(settings);
+    // A store of an older format lacks the newer families.
+    let present = DB::list_cf(&options, settings.database()).unwrap_or_default();
+    let mut families = family_descriptors(settings);
+    families.retain(|family| present.is_empty() || present.iter().any(|it| it == family.name()));
     DB::open_cf_descriptors_read_only(&options, settings.database(), families, false)
         .map_err(|error| cannot_open(settings, error))
 }

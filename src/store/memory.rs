@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::durable::change::Change;
+use crate::durable::change::{Change, QueueChange, RetainedChange, SessionChange};
 use crate::durable::entry::{QueueEntry, StoredEntry};
-use crate::durable::message::Timestamp;
-use crate::durable::message::{Sequence, SessionId};
+use crate::durable::message::{Issuer, Sequence, SessionId, Timestamp};
 use crate::durable::record::Loaded;
-use crate::durable::{Batch, Store, StoreError, StoreState, Ticket};
+use crate::durable::{Batch, ReadError, Store, StoreState, Ticket};
 use crate::store::clock::{BrokerClock, wall_milliseconds};
 
 /// Everything in memory.
@@ -34,44 +33,57 @@ impl MemoryStore {
     #[must_use]
     pub fn open() -> (Self, Loaded, BrokerClock) {
         let clock = BrokerClock::start(Timestamp(wall_milliseconds()));
-        // Session ids must not repeat those of an earlier run that a bridge or a client's application remembers.
-        let incarnation = u32::try_from(wall_milliseconds() / 1000).unwrap_or(u32::MAX);
-        let loaded =
-            Loaded { sessions: Vec::new(), retained: Vec::new(), incarnation, now: clock.now() };
+        // Names must not repeat those of an earlier run that a bridge or a Client remembers. This store remembers no
+        // earlier run, and a machine may not even have a clock.
+        let random: u32 = rand::random();
+        let issuer = Issuer::new((random >> Issuer::EPOCH_BITS) as u16, random);
+        let loaded = Loaded::empty(issuer, clock.now());
         (Self::default(), loaded, clock)
     }
 
     fn apply(&self, change: Change) {
         match change {
-            Change::Enqueue { session, entry } => {
+            Change::Queue(change) => self.apply_to_queue(change),
+            Change::Session(SessionChange::Delete(session)) => {
+                drop(self.queues.lock().remove(&session));
+            }
+            // Read only at opening, and this store opens empty.
+            Change::Session(
+                SessionChange::Put(_)
+                | SessionChange::PutSubscription(_)
+                | SessionChange::DeleteSubscription { .. }
+                | SessionChange::PutIncoming { .. }
+                | SessionChange::DeleteIncoming { .. },
+            )
+            | Change::Retained(RetainedChange::Put(_) | RetainedChange::Delete(_)) => {}
+        }
+    }
+
+    fn apply_to_queue(&self, change: QueueChange) {
+        match change {
+            QueueChange::Enqueue { queue, entry } => {
                 if entry.begin_write() {
                     entry.end_write();
                     let mut queues = self.queues.lock();
-                    let queue = queues.entry(session).or_default();
+                    let queue = queues.entry(queue).or_default();
                     queue.insert(entry.sequence.0, Place::Message(entry));
                 }
             }
-            Change::Dequeue { session, sequence } => {
+            QueueChange::Dequeue { queue: id, sequence } => {
                 let mut queues = self.queues.lock();
-                let Some(queue) = queues.get_mut(&session) else { return };
+                let Some(queue) = queues.get_mut(&id) else { return };
                 queue.remove(&sequence.0);
                 if queue.is_empty() {
-                    queues.remove(&session);
+                    queues.remove(&id);
                 }
             }
-            Change::Release { session, sequence } => {
+            QueueChange::Release { queue, sequence } => {
                 let mut queues = self.queues.lock();
-                queues.entry(session).or_default().insert(sequence.0, Place::Released);
+                queues.entry(queue).or_default().insert(sequence.0, Place::Released);
             }
-            Change::DeleteSession(session) => drop(self.queues.lock().remove(&session)),
-            // Read only at opening, and this store opens empty.
-            Change::PutSession(_)
-            | Change::PutSubscription(_)
-            | Change::DeleteSubscription { .. }
-            | Change::PutIncoming { .. }
-            | Change::DeleteIncoming { .. }
-            | Change::PutRetained(_)
-            | Change::DeleteRetained(_) => {}
+            QueueChange::Delete(queue) => drop(self.queues.lock().remove(&queue)),
+            // Read only at opening.
+            QueueChange::Put(_) => {}
         }
     }
 }
@@ -85,8 +97,8 @@ impl Store for MemoryStore {
         Ticket(self.last_ticket.fetch_add(1, Ordering::AcqRel) + 1)
     }
 
-    fn durable(&self) -> Ticket {
-        Ticket(self.last_ticket.load(Ordering::Acquire))
+    fn is_durable(&self, ticket: Ticket) -> bool {
+        ticket.0 <= self.last_ticket.load(Ordering::Acquire)
     }
 
     fn state(&self) -> StoreState {
@@ -99,15 +111,15 @@ impl Store for MemoryStore {
 
     fn read_queue(
         &self,
-        session: SessionId,
+        queue: SessionId,
         from: Sequence,
         to: Sequence,
         max_count: usize,
         max_bytes: usize,
-    ) -> Result<Vec<StoredEntry>, StoreError> {
+    ) -> Result<Vec<StoredEntry>, ReadError> {
         let queues = self.queues.lock();
         let mut page = Vec::new();
-        let Some(queue) = queues.get(&session).filter(|_| from < to) else { return Ok(page) };
+        let Some(queue) = queues.get(&queue).filter(|_| from < to) else { return Ok(page) };
         let mut bytes = 0;
         for (&place, entry) in queue.range(from.0..to.0) {
             if page.len() >= max_count || bytes >= max_bytes {

@@ -5,19 +5,25 @@
 
 use rocksdb::{DB, WriteBatch};
 
-use crate::durable::StoreError;
+use crate::durable::record::QueueRecord;
+use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::{handle, read_error};
+use crate::store::group::handle;
+use crate::store::key;
+use crate::store::load::scan;
 use crate::store::options::{WriteSync, write_options};
-use crate::store::value::{self, meta};
+use crate::store::value::{self, FormerSession, meta};
 
 /// The format that this version writes.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 
 type Step = fn(&DB, &mut WriteBatch) -> Result<(), StoreError>;
 
 /// Step `n` leads from format `n` to `n + 1`; format 0 is a new, empty database.
-const STEPS: [Step; 1] = [create];
+const STEPS: [Step; 2] = [create, separate_queues];
+
+/// Records that a step changes in one write.
+const RECORDS_PER_WRITE: usize = 10_000;
 
 /// Brings a database to [`FORMAT`].
 ///
@@ -37,7 +43,7 @@ fn migrate_by(db: &DB, steps: &[Step]) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         step(db, &mut batch)?;
         batch.put(meta::FORMAT, value::encode_numbers([version]));
-        db.write_opt(batch, &write_options(WriteSync::Yes)).map_err(read_error)?;
+        db.write_opt(batch, &write_options(WriteSync::Yes))?;
         if found > 0 {
             tracing::info!(from = version - 1, to = version, "migrated the store");
         }
@@ -50,19 +56,70 @@ fn migrate_by(db: &DB, steps: &[Step]) -> Result<(), StoreError> {
 /// # Errors
 /// [`StoreError::Read`] when it cannot be read.
 pub fn read_format(db: &DB) -> Result<u64, StoreError> {
-    let value = db.get(meta::FORMAT).map_err(read_error)?;
+    let value = db.get(meta::FORMAT)?;
     Ok(value.and_then(|value| value::decode_numbers::<1>(&value)).map_or(0, |[version]| version))
 }
 
-/// Marks each family by an empty key and writes it to a file: RocksDB's repair knows only families that have a file,
+/// Format 1: marks each family by an empty key and writes it to a file: RocksDB's repair knows only families that have a file,
 /// and would lose the log records of the others.
 fn create(db: &DB, _: &mut WriteBatch) -> Result<(), StoreError> {
     for family in Family::ALL {
         let handle = handle(db, family)?;
-        db.put_cf(handle, b"", value::PRESENT).map_err(read_error)?;
-        db.flush_cf(handle).map_err(read_error)?;
+        db.put_cf(handle, b"", value::PRESENT)?;
+        db.flush_cf(handle)?;
     }
     Ok(())
+}
+
+/// Format 2: a queue has a record of its own, and a group of Shared Subscriptions is no Session any more. The bits of
+/// Session ids are divided anew, so the names to come start above all that were given out.
+fn separate_queues(db: &DB, batch: &mut WriteBatch) -> Result<(), StoreError> {
+    let (sessions, queues) = (handle(db, Family::Sessions)?, handle(db, Family::Queues)?);
+    db.put_cf(queues, b"", value::PRESENT)?;
+    db.flush_cf(queues)?;
+    let mut encoded = Vec::new();
+    let mut values = scan(db, Family::Sessions)?;
+    while let Some((key, value)) = values.item() {
+        if let Some((id, _)) = key::split(key) {
+            // A record that was brought up to date before a crash is not of the former kind, and stays.
+            match value::decode_former_session(id, value) {
+                Some(FormerSession::Session(record)) => {
+                    value::encode_session(&record, &mut encoded);
+                    batch.put_cf(sessions, key, &encoded);
+                    value::encode_queue(&QueueRecord::of_session(id), &mut encoded);
+                    batch.put_cf(queues, key, &encoded);
+                }
+                Some(FormerSession::Group(filter)) => {
+                    value::encode_queue(&QueueRecord::of_group(id, filter), &mut encoded);
+                    batch.put_cf(queues, key, &encoded);
+                    batch.delete_cf(sessions, key);
+                }
+                None => {}
+            }
+        }
+        if batch.len() >= 2 * RECORDS_PER_WRITE {
+            db.write(std::mem::take(batch))?;
+        }
+        values.next();
+    }
+    values.status()?;
+    let incarnation = read_incarnation(db)?;
+    if incarnation > 0 {
+        // The incarnation had the bits above 40 of an id; now it has those above 34.
+        let above = (incarnation + 1).saturating_mul(1 << 6);
+        batch.put(meta::INCARNATION, value::encode_numbers([u64::from(above)]));
+    }
+    Ok(())
+}
+
+/// The incarnation of the last opening; 0 in a new database.
+///
+/// # Errors
+/// [`StoreError::Read`] when it cannot be read.
+pub fn read_incarnation(db: &DB) -> Result<u32, StoreError> {
+    let value = db.get(meta::INCARNATION)?;
+    let number = value.and_then(|value| value::decode_numbers::<1>(&value));
+    Ok(number.and_then(|[number]| u32::try_from(number).ok()).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -95,7 +152,7 @@ mod tests {
         let db = database(directory.path());
         db.put(meta::FORMAT, value::encode_numbers([FORMAT + 6])).unwrap();
         let message = migrate(&db).unwrap_err().to_string();
-        assert!(message.contains("format 7") && message.contains("up to 1"), "{message}");
+        assert!(message.contains("format 8") && message.contains("up to 2"), "{message}");
     }
 
     #[test]
@@ -103,13 +160,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let db = database(directory.path());
         migrate(&db).unwrap();
-        let second: Step = |_, batch| {
-            batch.put(b"second", b"done");
+        let third: Step = |_, batch| {
+            batch.put(b"third", b"done");
             Ok(())
         };
-        let never: Step = |_, _| Err(StoreError::Read("format 1 was there already".into()));
-        migrate_by(&db, &[never, second]).unwrap();
-        assert_eq!(read_format(&db).unwrap(), 2);
-        assert_eq!(db.get(b"second").unwrap().as_deref(), Some(&b"done"[..]));
+        let never: Step = |_, _| Err(StoreError::Read("this format was there already".into()));
+        migrate_by(&db, &[never, never, third]).unwrap();
+        assert_eq!(read_format(&db).unwrap(), 3);
+        assert_eq!(db.get(b"third").unwrap().as_deref(), Some(&b"done"[..]));
     }
 }

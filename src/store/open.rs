@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use rocksdb::{DB, WriteBatch};
 
-use crate::durable::StoreError;
-use crate::durable::message::{Message, Timestamp};
+use crate::durable::message::{Issuer, Message, SessionId, Timestamp};
 use crate::durable::record::Loaded;
 use crate::store::clock::{BrokerClock, Heartbeat, broker_time_at_opening, wall_milliseconds};
+use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::{handle, read_error};
+use crate::store::group::handle;
 use crate::store::index::Indexes;
-use crate::store::load::{LoadedIndex, load_index, load_retained};
+use crate::store::load::{LoadedIndex, Recount, load_index, load_retained};
 use crate::store::options::{WriteSync, write_options};
 use crate::store::repair::{
-    MAX_DAMAGED_FILES, RepairReport, damaged_file, open_or_repair, set_aside_and_rebuild,
+    MAX_DAMAGED_FILES, RepairReport, damage_of, open_or_repair, set_aside_and_rebuild,
 };
 use crate::store::settings::StoreSettings;
 use crate::store::value::{self, meta};
@@ -43,14 +44,16 @@ pub struct Opened {
 pub fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
     let (db, contents, report) = open_and_read(settings)?;
     let Contents { index, retained } = contents;
-    let LoadedIndex { sessions, indexes, orphans, next_body, .. } = index;
+    let LoadedIndex { sessions, queues, indexes, orphans, next_body, .. } = index;
     let last = read_heartbeat(&db)?;
     let clock = BrokerClock::start(broker_time_at_opening(
         last,
         wall_milliseconds(),
         settings.max_downtime,
     ));
-    let incarnation = read_incarnation(&db)?.saturating_add(1);
+    let in_use = sessions.iter().map(|found| found.record.id);
+    let in_use = in_use.chain(queues.iter().map(|found| found.record.id));
+    let (incarnation, issuer) = next_issuer(migration::read_incarnation(&db)?, in_use);
     let mut batch = WriteBatch::default();
     batch.put(meta::INCARNATION, value::encode_numbers([u64::from(incarnation)]));
     batch.put(meta::CLOCK, encode_heartbeat(clock.heartbeat()));
@@ -58,12 +61,27 @@ pub fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
         let after = key::after_session(session).map_or_else(|| vec![0xFF; 17], |key| key.to_vec());
         let queue = handle(&db, Family::Queue)?;
         batch.delete_range_cf(queue, &key::session(session)[..], &after);
+        batch.delete_cf(handle(&db, Family::Queues)?, key::session(session));
     }
-    // The incarnation is part of every Session id given out from here on: it must not be given out twice.
-    db.write_opt(batch, &write_options(WriteSync::Yes)).map_err(read_error)?;
+    // The issuer is part of every Session id given out from here on: it must not be the same twice.
+    db.write_opt(batch, &write_options(WriteSync::Yes))?;
     report.log();
-    let loaded = Loaded { sessions, retained, incarnation, now: clock.now() };
+    let loaded = Loaded { sessions, queues, retained, issuer, now: clock.now() };
     Ok(Opened { db, loaded, indexes, next_body, clock, report })
+}
+
+/// The next incarnation, and the issuer that it makes. After a million openings epochs come again: those of Sessions
+/// that are still there are passed over.
+fn next_issuer(last: u32, in_use: impl Iterator<Item = SessionId>) -> (u32, Issuer) {
+    let in_use: HashSet<Issuer> = in_use.map(SessionId::issuer).collect();
+    let mut incarnation = last.wrapping_add(1);
+    loop {
+        let issuer = Issuer::new(0, incarnation);
+        if issuer.epoch() > 0 && !in_use.contains(&issuer) {
+            return (incarnation, issuer);
+        }
+        incarnation = incarnation.wrapping_add(1);
+    }
 }
 
 /// What is in memory of a database.
@@ -83,20 +101,18 @@ pub fn open_and_read(settings: &StoreSettings) -> Result<(DB, Contents, RepairRe
     for _ in 0..MAX_DAMAGED_FILES {
         let (db, opened) = open_or_repair(settings)?;
         report.absorb(opened);
-        let reason = match read(&db) {
+        let recount = if report.has_losses() { Recount::Everything } else { Recount::Recent };
+        let error = match read(&db, recount) {
             Ok((contents, unreadable_values)) => {
                 report.unreadable_values += unreadable_values;
                 report.orphaned_queues += contents.index.orphans.len() as u64;
                 return Ok((db, contents, report));
             }
-            Err(StoreError::Read(reason)) => reason,
-            Err(error) => return Err(error),
+            Err(error) => error,
         };
-        let Some(path) = damaged_file(&reason).filter(|path| path.exists()) else {
-            return Err(StoreError::Read(reason));
-        };
+        let Some(path) = damage_of(&error) else { return Err(error) };
         drop(db);
-        tracing::error!(reason, "a file of the store is damaged: setting it aside");
+        tracing::error!(%error, "a file of the store is damaged: setting it aside");
         report.absorb(set_aside_and_rebuild(settings, &path)?);
     }
     Err(StoreError::Open {
@@ -105,9 +121,9 @@ pub fn open_and_read(settings: &StoreSettings) -> Result<(DB, Contents, RepairRe
     })
 }
 
-fn read(db: &DB) -> Result<(Contents, u64), StoreError> {
+fn read(db: &DB, recount: Recount) -> Result<(Contents, u64), StoreError> {
     migration::migrate(db)?;
-    let index = load_index(db)?;
+    let index = load_index(db, recount)?;
     let (retained, unreadable) = load_retained(db)?;
     let unreadable = unreadable + index.unreadable_values;
     Ok((Contents { index, retained }, unreadable))
@@ -124,7 +140,7 @@ pub fn encode_heartbeat(heartbeat: Heartbeat) -> Vec<u8> {
 /// # Errors
 /// [`StoreError::Read`] when it cannot be read.
 pub fn read_heartbeat(db: &DB) -> Result<Option<Heartbeat>, StoreError> {
-    let value = db.get(meta::CLOCK).map_err(read_error)?;
+    let value = db.get(meta::CLOCK)?;
     let numbers = value.and_then(|value| value::decode_numbers::<2>(&value));
     Ok(numbers.map(|[broker, wall_milliseconds]| Heartbeat {
         broker: Timestamp(broker),
@@ -132,12 +148,16 @@ pub fn read_heartbeat(db: &DB) -> Result<Option<Heartbeat>, StoreError> {
     }))
 }
 
-/// The incarnation of the last opening; 0 in a new database.
-///
-/// # Errors
-/// [`StoreError::Read`] when it cannot be read.
-pub fn read_incarnation(db: &DB) -> Result<u32, StoreError> {
-    let value = db.get(meta::INCARNATION).map_err(read_error)?;
-    let number = value.and_then(|value| value::decode_numbers::<1>(&value));
-    Ok(number.and_then(|[number]| u32::try_from(number).ok()).unwrap_or(0))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_comes_again_passes_over_sessions_that_are_still_there() {
+        let old = [Issuer::new(0, 1).session_id(4), Issuer::new(0, 2).session_id(1)];
+        let last = (1 << Issuer::EPOCH_BITS) - 1;
+        let (incarnation, issuer) = next_issuer(last, old.into_iter());
+        assert_eq!((incarnation, issuer), (last + 4, Issuer::new(0, 3)));
+        assert_eq!(next_issuer(7, old.into_iter()).1, Issuer::new(0, 8));
+    }
 }

@@ -112,6 +112,7 @@ fn write_buffer_bytes(family: Family, settings: &StoreSettings) -> usize {
         | Family::Released
         | Family::Incoming
         | Family::Retained
+        | Family::Queues
         | Family::BodyReferences => settings.write_buffer_bytes / 16,
     }
 }

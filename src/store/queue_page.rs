@@ -7,11 +7,11 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use rocksdb::{DB, ReadOptions};
 
-use crate::durable::StoreError;
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::{Message, Sequence, SessionId};
+use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::{handle, read_error};
+use crate::store::group::handle;
 use crate::store::key;
 use crate::store::value::{self, EncodedEntry, EntryContent};
 
@@ -56,7 +56,7 @@ impl BodyCache {
             return Ok(Some(message));
         }
         let bodies = handle(db, Family::Bodies)?;
-        let value = db.get_pinned_cf(bodies, number.to_be_bytes()).map_err(read_error)?;
+        let value = db.get_pinned_cf(bodies, number.to_be_bytes())?;
         let message = value.and_then(|value| value::decode_message(&value)).map(Arc::new);
         if let Some(message) = &message {
             let mut messages = self.messages.lock();
@@ -110,7 +110,7 @@ pub fn read(
         entries.next();
     }
     if !entries.valid() {
-        entries.status().map_err(read_error)?;
+        entries.status()?;
         page.entries.extend(released.map(|place| StoredEntry::Released(Sequence(place))));
     }
     page.entries.truncate(range.max_count);

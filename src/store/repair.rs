@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::{DB, ErrorKind, Options};
 
-use crate::durable::StoreError;
 use crate::store::clock::wall_milliseconds;
+use crate::store::error::StoreError;
 use crate::store::options::{database_options, family_descriptors};
 use crate::store::settings::StoreSettings;
 
@@ -183,12 +183,30 @@ fn is_damage(error: &rocksdb::Error) -> bool {
     match error.kind() {
         ErrorKind::Corruption => true,
         ErrorKind::IOError | ErrorKind::InvalidArgument | ErrorKind::NotFound => {
-            let message = error.to_string();
-            ["No such file", "does not exist", "Input/output error"]
-                .iter()
-                .any(|phrase| message.contains(phrase))
+            tells_of_damage(error.as_ref())
         }
         _ => false,
+    }
+}
+
+/// Whether an error of input and output will be there again: too many open files, for one, is no damage.
+fn tells_of_damage(message: &str) -> bool {
+    let phrases = ["No such file", "does not exist", "Input/output error"];
+    phrases.iter().any(|phrase| message.contains(phrase))
+}
+
+/// The file that is damaged (or missing), if an error of reading tells of one.
+#[must_use]
+pub fn damage_of(error: &StoreError) -> Option<PathBuf> {
+    match error {
+        StoreError::Damaged(message) => damaged_file(message),
+        StoreError::Read(message) => damaged_file(message).filter(|_| tells_of_damage(message)),
+        StoreError::Unavailable
+        | StoreError::Directory { .. }
+        | StoreError::InUse { .. }
+        | StoreError::NewerFormat { .. }
+        | StoreError::Open { .. }
+        | StoreError::Backup { .. } => None,
     }
 }
 
@@ -221,7 +239,10 @@ pub fn set_aside_and_rebuild(
     path: &Path,
 ) -> Result<RepairReport, StoreError> {
     let mut report = RepairReport::default();
-    set_aside(settings, path, &mut report);
+    // RocksDB does not open all files with the database, so one that is missing may be found late.
+    if path.exists() {
+        set_aside(settings, path, &mut report);
+    }
     rebuild(settings, &mut report)?;
     Ok(report)
 }

@@ -17,11 +17,12 @@ use crate::durable::change::Change;
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::{Sequence, SessionId};
 use crate::durable::record::Loaded;
-use crate::durable::{Batch, Durability, Store, StoreError, StoreState, Ticket};
+use crate::durable::{Batch, Durability, ReadError, Store, StoreState, Ticket};
 use crate::store::backup::{BackupReport, back_up};
 use crate::store::clock::BrokerClock;
 use crate::store::directory_lock::DirectoryLock;
 use crate::store::disk::{Disk, RealDisk};
+use crate::store::error::StoreError;
 use crate::store::group::{SHARED_BODY_BYTES, handle};
 use crate::store::index::Indexes;
 use crate::store::open::{Opened, open};
@@ -238,8 +239,8 @@ impl Store for RocksStore {
         Ticket(ticket)
     }
 
-    fn durable(&self) -> Ticket {
-        Ticket(self.shared.durable.load(Ordering::Acquire))
+    fn is_durable(&self, ticket: Ticket) -> bool {
+        ticket.0 <= self.shared.durable.load(Ordering::Acquire)
     }
 
     fn state(&self) -> StoreState {
@@ -252,31 +253,27 @@ impl Store for RocksStore {
 
     fn read_queue(
         &self,
-        session: SessionId,
+        queue: SessionId,
         from: Sequence,
         to: Sequence,
         max_count: usize,
         max_bytes: usize,
-    ) -> Result<Vec<StoredEntry>, StoreError> {
+    ) -> Result<Vec<StoredEntry>, ReadError> {
         let (start, released) = {
             let indexes = self.shared.indexes.lock();
-            let Some(index) = indexes.queue(session) else { return Ok(Vec::new()) };
+            let Some(index) = indexes.queue(queue) else { return Ok(Vec::new()) };
             let start = Sequence(index.start).max(from);
             let places = index.released.iter().filter(|_| start < to);
             let released = places.flat_map(|places| places.range(start.0..to.0).copied()).collect();
             (start, released)
         };
-        let range = PageRange { session, from: start, to, max_count, max_bytes };
+        let range = PageRange { session: queue, from: start, to, max_count, max_bytes };
         let db = self.shared.database()?;
-        let page = queue_page::read(&db, &range, released, &self.shared.bodies);
-        page.map(|page| {
-            crate::store::statistics::add(
-                &self.shared.statistics.unreadable_values,
-                page.unreadable_values,
-            );
-            page.entries
-        })
-        .inspect_err(|error| self.shared.note_damage(error))
+        let page = queue_page::read(&db, &range, released, &self.shared.bodies)
+            .inspect_err(|error| self.shared.note_damage(error))?;
+        let unreadable = &self.shared.statistics.unreadable_values;
+        crate::store::statistics::add(unreadable, page.unreadable_values);
+        Ok(page.entries)
     }
 }
 
@@ -305,11 +302,8 @@ impl Shared {
 
     /// A reader came across a damaged file: the writer sets it aside.
     fn note_damage(&self, error: &StoreError) {
-        let StoreError::Read(message) = error else { return };
         // A disk that refuses to read now may read again; a wrong checksum stays wrong.
-        if !message.starts_with("Corruption") {
-            return;
-        }
+        let StoreError::Damaged(message) = error else { return };
         let Some(path) = crate::store::repair::damaged_file(message) else { return };
         tracing::error!(file = %path.display(), "a file of the store is damaged");
         *self.damaged.lock() = Some(path);
@@ -334,15 +328,9 @@ fn measure(batch: &Batch) -> (usize, bool) {
     let mut has_large = false;
     for change in &batch.changes {
         bytes += size_of::<Change>() + 64;
-        bytes += match change {
-            Change::Enqueue { entry, .. } => {
-                let size = entry.message.size_bytes();
-                has_large |= size >= SHARED_BODY_BYTES;
-                size
-            }
-            Change::PutRetained(message) => message.size_bytes(),
-            _ => 0,
-        };
+        let size = change.message().map_or(0, |message| message.size_bytes());
+        has_large |= size >= SHARED_BODY_BYTES && change.entry().is_some();
+        bytes += size;
     }
     (bytes, has_large)
 }

@@ -3,10 +3,11 @@
 use hashbrown::{HashMap, HashSet};
 use rocksdb::{DB, WriteBatch};
 
-use crate::durable::StoreError;
 use crate::durable::message::SessionId;
+use crate::durable::record::QueueOwner;
+use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::{handle, read_error};
+use crate::store::group::handle;
 use crate::store::index::QueueIndex;
 use crate::store::key;
 use crate::store::load::scan;
@@ -67,16 +68,17 @@ pub fn survey(db: &DB, faults: Faults, progress: &dyn Fn(u64)) -> Result<Survey,
         progress,
         read: 0,
         survey: Survey::default(),
-        sessions: HashSet::new(),
+        owners: HashSet::new(),
         starts: HashMap::new(),
         bodies: HashMap::new(),
         references: HashMap::new(),
         mending: WriteBatch::default(),
     };
-    // Sessions and their indexes first: the others are judged by them.
+    // Those who own something first: the others are judged by them.
     surveyor.family(Family::Sessions)?;
+    surveyor.family(Family::Queues)?;
     for family in Family::ALL {
-        if family != Family::Sessions {
+        if family != Family::Sessions && family != Family::Queues {
             surveyor.family(family)?;
         }
     }
@@ -91,7 +93,7 @@ struct Surveyor<'a> {
     progress: &'a dyn Fn(u64),
     read: u64,
     survey: Survey,
-    sessions: HashSet<SessionId>,
+    owners: HashSet<SessionId>,
     starts: HashMap<SessionId, u64>,
     /// Bodies that queue entries refer to, and how often.
     bodies: HashMap<u64, u64>,
@@ -129,7 +131,7 @@ impl Surveyor<'_> {
             }
             values.next();
         }
-        values.status().map_err(read_error)
+        Ok(values.status()?)
     }
 
     fn read_starts(&mut self) -> Result<(), StoreError> {
@@ -140,7 +142,7 @@ impl Surveyor<'_> {
             }
             values.next();
         }
-        values.status().map_err(read_error)
+        Ok(values.status()?)
     }
 
     fn note(&mut self, family: Family, key: &[u8], fault: &Fault) -> Result<(), StoreError> {
@@ -163,7 +165,7 @@ impl Surveyor<'_> {
     fn judge(&mut self, family: Family, key: &[u8], value: &[u8]) -> Option<Fault> {
         let owner = key::split(key).map(|(id, _)| id);
         let orphan = match owner {
-            Some(owner) if family.belongs_to_session() => !self.sessions.contains(&owner),
+            Some(owner) if family.belongs_to_session() => !self.owners.contains(&owner),
             _ => false,
         };
         let understood = match family {
@@ -172,7 +174,18 @@ impl Surveyor<'_> {
                 if value::decode_session(id, value).is_none() {
                     return Some(Fault::Unreadable);
                 }
-                self.sessions.insert(id);
+                self.owners.insert(id);
+                return None;
+            }
+            Family::Queues => {
+                let id = owner?;
+                let Some(record) = value::decode_queue(id, value) else {
+                    return Some(Fault::Unreadable);
+                };
+                if record.owner == QueueOwner::Session {
+                    return orphan.then_some(Fault::Orphan);
+                }
+                self.owners.insert(id);
                 return None;
             }
             Family::Queue => return self.judge_entry(key, value, orphan),
@@ -235,7 +248,7 @@ impl Surveyor<'_> {
             }
             values.next();
         }
-        values.status().map_err(read_error)?;
+        values.status()?;
         for (number, count) in &self.bodies {
             if !stored.contains(number) {
                 self.survey.missing_bodies += count;
@@ -264,6 +277,6 @@ impl Surveyor<'_> {
             return Ok(());
         }
         let mending = std::mem::take(&mut self.mending);
-        self.db.write_opt(mending, &write_options(WriteSync::Yes)).map_err(read_error)
+        Ok(self.db.write_opt(mending, &write_options(WriteSync::Yes))?)
     }
 }

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use crate::durable::entry::QueueEntry;
 use crate::durable::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
-use crate::durable::record::{QueueOwner, SessionRecord, SubscriptionRecord};
+use crate::durable::record::{
+    OverflowPolicy, QueueLifetime, QueueOwner, QueueRecord, QueueRules, SessionRecord,
+    SubscriptionRecord, WillRecord,
+};
 use crate::packet::subscribe::{RetainHandling, SubscriptionOptions};
 use crate::packet::{PacketId, QoS};
 
@@ -18,11 +21,13 @@ pub mod meta {
     pub const FORMAT: &[u8] = b"format";
     /// Raised by every opening, u32.
     pub const INCARNATION: &[u8] = b"incarnation";
-    /// Broker time and wall clock at the last heartbeat, two u64.
+    /// Broker time and wall clock at the last heartbeat, and the latest wall clock ever believed, three u64.
     pub const CLOCK: &[u8] = b"clock";
 }
 
 const VERSION: u8 = 1;
+/// Of the record of a Session.
+const SESSION_VERSION: u8 = 2;
 
 const RETAIN: u8 = 0b0000_0100;
 const HAS_EXPIRY: u8 = 0b0000_1000;
@@ -202,15 +207,72 @@ impl<'a> EncodedEntry<'a> {
     }
 }
 
+/// Writes the record of a queue over the buffer.
+pub fn encode_queue(record: &QueueRecord, value: &mut Vec<u8>) {
+    value.clear();
+    let QueueRules { max_messages, max_bytes, policy, stores_qos0 } = record.rules;
+    let lifetime = match record.lifetime {
+        QueueLifetime::OfSession => 0,
+        QueueLifetime::OfMembers => 1,
+        QueueLifetime::UntilRemoved => 2,
+    };
+    let policy = match policy {
+        None => 0,
+        Some(OverflowPolicy::Spill) => 1,
+        Some(OverflowPolicy::Backpressure) => 2,
+        Some(OverflowPolicy::Reject) => 3,
+        Some(OverflowPolicy::DropOldest) => 4,
+        Some(OverflowPolicy::DropNewest) => 5,
+    };
+    value.extend_from_slice(&[VERSION, lifetime, policy, u8::from(stores_qos0)]);
+    put_option(max_messages.map(u64::to_le_bytes), value);
+    put_option(max_bytes.map(u64::to_le_bytes), value);
+    match &record.owner {
+        QueueOwner::Session => value.push(0),
+        QueueOwner::Group { filter } => {
+            value.push(1);
+            put_bytes(filter.as_bytes(), value);
+        }
+    }
+}
+
+/// Reads what [`encode_queue`] wrote.
+#[must_use]
+pub fn decode_queue(id: SessionId, value: &[u8]) -> Option<QueueRecord> {
+    let mut reader = Reader(value);
+    reader.version()?;
+    let lifetime = match reader.u8()? {
+        0 => QueueLifetime::OfSession,
+        1 => QueueLifetime::OfMembers,
+        2 => QueueLifetime::UntilRemoved,
+        _ => return None,
+    };
+    let policy = match reader.u8()? {
+        0 => None,
+        1 => Some(OverflowPolicy::Spill),
+        2 => Some(OverflowPolicy::Backpressure),
+        3 => Some(OverflowPolicy::Reject),
+        4 => Some(OverflowPolicy::DropOldest),
+        5 => Some(OverflowPolicy::DropNewest),
+        _ => return None,
+    };
+    let stores_qos0 = reader.u8()? != 0;
+    let max_messages = if reader.u8()? == 0 { None } else { Some(reader.u64()?) };
+    let max_bytes = if reader.u8()? == 0 { None } else { Some(reader.u64()?) };
+    let owner = match reader.u8()? {
+        0 => QueueOwner::Session,
+        1 => QueueOwner::Group { filter: Arc::from(reader.text()?) },
+        _ => return None,
+    };
+    let rules = QueueRules { max_messages, max_bytes, policy, stores_qos0 };
+    Some(QueueRecord { id, owner, lifetime, rules })
+}
+
 /// Writes the record of a Session over the buffer.
 pub fn encode_session(record: &SessionRecord, value: &mut Vec<u8>) {
     value.clear();
-    let (kind, name) = match &record.owner {
-        QueueOwner::Client { client_id } => (0, client_id),
-        QueueOwner::Group { filter } => (1, filter),
-    };
-    value.extend_from_slice(&[VERSION, kind]);
-    put_bytes(name.as_bytes(), value);
+    value.push(SESSION_VERSION);
+    put_bytes(record.client_id.as_bytes(), value);
     value.extend_from_slice(&record.epoch.to_le_bytes());
     value.extend_from_slice(&record.expiry_seconds.to_le_bytes());
     put_option(record.disconnected.map(|time| time.0.to_le_bytes()), value);
@@ -223,10 +285,10 @@ pub fn encode_session(record: &SessionRecord, value: &mut Vec<u8>) {
         None => value.push(0),
     }
     match &record.will {
-        Some((message, delay_seconds)) => {
+        Some(will) => {
             value.push(1);
-            value.extend_from_slice(&delay_seconds.to_le_bytes());
-            encode_message(message, value);
+            value.extend_from_slice(&will.delay_seconds.to_le_bytes());
+            encode_message(&will.message, value);
         }
         None => value.push(0),
     }
@@ -236,35 +298,29 @@ pub fn encode_session(record: &SessionRecord, value: &mut Vec<u8>) {
 #[must_use]
 pub fn decode_session(id: SessionId, value: &[u8]) -> Option<SessionRecord> {
     let mut reader = Reader(value);
+    (reader.u8()? == SESSION_VERSION).then_some(())?;
+    reader.session(id)
+}
+
+/// What the family of Sessions held before format 2: groups of Shared Subscriptions were Sessions, too.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FormerSession {
+    /// A Session.
+    Session(SessionRecord),
+    /// A group, with its filter in full.
+    Group(Arc<str>),
+}
+
+/// Reads a Session as it was written before format 2.
+#[must_use]
+pub fn decode_former_session(id: SessionId, value: &[u8]) -> Option<FormerSession> {
+    let mut reader = Reader(value);
     reader.version()?;
-    let kind = reader.u8()?;
-    let name: Arc<str> = Arc::from(reader.text()?);
-    let owner = match kind {
-        0 => QueueOwner::Client { client_id: name },
-        1 => QueueOwner::Group { filter: name },
-        _ => return None,
-    };
-    let epoch = reader.u64()?;
-    let expiry_seconds = reader.u32()?;
-    let disconnected = if reader.u8()? == 0 { None } else { Some(Timestamp(reader.u64()?)) };
-    let sent_until = Sequence(reader.u64()?);
-    let user_name = if reader.u8()? == 0 { None } else { Some(Arc::from(reader.text()?)) };
-    let will = if reader.u8()? == 0 {
-        None
-    } else {
-        let delay_seconds = reader.u32()?;
-        Some((Arc::new(decode_message(reader.0)?), delay_seconds))
-    };
-    Some(SessionRecord {
-        id,
-        owner,
-        epoch,
-        expiry_seconds,
-        disconnected,
-        sent_until,
-        will,
-        user_name,
-    })
+    match reader.u8()? {
+        0 => reader.session(id).map(FormerSession::Session),
+        1 => reader.text().map(Arc::from).map(FormerSession::Group),
+        _ => None,
+    }
 }
 
 /// Writes a Subscription over the buffer; its Session and filter are the key.
@@ -391,6 +447,32 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    /// What follows the version (and, before format 2, the kind).
+    fn session(&mut self, id: SessionId) -> Option<SessionRecord> {
+        let client_id = Arc::from(self.text()?);
+        let epoch = self.u64()?;
+        let expiry_seconds = self.u32()?;
+        let disconnected = if self.u8()? == 0 { None } else { Some(Timestamp(self.u64()?)) };
+        let sent_until = Sequence(self.u64()?);
+        let user_name = if self.u8()? == 0 { None } else { Some(Arc::from(self.text()?)) };
+        let will = if self.u8()? == 0 {
+            None
+        } else {
+            let delay_seconds = self.u32()?;
+            Some(WillRecord { message: Arc::new(decode_message(self.0)?), delay_seconds })
+        };
+        Some(SessionRecord {
+            id,
+            client_id,
+            epoch,
+            expiry_seconds,
+            disconnected,
+            sent_until,
+            will,
+            user_name,
+        })
     }
 
     fn text(&mut self) -> Option<&'a str> {

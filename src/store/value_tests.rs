@@ -58,21 +58,62 @@ fn an_unknown_version_is_not_understood() {
 fn a_session_survives_its_encoding() {
     let mut record = SessionRecord {
         id: SessionId(1),
-        owner: QueueOwner::Client { client_id: "c".into() },
+        client_id: "c".into(),
         epoch: 2,
         expiry_seconds: u32::MAX,
         disconnected: Some(Timestamp(3)),
         sent_until: Sequence(4),
-        will: Some((Arc::new(message(b"gone", b"\x01\x01", Some(8))), 5)),
+        will: Some(WillRecord {
+            message: Arc::new(message(b"gone", b"\x01\x01", Some(8))),
+            delay_seconds: 5,
+        }),
         user_name: Some("u".into()),
     };
     let mut value = Vec::new();
     encode_session(&record, &mut value);
     assert_eq!(decode_session(record.id, &value).as_ref(), Some(&record));
-    record.owner = QueueOwner::Group { filter: "$share/g/#".into() };
     (record.disconnected, record.will, record.user_name) = (None, None, None);
     encode_session(&record, &mut value);
     assert_eq!(decode_session(record.id, &value), Some(record));
+}
+
+#[test]
+fn a_queue_has_these_bytes() {
+    let mut value = Vec::new();
+    let mut record = QueueRecord::of_session(SessionId(1));
+    encode_queue(&record, &mut value);
+    assert_eq!(value, [1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(decode_queue(record.id, &value).as_ref(), Some(&record));
+    record.owner = QueueOwner::Group { filter: "f".into() };
+    record.lifetime = QueueLifetime::UntilRemoved;
+    let policy = Some(OverflowPolicy::DropOldest);
+    record.rules = QueueRules { max_messages: Some(7), max_bytes: None, policy, stores_qos0: true };
+    encode_queue(&record, &mut value);
+    assert_eq!(value, [1, 2, 4, 1, 1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, b'f']);
+    assert_eq!(decode_queue(record.id, &value), Some(record));
+}
+
+/// As format 1 had it: literal bytes, since no encoder for it is left.
+#[test]
+fn a_former_session_and_a_former_group_are_understood() {
+    let mut value = vec![1, 0, 1, 0, 0, 0, b'c', 2, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0];
+    value.extend([1, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let expected = SessionRecord {
+        id: SessionId(9),
+        client_id: "c".into(),
+        epoch: 2,
+        expiry_seconds: 60,
+        disconnected: Some(Timestamp(3)),
+        sent_until: Sequence(4),
+        will: None,
+        user_name: None,
+    };
+    let read = decode_former_session(SessionId(9), &value);
+    assert_eq!(read, Some(FormerSession::Session(expected)));
+    value[1] = 1;
+    let read = decode_former_session(SessionId(9), &value);
+    assert_eq!(read, Some(FormerSession::Group("c".into())));
+    assert_eq!(decode_session(SessionId(9), &value), None);
 }
 
 proptest! {

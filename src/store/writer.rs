@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use rocksdb::DB;
 
-use crate::durable::change::Change;
-use crate::durable::{CommitListener, Durability, StoreError, StoreState};
+use crate::durable::{CommitListener, Durability, StoreState};
 use crate::store::clock::{BrokerClock, HEARTBEAT};
 use crate::store::disk::{Disk, WriteError};
+use crate::store::error::StoreError;
 use crate::store::family::Family;
 use crate::store::group::{BuiltGroup, Group, Mode, handle};
 use crate::store::open::{encode_heartbeat, open_and_read};
+use crate::store::operations::Operations;
 use crate::store::options::WriteSync;
 use crate::store::reclaim::Reclaimer;
 use crate::store::rocks::{Pending, Shared};
@@ -174,7 +175,7 @@ impl Writer {
         let mut durability = Durability::Memory;
         for pending in group.iter().filter(|pending| pending.has_large) {
             for change in &pending.batch.changes {
-                if let Change::Enqueue { entry, .. } = change {
+                if let Some(entry) = change.entry() {
                     build.note_large(&entry.message);
                 }
             }
@@ -199,9 +200,9 @@ impl Writer {
             build.save_dirty();
             checkpoint = true;
         }
-        let BuiltGroup { batch, searches, removals } = build.finish();
+        let BuiltGroup { operations, searches, removals } = build.finish();
         drop(indexes);
-        self.write(&db, batch, durability)?;
+        self.write(&db, &operations, durability)?;
         self.changed = !checkpoint;
         if heartbeat {
             self.last_heartbeat = now;
@@ -222,15 +223,15 @@ impl Writer {
     fn write(
         &mut self,
         db: &DB,
-        batch: rocksdb::WriteBatch,
+        operations: &Operations,
         durability: Durability,
     ) -> Result<(), Trouble> {
-        if batch.is_empty() {
+        if operations.is_empty() {
             return Ok(());
         }
-        let bytes = batch.size_in_bytes();
+        let bytes = operations.size_bytes();
         let sync = if durability == Durability::Fsync { WriteSync::Yes } else { WriteSync::No };
-        self.disk.write(db, batch, sync).map_err(Trouble::Write)?;
+        self.disk.write(db, operations, sync).map_err(Trouble::Write)?;
         self.unchecked_bytes += bytes;
         // A little more than the last groups took, so that the next seldom grows while it is built.
         self.group_bytes = bytes.max(self.group_bytes - self.group_bytes / 8).max(4096);
@@ -255,7 +256,7 @@ impl Writer {
             bytes += pending.bytes;
             changes += pending.batch.changes.len();
             for change in &pending.batch.changes {
-                if let Change::Enqueue { entry, .. } = change {
+                if let Some(entry) = change.entry() {
                     entry.end_write();
                 }
             }
@@ -291,7 +292,7 @@ impl Writer {
         entries.seek(key::place(session, crate::durable::message::Sequence(index.start)));
         let found = entries.key().and_then(key::split_place).filter(|(id, _)| *id == session);
         let first = found.map_or(index.end, |(_, sequence)| sequence.0);
-        entries.status().map_err(crate::store::group::read_error)?;
+        entries.status()?;
         let first = index.first_released().map_or(first, |released| released.min(first));
         index.move_start(first);
         Ok(())

@@ -1,7 +1,7 @@
 //! What a kill leaves: a copy of the files, taken while the store runs, is opened.
 
 use petrel::durable::Store;
-use petrel::durable::change::Change;
+use petrel::durable::change::SessionChange;
 use petrel::durable::message::{Sequence, SessionId};
 
 use crate::harness::*;
@@ -24,8 +24,8 @@ fn counts_and_positions_are_exact_after_a_kill() {
             let image = crash_image(directory.path());
             let (copy, loaded) = open(image.path());
             let session = find(&loaded, 1);
-            assert_eq!(session.message_count, next - oldest);
-            assert_eq!((session.queue_start.0, session.queue_end.0), (oldest, next));
+            assert_eq!(session.queue.message_count, next - oldest);
+            assert_eq!((session.queue.start.0, session.queue.end.0), (oldest, next));
             assert_eq!(places(&copy, 1).len() as u64, next - oldest);
         }
     }
@@ -51,8 +51,8 @@ fn a_torn_log_loses_only_its_last_writes() {
         let expected: Vec<i64> = (0..i64::try_from(found.len()).unwrap()).collect();
         assert_eq!(found, expected, "a prefix is left");
         assert!(found.len() < 50 && found.len() > 30, "{} are left", found.len());
-        assert_eq!(find(&loaded, 1).message_count, found.len() as u64);
-        assert_eq!(find(&loaded, 1).queue_end, Sequence(found.len() as u64));
+        assert_eq!(find(&loaded, 1).queue.message_count, found.len() as u64);
+        assert_eq!(find(&loaded, 1).queue.end, Sequence(found.len() as u64));
     }
 }
 
@@ -75,7 +75,7 @@ fn a_session_deleted_and_a_kill_do_not_bring_it_back() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _) = open(directory.path());
     commit(&store, vec![put_session(1), enqueue(1, 0)]);
-    commit(&store, vec![Change::DeleteSession(SessionId(1))]);
+    commit(&store, vec![SessionChange::Delete(SessionId(1))]);
     let image = crash_image(directory.path());
     let (copy, loaded) = open(image.path());
     assert!(loaded.sessions.is_empty());

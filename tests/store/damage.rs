@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use petrel::durable::Store;
-use petrel::durable::change::Change;
+use petrel::durable::change::RetainedChange;
 use petrel::store::maintenance::{Health, StoreCommand, run};
 
 use crate::harness::*;
@@ -19,7 +19,7 @@ fn filled() -> tempfile::TempDir {
     for place in 0..MESSAGES {
         commit(&store, (0..SESSIONS).map(|session| enqueue(session, place)).collect());
     }
-    commit(&store, vec![Change::PutRetained(message(1, b"on"))]);
+    commit(&store, vec![RetainedChange::Put(message(1, b"on"))]);
     store.close();
     // Opening turns the log into files.
     open(directory.path()).0.close();
@@ -75,7 +75,7 @@ fn a_damaged_block_costs_its_file_and_no_more() {
         .collect();
     assert_eq!(aside.len(), 1);
     let (store, loaded) = open(directory.path());
-    assert_eq!(find(&loaded, 3).message_count, 1);
+    assert_eq!(find(&loaded, 3).queue.message_count, 1);
     assert_eq!(places(&store, 3), [1000]);
 }
 
@@ -137,7 +137,7 @@ fn a_rebuilt_list_loses_nothing_of_the_log() {
     let (copy, loaded) = open(image.path());
     assert_eq!(places(&copy, 50), [0]);
     assert_eq!(places(&copy, 3).len() as u64, MESSAGES - 1);
-    assert_eq!(find(&loaded, 3).message_count, MESSAGES - 1);
+    assert_eq!(find(&loaded, 3).queue.message_count, MESSAGES - 1);
 }
 
 #[test]

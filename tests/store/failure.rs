@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use petrel::durable::change::Change;
+use petrel::durable::change::{Change, QueueChange};
 use petrel::durable::message::SessionId;
-use petrel::durable::{Batch, Durability, Store, StoreState};
+use petrel::durable::{Batch, Durability, Store, StoreState, Ticket};
 use petrel::store::disk::{Disk, RealDisk, WriteError};
+use petrel::store::operations::Operations;
 use petrel::store::options::WriteSync;
 use petrel::store::rocks::RocksStore;
-use rocksdb::{DB, WriteBatch};
+use rocksdb::DB;
 
 use crate::harness::*;
 
@@ -29,13 +30,18 @@ struct Fault {
 struct FaultyDisk(Fault);
 
 impl Disk for FaultyDisk {
-    fn write(&mut self, db: &DB, batch: WriteBatch, sync: WriteSync) -> Result<(), WriteError> {
+    fn write(
+        &mut self,
+        db: &DB,
+        operations: &Operations,
+        sync: WriteSync,
+    ) -> Result<(), WriteError> {
         match self.0.kind.load(Ordering::SeqCst) {
-            WORKS => RealDisk.write(db, batch, sync),
+            WORKS => RealDisk.write(db, operations, sync),
             FAILS => Err(WriteError::Failed("Input/output error".into())),
             FULL => Err(WriteError::NoSpace("No space left on device".into())),
             _ => {
-                RealDisk.write(db, batch, sync)?;
+                RealDisk.write(db, operations, sync)?;
                 Err(WriteError::Failed("sync failed".into()))
             }
         }
@@ -59,12 +65,14 @@ fn open_faulty(directory: &Path) -> (RocksStore, Fault) {
 fn fails_and_recovers(kind: u8, state: StoreState) {
     let directory = tempfile::tempdir().unwrap();
     let (store, fault) = open_faulty(directory.path());
-    let durable = commit(&store, vec![put_session(1), enqueue(1, 0)]);
+    commit(&store, vec![put_session(1), enqueue(1, 0)]);
     fault.kind.store(kind, Ordering::SeqCst);
     let (listener, told) = notifier();
     let first = entry(1, b"1/1");
     let second = entry(2, b"1/2");
-    let put = |entry: &Arc<_>| Change::Enqueue { session: SessionId(1), entry: Arc::clone(entry) };
+    let put = |entry: &Arc<_>| {
+        Change::from(QueueChange::Enqueue { queue: SessionId(1), entry: Arc::clone(entry) })
+    };
     let waiting = store.submit(Batch {
         changes: vec![put(&first), put(&second), dequeue(1, 0)],
         durability: Durability::Fsync,
@@ -72,7 +80,7 @@ fn fails_and_recovers(kind: u8, state: StoreState) {
     });
     wait_until("the store is in trouble", || store.state() == state);
     let last = store.submit(batch(vec![enqueue(1, 3)]));
-    assert_eq!(store.durable(), durable, "nothing is released");
+    assert!(!store.is_durable(waiting), "nothing is released");
     assert!(told.try_recv().is_err(), "nobody is told");
     assert!(store.pending_bytes() > 0);
     assert!(!first.is_committed());
@@ -80,7 +88,7 @@ fn fails_and_recovers(kind: u8, state: StoreState) {
     second.acknowledge();
     fault.kind.store(WORKS, Ordering::SeqCst);
     told.recv().unwrap();
-    assert!(store.durable() >= waiting);
+    assert!(store.is_durable(waiting));
     wait_durable(&store, last);
     assert_eq!(store.state(), StoreState::Available);
     commit(&store, vec![dequeue(1, 2)]);
@@ -90,7 +98,7 @@ fn fails_and_recovers(kind: u8, state: StoreState) {
     store.close();
     let (store, loaded) = open(directory.path());
     assert_eq!(places(&store, 1), [1, 3]);
-    assert_eq!(find(&loaded, 1).message_count, 2);
+    assert_eq!(find(&loaded, 1).queue.message_count, 2);
 }
 
 #[test]
@@ -116,15 +124,15 @@ fn below_the_floor_nothing_is_written() {
     fault.free_bytes.store(999, Ordering::SeqCst);
     // The space is looked at after some megabytes, not with each group.
     let large: Vec<u8> = vec![1; 1 << 20];
-    let put = |place| Change::Enqueue { session: SessionId(1), entry: entry(place, &large) };
+    let put = |place| QueueChange::Enqueue { queue: SessionId(1), entry: entry(place, &large) };
     let mut place = 0;
-    let mut last = store.durable();
+    let mut last = Ticket::NOTHING;
     while store.state() == StoreState::Available {
         last = store.submit(batch(vec![put(place)]));
         place += 1;
         assert!(place < 1000, "the floor was never noticed");
         wait_until("it is written or refused", || {
-            store.durable() >= last || store.state() != StoreState::Available
+            store.is_durable(last) || store.state() != StoreState::Available
         });
     }
     assert_eq!(store.state(), StoreState::Full);
@@ -139,10 +147,10 @@ fn below_the_floor_nothing_is_written() {
 fn closing_while_nothing_can_be_written_ends() {
     let directory = tempfile::tempdir().unwrap();
     let (store, fault) = open_faulty(directory.path());
-    let durable = commit(&store, vec![put_session(1)]);
+    commit(&store, vec![put_session(1)]);
     fault.kind.store(FAILS, Ordering::SeqCst);
-    store.submit(batch(vec![enqueue(1, 0)]));
+    let ticket = store.submit(batch(vec![enqueue(1, 0)]));
     wait_until("the store is in trouble", || store.state() == StoreState::Failed);
     store.close();
-    assert_eq!(store.durable(), durable);
+    assert!(!store.is_durable(ticket));
 }

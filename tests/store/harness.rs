@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use petrel::durable::change::Change;
+use petrel::durable::change::{Change, QueueChange, SessionChange};
 use petrel::durable::entry::{QueueEntry, StoredEntry};
 use petrel::durable::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
-use petrel::durable::record::{Loaded, LoadedSession, QueueOwner, SessionRecord};
+use petrel::durable::record::{Loaded, LoadedSession, SessionRecord};
 use petrel::durable::{Batch, CommitListener, Durability, Store, Ticket};
 use petrel::packet::QoS;
 use petrel::store::rocks::RocksStore;
@@ -46,42 +46,43 @@ pub(crate) fn shared_entry(sequence: u64, message: &Arc<Message>) -> Arc<QueueEn
 
 pub(crate) fn enqueue(session: u64, sequence: u64) -> Change {
     let entry = entry(sequence, format!("{session}/{sequence}").as_bytes());
-    Change::Enqueue { session: SessionId(session), entry }
+    QueueChange::Enqueue { queue: SessionId(session), entry }.into()
 }
 
 pub(crate) fn dequeue(session: u64, sequence: u64) -> Change {
-    Change::Dequeue { session: SessionId(session), sequence: Sequence(sequence) }
+    QueueChange::Dequeue { queue: SessionId(session), sequence: Sequence(sequence) }.into()
 }
 
 pub(crate) fn release(session: u64, sequence: u64) -> Change {
-    Change::Release { session: SessionId(session), sequence: Sequence(sequence) }
+    QueueChange::Release { queue: SessionId(session), sequence: Sequence(sequence) }.into()
 }
 
 pub(crate) fn put_session(session: u64) -> Change {
-    Change::PutSession(Box::new(SessionRecord {
+    Change::Session(SessionChange::Put(Box::new(SessionRecord {
         id: SessionId(session),
-        owner: QueueOwner::Client { client_id: format!("client-{session}").into() },
+        client_id: format!("client-{session}").into(),
         epoch: 1,
         expiry_seconds: 3600,
         disconnected: None,
         sent_until: Sequence(0),
         will: None,
         user_name: None,
-    }))
+    })))
 }
 
-pub(crate) fn batch(changes: Vec<Change>) -> Batch {
+pub(crate) fn batch<C: Into<Change>>(changes: Vec<C>) -> Batch {
+    let changes = changes.into_iter().map(Into::into).collect();
     Batch { changes, durability: Durability::Fsync, ..Batch::default() }
 }
 
-pub(crate) fn commit(store: &RocksStore, changes: Vec<Change>) -> Ticket {
+pub(crate) fn commit<C: Into<Change>>(store: &RocksStore, changes: Vec<C>) -> Ticket {
     let ticket = store.submit(batch(changes));
     wait_durable(store, ticket);
     ticket
 }
 
 pub(crate) fn wait_durable(store: &dyn Store, ticket: Ticket) {
-    wait_until("the ticket is durable", || store.durable() >= ticket);
+    wait_until("the ticket is durable", || store.is_durable(ticket));
 }
 
 /// Polls a condition that another thread brings about.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use petrel::durable::change::Change;
+use petrel::durable::change::{Change, SessionChange};
 use petrel::durable::message::SessionId;
 use petrel::durable::{Batch, Durability, Store};
 
@@ -36,8 +36,8 @@ fn nothing_durable_is_lost_by_a_kill_at_any_moment() {
             assert!(end as u64 >= (last + 1) * IN, "round {round}: queue {queue} lost its end");
             assert_eq!(first as u64, (end as u64 / IN) * OUT, "round {round}: a batch is whole");
             let session = find(&loaded, queue);
-            assert_eq!(session.message_count, places.len() as u64);
-            assert_eq!(session.queue_end.0, end as u64);
+            assert_eq!(session.queue.message_count, places.len() as u64);
+            assert_eq!(session.queue.end.0, end as u64);
         }
     }
 }
@@ -70,7 +70,7 @@ fn run_and_kill(directory: &Path, wait: Duration) -> Option<u64> {
 fn the_process_to_be_killed() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
     let (store, loaded) = open(Path::new(&directory));
-    let mut next = loaded.sessions.first().map_or(0, |session| session.queue_end.0 / IN);
+    let mut next = loaded.sessions.first().map_or(0, |session| session.queue.end.0 / IN);
     let mut output = std::io::stdout();
     writeln!(output, "opened").unwrap();
     if loaded.sessions.is_empty() {
@@ -93,7 +93,8 @@ fn changes(queue: u64, batch: u64) -> Vec<Change> {
     if batch == 0 {
         // A Session of its own that is deleted again, so that ranges are deleted along the way.
         let other = SessionId(1000 + queue);
-        changes.extend([put_session(other.0), enqueue(other.0, 0), Change::DeleteSession(other)]);
+        let gone = SessionChange::Delete(other).into();
+        changes.extend([put_session(other.0), enqueue(other.0, 0), gone]);
     }
     changes
 }

@@ -126,6 +126,7 @@ impl ClientConnection {
                     continue;
                 }
                 if inbound.is_durable() {
+                    broker.persist_queue(&session, effects);
                     broker.persist_session(&session, &inbound, effects);
                 }
                 self.confirm(&session, opening, effects);

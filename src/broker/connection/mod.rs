@@ -503,7 +503,7 @@ impl ClientConnection {
             effects.listeners.push(Arc::clone(session) as Arc<_>);
         }
         let has_changes = !effects.changes.is_empty();
-        let ticket = self.broker.submit(effects).unwrap_or(Ticket(0));
+        let ticket = self.broker.submit(effects).unwrap_or(Ticket::NOTHING);
         for pending in self.pending.iter_mut().rev() {
             if !pending.is_unsubmitted() {
                 break;

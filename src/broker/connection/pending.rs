@@ -74,10 +74,13 @@ impl ClientConnection {
     }
 
     fn flush_durable(&mut self, effects: &mut Effects) {
-        let durable = self.broker.store().durable();
-        while let Some(first) = self.pending.front()
-            && first.ticket <= durable
-        {
+        // Many acknowledgements have the same ticket: the store is asked once for each.
+        let mut durable = Ticket::NOTHING;
+        while let Some(first) = self.pending.front() {
+            if first.ticket != durable && !self.is_durable(first.ticket) {
+                break;
+            }
+            durable = first.ticket;
             let Some(pending) = self.pending.pop_front() else { break };
             if pending.packet.is_puback() {
                 self.pending_pubacks = self.pending_pubacks.saturating_sub(1);
@@ -87,6 +90,10 @@ impl ClientConnection {
         if self.pending.is_empty() && self.pending.capacity() > 64 {
             self.pending = std::collections::VecDeque::new();
         }
+    }
+
+    fn is_durable(&self, ticket: Ticket) -> bool {
+        ticket != UNSUBMITTED && self.broker.store().is_durable(ticket)
     }
 
     fn send(&mut self, packet: PendingPacket, effects: &mut Effects) {

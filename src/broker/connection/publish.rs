@@ -8,7 +8,7 @@ use crate::broker::connection::pending::{PendingPacket, Wait};
 use crate::broker::connection::plans::Cached;
 use crate::broker::connection::{ClientConnection, CloseReason};
 use crate::broker::route::Routed;
-use crate::durable::change::Change;
+use crate::durable::change::SessionChange;
 use crate::durable::message::{MessageHeader, SessionId, Timestamp};
 use crate::durable::{Durability, StoreState};
 use crate::packet::acknowledgement::AcknowledgementKind;
@@ -193,7 +193,7 @@ impl ClientConnection {
         if let (QoS::ExactlyOnce, Some(packet_id)) = (qos, packet_id) {
             inbound.incoming.insert(packet_id);
             if inbound.is_durable() {
-                let change = Change::PutIncoming { session: session.id(), packet_id };
+                let change = SessionChange::PutIncoming { session: session.id(), packet_id };
                 effects.persist(change, plan.durability);
             }
         }
@@ -234,7 +234,7 @@ impl ClientConnection {
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id) {
             inbound.incoming.insert(packet_id);
             if inbound.is_durable() {
-                let change = Change::PutIncoming { session: session.id(), packet_id };
+                let change = SessionChange::PutIncoming { session: session.id(), packet_id };
                 effects.persist(change, durability);
                 wait = Wait::ForCommit;
             }
@@ -375,7 +375,8 @@ impl ClientConnection {
         let mut wait = Wait::InTurn;
         if inbound.is_durable() {
             if is_known {
-                let change = Change::DeleteIncoming { session: inbound.session_id(), packet_id };
+                let change =
+                    SessionChange::DeleteIncoming { session: inbound.session_id(), packet_id };
                 effects.persist(change, self.broker.session_durability());
             } else {
                 // Perhaps released before a take-over: then that must be safe first.

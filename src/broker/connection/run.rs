@@ -11,7 +11,7 @@ use crate::broker::connection::pending::Wait;
 use crate::broker::connection::publish::Storing;
 use crate::broker::route::Routed;
 use crate::durable::Durability;
-use crate::durable::change::Change;
+use crate::durable::change::SessionChange;
 use crate::durable::message::{MessageHeader, Timestamp};
 use crate::packet::plain_publish::{PlainPublish, plain_publish};
 use crate::packet::{PacketId, ProtocolVersion, QoS};
@@ -159,7 +159,8 @@ impl ClientConnection {
             if let (QoS::ExactlyOnce, Some(packet_id), true) =
                 (publication.qos, packet_id, is_durable)
             {
-                let change = Change::PutIncoming { session: session.id(), packet_id: *packet_id };
+                let change =
+                    SessionChange::PutIncoming { session: session.id(), packet_id: *packet_id };
                 effects.persist(change, plan.durability);
             }
         }

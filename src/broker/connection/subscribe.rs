@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::broker::connection::pending::{PendingPacket, Wait};
 use crate::broker::connection::{ClientConnection, CloseReason};
-use crate::durable::change::Change;
+use crate::durable::change::SessionChange;
 use crate::durable::record::SubscriptionRecord;
 use crate::durable::{Durability, StoreState};
 use crate::packet::QoS;
@@ -120,7 +120,7 @@ impl ClientConnection {
                 options: state.options,
                 subscription_id: NonZeroU32::new(state.subscription_id).map(NonZeroU32::get),
             };
-            let change = Change::PutSubscription(Box::new(record));
+            let change = SessionChange::PutSubscription(Box::new(record));
             effects.persist(change, self.broker.session_durability());
         }
         let retained = wants_retained(&parsed, state.options, is_new).then_some(RetainedDelivery {
@@ -181,7 +181,8 @@ impl ClientConnection {
             retained.retain(|delivery| delivery.filter.as_str() != parsed.filter.as_str());
         }
         if inbound.is_durable() {
-            let change = Change::DeleteSubscription { session: session.id(), filter: parsed.full };
+            let change =
+                SessionChange::DeleteSubscription { session: session.id(), filter: parsed.full };
             effects.persist(change, self.broker.session_durability());
         }
         ReasonCode::Success

@@ -1,7 +1,7 @@
 //! Answers of a Client to what it received.
 
 use crate::durable::Durability;
-use crate::durable::change::Change;
+use crate::durable::change::QueueChange;
 use crate::packet::PacketId;
 use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::{DropReason, Effects};
@@ -48,7 +48,7 @@ impl Outbound {
             return PubrecOutcome::Release;
         }
         delivery.state = DeliveryState::AwaitsCommit;
-        effects.persist(Change::Release { session, sequence }, durability);
+        effects.persist(QueueChange::Release { queue: session, sequence }, durability);
         PubrecOutcome::ReleaseAfterCommit
     }
 
@@ -69,7 +69,7 @@ impl Outbound {
         }
         self.window.finish(sequence);
         if self.persistence == Persistence::Durable {
-            let change = Change::Dequeue { session: self.session, sequence };
+            let change = QueueChange::Dequeue { queue: self.session, sequence };
             effects.persist(change, Durability::Memory);
         }
         true

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::durable::Durability;
-use crate::durable::change::Change;
+use crate::durable::change::QueueChange;
 use crate::packet::QoS;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::link::{Encoded, Outgoing};
@@ -131,7 +131,7 @@ impl Outbound {
             entry = publication.message().map(|message| terms.entry(sequence, message, qos));
         }
         if is_durable && let Some(entry) = &entry {
-            let change = Change::Enqueue { session: self.session, entry: Arc::clone(entry) };
+            let change = QueueChange::Enqueue { queue: self.session, entry: Arc::clone(entry) };
             effects.persist(change, terms.durability);
         }
         let state = match qos {
@@ -155,9 +155,7 @@ impl Outbound {
         let before = effects.tally.dropped_count();
         let mut limits = *terms.limits;
         if let Some(own) = &self.own_queue {
-            limits.max_messages = own.max_messages.unwrap_or(limits.max_messages);
-            limits.max_bytes = own.max_bytes.unwrap_or(limits.max_bytes);
-            limits.policy = own.policy.unwrap_or(limits.policy);
+            limits = limits.under(own);
         }
         let admission = self.queue.admit(publication.size_bytes(), &limits, effects);
         self.dropped_count += effects.tally.dropped_count() - before;
@@ -178,7 +176,7 @@ impl Outbound {
         if is_durable || spilled == Spilled::Yes {
             let is_promised = is_durable && qos > QoS::AtMostOnce;
             let durability = if is_promised { terms.durability } else { Durability::Memory };
-            effects.persist(Change::Enqueue { session: self.session, entry }, durability);
+            effects.persist(QueueChange::Enqueue { queue: self.session, entry }, durability);
         }
         if is_durable && qos == QoS::ExactlyOnce {
             // Also for a Client that is only just arriving: it may be there before the commit is.

@@ -1,0 +1,91 @@
+//! Why a store could not be opened, read, copied or mended. The core sees no more of it than
+//! [`crate::durable::ReadError`].
+
+use std::path::PathBuf;
+
+use rocksdb::ErrorKind;
+
+use crate::durable::ReadError;
+
+/// Why a store could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Reading failed, and may succeed another time.
+    #[error("the store cannot be read: {0}")]
+    Read(String),
+    /// What was read is not what was written. It stays so.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// The database is being opened again after a failed write.
+    #[error("the store is not available: it is being opened again after a failed write")]
+    Unavailable,
+    /// The data directory cannot be made or written.
+    #[error("the data directory {} cannot be used: {source}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another broker holds the data directory.
+    #[error("the data directory {} is in use by {}: stop it, or choose another data_dir", path.display(), holder(*process))]
+    InUse {
+        /// Which.
+        path: PathBuf,
+        /// Process id of the holder, if it left one.
+        process: Option<u32>,
+    },
+    /// The database was written by a newer Petrel.
+    #[error(
+        "the store has format {found}, this petrel knows up to {known}: run the newer petrel that wrote it"
+    )]
+    NewerFormat {
+        /// Its format version.
+        found: u64,
+        /// The newest one known here.
+        known: u64,
+    },
+    /// The database cannot be opened and not be repaired.
+    #[error("the store in {} cannot be opened: {reason}", path.display())]
+    Open {
+        /// Where.
+        path: PathBuf,
+        /// What RocksDB said.
+        reason: String,
+    },
+    /// The backup directory holds something already, or no backup.
+    #[error("{}: {reason}", path.display())]
+    Backup {
+        /// Which directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl From<rocksdb::Error> for StoreError {
+    fn from(error: rocksdb::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Corruption => Self::Damaged(error.into_string()),
+            _ => Self::Read(error.into_string()),
+        }
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable => Self::Unavailable,
+            StoreError::Read(reason) | StoreError::Damaged(reason) => Self::Failed(reason),
+            StoreError::Directory { .. }
+            | StoreError::InUse { .. }
+            | StoreError::NewerFormat { .. }
+            | StoreError::Open { .. }
+            | StoreError::Backup { .. } => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+fn holder(process: Option<u32>) -> String {
+    process.map_or_else(|| "another process".into(), |id| format!("process {id}"))
+}
