@@ -4,10 +4,17 @@
 //! message. While it is down, only the wall clock knows what passed; its answer is believed within bounds: never
 //! backward, and at most the longest downtime that the operator allows for. Both clocks are persisted together as a
 //! heartbeat, so an older heartbeat (after a crash) yields the same time as a newer one.
+//!
+//! A machine without a clock of its own starts with a time that is long past. So the latest wall clock ever believed is
+//! kept beside the present one: a start with a wrong clock takes nothing away from it, and a later start with the right
+//! one counts from there, not from the wrong time.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::durable::message::Timestamp;
+
+/// The start of 2026, in milliseconds since the Unix epoch. This program is younger, so a clock that shows less is wrong.
+const EARLIEST_MILLISECONDS: u64 = 1_767_225_600_000;
 
 /// How often the pair of clocks is persisted.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -19,27 +26,65 @@ pub struct Heartbeat {
     pub broker: Timestamp,
     /// Wall clock, in milliseconds since the Unix epoch.
     pub wall_milliseconds: u64,
+    /// The latest wall clock ever believed, advanced by the time that the broker ran since; zero if none ever was.
+    pub believed_milliseconds: u64,
 }
 
-/// Broker time at an opening: the last heartbeat's and what the wall clock says passed since, at least nothing and at
-/// most `max_downtime`. Without a heartbeat, broker time starts as the wall clock.
+impl Heartbeat {
+    /// One that was written without what is believed.
+    #[must_use]
+    pub fn believing_its_clock(broker: Timestamp, wall_milliseconds: u64) -> Self {
+        let believed_milliseconds = believable(wall_milliseconds);
+        Self { broker, wall_milliseconds, believed_milliseconds }
+    }
+}
+
+/// The wall clock, or zero if it cannot be right.
+fn believable(wall_milliseconds: u64) -> u64 {
+    if wall_milliseconds < EARLIEST_MILLISECONDS { 0 } else { wall_milliseconds }
+}
+
+/// Where the clocks stand at an opening. Broker time is the last heartbeat's and what passed since, at least nothing and
+/// at most `max_downtime`. Without a heartbeat, broker time starts as the wall clock.
 #[must_use]
-pub fn broker_time_at_opening(
+pub fn time_at_opening(
     last: Option<Heartbeat>,
     wall_milliseconds: u64,
     max_downtime: Duration,
-) -> Timestamp {
+) -> Heartbeat {
     let Some(last) = last else {
-        return Timestamp(wall_milliseconds);
+        return Heartbeat::believing_its_clock(Timestamp(wall_milliseconds), wall_milliseconds);
     };
-    let passed = wall_milliseconds.saturating_sub(last.wall_milliseconds);
-    last.broker.plus(Duration::from_millis(passed).min(max_downtime))
+    let passed = passed_since(last, wall_milliseconds);
+    Heartbeat {
+        broker: last.broker.plus(Duration::from_millis(passed).min(max_downtime)),
+        wall_milliseconds,
+        believed_milliseconds: last.believed_milliseconds.max(believable(wall_milliseconds)),
+    }
+}
+
+fn passed_since(last: Heartbeat, wall_milliseconds: u64) -> u64 {
+    let (wall, believed) = (believable(wall_milliseconds), last.believed_milliseconds);
+    if wall == 0 || believed == 0 {
+        // Nobody knows.
+        return 0;
+    }
+    if wall >= believed {
+        return wall - believed;
+    }
+    // One of the two is wrong. If this run goes on where the last one was, it is what was believed: a clock that was
+    // once far ahead must not stop the time for ever.
+    if believable(last.wall_milliseconds) == 0 {
+        return 0;
+    }
+    wall.saturating_sub(last.wall_milliseconds)
 }
 
 /// The running clock of a broker. Cheap to read and to copy.
 #[derive(Debug, Clone, Copy)]
 pub struct BrokerClock {
     base: Timestamp,
+    believed_milliseconds: u64,
     started: Instant,
 }
 
@@ -47,7 +92,14 @@ impl BrokerClock {
     /// Starts at the given broker time.
     #[must_use]
     pub fn start(base: Timestamp) -> Self {
-        Self { base, started: Instant::now() }
+        Self { base, believed_milliseconds: 0, started: Instant::now() }
+    }
+
+    /// Starts where the clocks stand at an opening.
+    #[must_use]
+    pub fn start_at(opening: Heartbeat) -> Self {
+        let Heartbeat { broker, believed_milliseconds, .. } = opening;
+        Self { base: broker, believed_milliseconds, started: Instant::now() }
     }
 
     /// Broker time.
@@ -56,10 +108,22 @@ impl BrokerClock {
         self.base.plus(self.started.elapsed())
     }
 
-    /// Both clocks, to be persisted.
+    /// The clocks, to be persisted.
     #[must_use]
     pub fn heartbeat(&self) -> Heartbeat {
-        Heartbeat { broker: self.now(), wall_milliseconds: wall_milliseconds() }
+        self.heartbeat_at(self.started.elapsed(), wall_milliseconds())
+    }
+
+    fn heartbeat_at(&self, elapsed: Duration, wall_milliseconds: u64) -> Heartbeat {
+        let advanced = match self.believed_milliseconds {
+            0 => 0,
+            believed => Timestamp(believed).plus(elapsed).0,
+        };
+        Heartbeat {
+            broker: self.base.plus(elapsed),
+            wall_milliseconds,
+            believed_milliseconds: advanced.max(believable(wall_milliseconds)),
+        }
     }
 }
 
@@ -75,8 +139,25 @@ mod tests {
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
-    const LAST: Heartbeat =
-        Heartbeat { broker: Timestamp(1_000_000), wall_milliseconds: 50_000_000_000 };
+    const HOUR: u64 = 3_600_000;
+    const YEAR: u64 = 365 * 24 * HOUR;
+    /// The right time, in the year of this test.
+    const TODAY: u64 = EARLIEST_MILLISECONDS + 300 * 24 * HOUR;
+    const LAST: Heartbeat = Heartbeat {
+        broker: Timestamp(1_000_000),
+        wall_milliseconds: TODAY,
+        believed_milliseconds: TODAY,
+    };
+
+    fn broker_time_at_opening(last: Option<Heartbeat>, wall: u64, max: Duration) -> Timestamp {
+        time_at_opening(last, wall, max).broker
+    }
+
+    /// A run of an hour with the wall clock at `wall`, after the last run's heartbeat; returns its own.
+    fn run(last: Option<Heartbeat>, wall: u64) -> Heartbeat {
+        let clock = BrokerClock::start_at(time_at_opening(last, wall, 30 * DAY));
+        clock.heartbeat_at(Duration::from_millis(HOUR), wall + HOUR)
+    }
 
     #[test]
     fn a_first_start_takes_the_wall_clock() {
@@ -85,20 +166,19 @@ mod tests {
 
     #[test]
     fn an_ordinary_downtime_counts() {
-        let opened = broker_time_at_opening(Some(LAST), 50_000_060_000, DAY);
+        let opened = broker_time_at_opening(Some(LAST), TODAY + 60_000, DAY);
         assert_eq!(opened, Timestamp(1_060_000));
     }
 
     #[test]
     fn a_wall_clock_set_back_lets_no_time_pass() {
         assert_eq!(broker_time_at_opening(Some(LAST), 0, DAY), LAST.broker);
-        assert_eq!(broker_time_at_opening(Some(LAST), 49_999_999_999, DAY), LAST.broker);
+        assert_eq!(broker_time_at_opening(Some(LAST), TODAY - 1, DAY), LAST.broker);
     }
 
     #[test]
     fn a_wall_clock_fifty_years_ahead_counts_the_longest_downtime() {
-        let fifty_years = 50 * 365 * 86_400_000;
-        let opened = broker_time_at_opening(Some(LAST), LAST.wall_milliseconds + fifty_years, DAY);
+        let opened = broker_time_at_opening(Some(LAST), TODAY + 50 * YEAR, DAY);
         assert_eq!(opened, LAST.broker.plus(DAY));
     }
 
@@ -106,17 +186,60 @@ mod tests {
     fn a_late_heartbeat_and_an_early_one_agree() {
         let earlier = Heartbeat {
             broker: Timestamp(LAST.broker.0 - 10_000),
-            wall_milliseconds: LAST.wall_milliseconds - 10_000,
+            wall_milliseconds: TODAY - 10_000,
+            believed_milliseconds: TODAY - 10_000,
         };
-        let wall = LAST.wall_milliseconds + 5_000;
-        let late = broker_time_at_opening(Some(LAST), wall, DAY);
-        assert_eq!(broker_time_at_opening(Some(earlier), wall, DAY), late);
+        let late = broker_time_at_opening(Some(LAST), TODAY + 5_000, DAY);
+        assert_eq!(broker_time_at_opening(Some(earlier), TODAY + 5_000, DAY), late);
     }
 
     #[test]
     fn extreme_clocks_saturate() {
-        let last = Heartbeat { broker: Timestamp(u64::MAX - 1), wall_milliseconds: 0 };
-        let opened = broker_time_at_opening(Some(last), u64::MAX, Duration::MAX);
-        assert_eq!(opened, Timestamp(u64::MAX));
+        let last = Heartbeat::believing_its_clock(Timestamp(u64::MAX - 1), TODAY);
+        let opened = time_at_opening(Some(last), u64::MAX, Duration::MAX);
+        assert_eq!(opened.broker, Timestamp(u64::MAX));
+        let clock = BrokerClock::start_at(opened);
+        let heartbeat = clock.heartbeat_at(DAY, u64::MAX);
+        assert_eq!(heartbeat.believed_milliseconds, u64::MAX);
+    }
+
+    /// A machine without a clock: its first start ever is fifty years in the past, the next one has the right time. Of
+    /// the time between nobody knows, so nothing expires.
+    #[test]
+    fn a_first_start_without_a_clock_expires_nothing_when_the_clock_is_right() {
+        for wrong in [0, TODAY - 50 * YEAR, TODAY - 20 * YEAR, EARLIEST_MILLISECONDS - 2 * HOUR] {
+            let first = run(None, wrong);
+            assert_eq!(first.believed_milliseconds, 0);
+            let second = time_at_opening(Some(first), TODAY, 30 * DAY);
+            assert_eq!(second.broker, first.broker);
+            let later = broker_time_at_opening(Some(second), TODAY + HOUR, 30 * DAY);
+            assert_eq!(later, second.broker.plus(Duration::from_millis(HOUR)), "now it knows");
+        }
+    }
+
+    /// The same in between: what passed counts from the last time that was believed, with what the run without a clock
+    /// took.
+    #[test]
+    fn a_start_without_a_clock_in_between_changes_nothing() {
+        let mut last = LAST;
+        for wrong in [0, TODAY - 50 * YEAR, 12 * HOUR] {
+            let run = run(Some(last), wrong);
+            assert_eq!(run.broker.since(last.broker), Duration::from_millis(HOUR));
+            assert_eq!(run.believed_milliseconds, last.believed_milliseconds + HOUR);
+            last = run;
+        }
+        let opened = broker_time_at_opening(Some(last), TODAY + 5 * HOUR, 30 * DAY);
+        assert_eq!(opened.since(LAST.broker), Duration::from_millis(5 * HOUR));
+    }
+
+    /// A clock that was once far ahead costs the longest downtime, and then time goes on.
+    #[test]
+    fn a_clock_that_was_once_far_ahead_does_not_stop_the_time() {
+        let ahead = run(Some(LAST), TODAY + 64 * YEAR);
+        assert_eq!(ahead.broker, LAST.broker.plus(30 * DAY).plus(Duration::from_millis(HOUR)));
+        let back = run(Some(ahead), TODAY + 2 * HOUR);
+        assert_eq!(back.broker.since(ahead.broker), Duration::from_millis(HOUR), "nobody knows");
+        let later = broker_time_at_opening(Some(back), TODAY + 8 * HOUR, 30 * DAY);
+        assert_eq!(later.since(back.broker), Duration::from_millis(5 * HOUR));
     }
 }

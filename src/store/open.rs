@@ -7,7 +7,7 @@ use rocksdb::{DB, WriteBatch};
 
 use crate::durable::message::{Issuer, Message, SessionId, Timestamp};
 use crate::durable::record::Loaded;
-use crate::store::clock::{BrokerClock, Heartbeat, broker_time_at_opening, wall_milliseconds};
+use crate::store::clock::{BrokerClock, Heartbeat, time_at_opening, wall_milliseconds};
 use crate::store::error::StoreError;
 use crate::store::family::Family;
 use crate::store::group::handle;
@@ -46,11 +46,13 @@ pub fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
     let Contents { index, retained } = contents;
     let LoadedIndex { sessions, queues, indexes, orphans, next_body, .. } = index;
     let last = read_heartbeat(&db)?;
-    let clock = BrokerClock::start(broker_time_at_opening(
-        last,
-        wall_milliseconds(),
-        settings.max_downtime,
-    ));
+    let opening = time_at_opening(last, wall_milliseconds(), settings.max_downtime);
+    let clock = BrokerClock::start_at(opening);
+    if opening.believed_milliseconds == 0 {
+        tracing::warn!(
+            "the clock of this machine is years behind: until it is right, no downtime counts"
+        );
+    }
     let in_use = sessions.iter().map(|found| found.record.id);
     let in_use = in_use.chain(queues.iter().map(|found| found.record.id));
     let (incarnation, issuer) = next_issuer(migration::read_incarnation(&db)?, in_use);
@@ -132,7 +134,8 @@ fn read(db: &DB, recount: Recount) -> Result<(Contents, u64), StoreError> {
 /// The value of [`meta::CLOCK`].
 #[must_use]
 pub fn encode_heartbeat(heartbeat: Heartbeat) -> Vec<u8> {
-    value::encode_numbers([heartbeat.broker.0, heartbeat.wall_milliseconds])
+    let Heartbeat { broker, wall_milliseconds, believed_milliseconds } = heartbeat;
+    value::encode_numbers([broker.0, wall_milliseconds, believed_milliseconds])
 }
 
 /// The last heartbeat.
@@ -140,12 +143,15 @@ pub fn encode_heartbeat(heartbeat: Heartbeat) -> Vec<u8> {
 /// # Errors
 /// [`StoreError::Read`] when it cannot be read.
 pub fn read_heartbeat(db: &DB) -> Result<Option<Heartbeat>, StoreError> {
-    let value = db.get(meta::CLOCK)?;
-    let numbers = value.and_then(|value| value::decode_numbers::<2>(&value));
-    Ok(numbers.map(|[broker, wall_milliseconds]| Heartbeat {
-        broker: Timestamp(broker),
-        wall_milliseconds,
-    }))
+    let Some(value) = db.get(meta::CLOCK)? else { return Ok(None) };
+    if let Some([broker, wall_milliseconds, believed_milliseconds]) = value::decode_numbers(&value)
+    {
+        let broker = Timestamp(broker);
+        return Ok(Some(Heartbeat { broker, wall_milliseconds, believed_milliseconds }));
+    }
+    // Earlier versions kept two numbers.
+    let numbers = value::decode_numbers::<2>(&value);
+    Ok(numbers.map(|[broker, wall]| Heartbeat::believing_its_clock(Timestamp(broker), wall)))
 }
 
 #[cfg(test)]

@@ -118,6 +118,32 @@ fn broker_time_goes_on_after_a_restart() {
     assert!(second.now.since(stopped) < Duration::from_secs(60));
 }
 
+/// A machine without a clock wrote the last heartbeat fifty years in the past; now its clock is right. What has an hour to
+/// live must not expire, and after a start in between without a clock neither.
+#[test]
+fn a_heartbeat_of_a_machine_without_a_clock_expires_nothing() {
+    const HOUR: u64 = 3_600_000;
+    let directory = tempfile::tempdir().unwrap();
+    open(directory.path()).0.close();
+    let now = open(directory.path()).1.now.0;
+    let wrong = 5 * 365 * 24 * HOUR;
+    // As earlier versions wrote it, and as it is written now: what was believed, if anything, is the last number.
+    for heartbeat in [vec![wrong, wrong], vec![wrong, wrong, 0], vec![wrong, wrong, now]] {
+        let mut value = vec![1];
+        value.extend(heartbeat.iter().flat_map(|number| number.to_le_bytes()));
+        let options = Options::default();
+        let database = directory.path().join("store");
+        let families = DB::list_cf(&options, &database).unwrap();
+        let db = DB::open_cf(&options, &database, families).unwrap();
+        db.put(b"clock", value).unwrap();
+        drop(db);
+        let (store, loaded) = open(directory.path());
+        let passed = loaded.now.since(Timestamp(wrong));
+        assert!(passed < Duration::from_secs(600), "{passed:?} passed after {heartbeat:?}");
+        store.close();
+    }
+}
+
 /// Everything about one Session or group as format 1 had it, byte for byte: there is no encoder for it any more.
 fn former_record(kind: u8, name: &[u8]) -> Vec<u8> {
     let mut value = vec![1, kind];
