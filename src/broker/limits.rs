@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::durable::Durability;
-use crate::durable::record::OverflowPolicy;
 use crate::packet::QoS;
 use crate::session::queue::QueueLimits;
 use crate::topic::filter::TopicFilter;
@@ -32,6 +31,9 @@ pub struct Limits {
     pub outgoing_alias_maximum: u16,
     /// Longest Session Expiry Interval in seconds.
     pub max_session_expiry_seconds: u32,
+    /// How long after a start Clients may stay away that were connected when an earlier run of the broker ended, and
+    /// whose Sessions ended with that, before their Will Messages are published.
+    pub will_after_restart: Duration,
     /// Maximum QoS. [MQTT-3.2.2-9]
     pub maximum_qos: QoS,
     /// Whether Retained Messages are kept.

@@ -16,7 +16,7 @@ use crate::broker::timers::Timers;
 use crate::broker::{Broker, Figures};
 use crate::durable::change::{QueueChange, SessionChange};
 use crate::durable::message::{Sequence, Timestamp};
-use crate::durable::record::{Loaded, LoadedQueue, LoadedSession, QueueOwner};
+use crate::durable::record::{Loaded, LoadedQueue, LoadedSession, QueueOwner, SessionRecord};
 use crate::durable::{Durability, Store};
 use crate::session::Session;
 use crate::session::effects::Effects;
@@ -98,20 +98,13 @@ impl Broker {
     fn load_session(&self, found: LoadedSession, now: Timestamp, effects: &mut Effects) {
         let record = &found.record;
         if record.expiry_seconds == 0 {
-            // It would have ended with its Network Connection, which the restart ended.
-            effects.persist(SessionChange::Delete(record.id), Durability::Memory);
+            self.load_will(&found, now, effects);
+            return;
         }
-        let mut inbound = Inbound::new(self.first_message_id(record.id));
-        inbound.epoch = record.epoch;
-        inbound.expiry_seconds = record.expiry_seconds;
-        inbound.user_name.clone_from(&record.user_name);
+        let mut inbound = self.restore_inbound(record);
         inbound.incoming.extend(found.incoming.iter().copied());
         // Connected when the broker stopped: its Network Connection ended with the broker.
         inbound.disconnected = Some(record.disconnected.unwrap_or(now));
-        inbound.will = record.will.as_ref().map(|will| Will {
-            message: Arc::clone(&will.message),
-            delay_seconds: will.delay_seconds,
-        });
         let mut outbound =
             Outbound::new(record.id, Persistence::Durable, restore_queue(&found.queue));
         outbound.set_own_queue(found.queue.record.rules);
@@ -140,14 +133,53 @@ impl Broker {
         }
         if record.disconnected.is_none() {
             // Its expiry counts from here, also if the broker stops again before it returns.
-            self.persist_session(&session, &inbound, effects);
-        }
-        if inbound.will.as_ref().is_some_and(|will| will.delay_seconds == 0)
-            || record.expiry_seconds == 0
-        {
-            self.timers.add(now, &session);
+            self.persist_session(&session, &mut inbound, effects);
         }
         self.schedule(&session, &inbound);
+    }
+
+    /// A Session that ended with its Network Connection, and so with the last run of the broker. What is left of it is its
+    /// Will Message, for which its Client gets a while to come back.
+    fn load_will(&self, found: &LoadedSession, now: Timestamp, effects: &mut Effects) {
+        let record = &found.record;
+        let is_bare = found.subscriptions.is_empty()
+            && found.incoming.is_empty()
+            && found.queue.start == found.queue.end;
+        let mut inbound = self.restore_inbound(record);
+        inbound.disconnected = Some(now);
+        let Some(will) = inbound.will.as_mut() else {
+            effects.persist(SessionChange::Delete(record.id), Durability::Memory);
+            return;
+        };
+        will.is_left_behind = true;
+        let (id, persistence) = (record.id, Persistence::Transient);
+        let outbound = Outbound::new(id, persistence, Queue::new(id));
+        let session = Arc::new(Session::new(Arc::clone(&record.client_id), inbound, outbound));
+        if !self.registry.insert(&session) {
+            effects.persist(SessionChange::Delete(id), Durability::Memory);
+            return;
+        }
+        if !is_bare {
+            // It was to last, once. Only the record stays, until the Will Message is published or not wanted any more.
+            effects.persist(SessionChange::Delete(id), Durability::Memory);
+            effects.persist(SessionChange::Put(Box::new(record.clone())), Durability::Memory);
+        }
+        self.timers.add(now.plus(self.limits.will_after_restart), &session);
+    }
+
+    /// What the record of a Session says of the part that its Network Connection touches.
+    fn restore_inbound(&self, record: &SessionRecord) -> Inbound {
+        let mut inbound = Inbound::new(self.first_message_id(record.id));
+        inbound.epoch = record.epoch;
+        inbound.expiry_seconds = record.expiry_seconds;
+        inbound.user_name.clone_from(&record.user_name);
+        inbound.has_record = true;
+        inbound.will = record.will.as_ref().map(|will| Will {
+            message: Arc::clone(&will.message),
+            delay_seconds: will.delay_seconds,
+            is_left_behind: false,
+        });
+        inbound
     }
 
     /// Groups whose members are all gone.
@@ -171,37 +203,4 @@ fn restore_queue(found: &LoadedQueue) -> Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::auth::authority::DefaultAuthority;
-    use crate::broker::limits::Limits;
-    use crate::durable::message::SessionId;
-    use crate::durable::record::{QueueRecord, SessionRecord};
-    use crate::store::memory::MemoryStore;
-
-    fn session(id: u64) -> LoadedSession {
-        let record = SessionRecord {
-            id: SessionId(id),
-            client_id: "a".into(),
-            epoch: 1,
-            expiry_seconds: u32::MAX,
-            disconnected: Some(Timestamp(1)),
-            sent_until: Sequence(0),
-            will: None,
-            user_name: None,
-        };
-        let queue = LoadedQueue::empty(QueueRecord::of_session(record.id));
-        LoadedSession { record, subscriptions: Vec::new(), incoming: Vec::new(), queue }
-    }
-
-    /// A clean start ended Session 1, and the broker died after 2 was written and before 1 was removed.
-    #[test]
-    fn of_two_sessions_of_one_client_the_newest_counts() {
-        let (store, mut loaded, _clock) = MemoryStore::open();
-        loaded.sessions = vec![session(1), session(2)];
-        let authority = Arc::new(DefaultAuthority::new(None));
-        let broker = Broker::new(Limits::default(), Arc::new(store), authority, loaded, 0);
-        let found = broker.registry().find("a").expect("loaded");
-        assert_eq!(found.id(), SessionId(2));
-    }
-}
+mod tests;

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use crate::broker::Broker;
-use crate::durable::Durability;
 use crate::durable::change::{QueueChange, SessionChange};
 use crate::durable::entry::QueueEntry;
 use crate::durable::record::{QueueRecord, QueueRules, SessionRecord, WillRecord};
+use crate::durable::{Durability, StoreState};
 use crate::packet::QoS;
 use crate::session::Session;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::group::{Group, GroupTerms};
 use crate::session::inbound::Inbound;
-use crate::session::outbound::Persistence;
 use crate::session::publication::Publication;
 
 impl Broker {
@@ -28,14 +27,13 @@ impl Broker {
         self.end_subscriptions(session, inbound);
         self.registry.remove(session);
         let mut outbound = session.outbound();
-        let was_durable = outbound.persistence() == Persistence::Durable;
         let has_spilled = outbound.has_spilled();
         let remains = outbound.end();
         drop(outbound);
         effects.wakers.extend(remains.waker);
         effects.tally.dropped[DropReason::SessionEnded as usize] += remains.in_store;
         self.hand_on(session, inbound, remains.entries, effects);
-        if was_durable || has_spilled {
+        if inbound.has_record || has_spilled {
             effects.persist(SessionChange::Delete(session.id()), Durability::Memory);
         }
         inbound.incoming = Default::default();
@@ -104,24 +102,43 @@ impl Broker {
     pub(crate) fn persist_session(
         &self,
         session: &Arc<Session>,
-        inbound: &Inbound,
+        inbound: &mut Inbound,
         effects: &mut Effects,
     ) {
-        let sent_until = session.outbound().sent_until();
-        let will = inbound.will.as_ref();
-        let record = SessionRecord {
-            id: session.id(),
-            client_id: Arc::clone(session.client_id()),
-            epoch: inbound.epoch,
-            expiry_seconds: inbound.expiry_seconds,
-            disconnected: inbound.disconnected,
-            sent_until,
-            will: will.map(|will| WillRecord {
-                message: Arc::clone(&will.message),
-                delay_seconds: will.delay_seconds,
-            }),
-            user_name: inbound.user_name.clone(),
-        };
-        effects.persist(SessionChange::Put(Box::new(record)), self.session_durability());
+        let change = record(session, inbound);
+        effects.persist(change, self.session_durability());
     }
+
+    /// Keeps the Will Message of a Session that ends with its Network Connection, in case the broker ends first. CONNACK
+    /// does not wait for that, so it costs a record in a group that is written anyway.
+    pub(crate) fn persist_will(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        effects: &mut Effects,
+    ) {
+        // A store that takes nothing would only pile up what waits for it.
+        if inbound.will.is_some() && self.store.state() == StoreState::Available {
+            let change = record(session, inbound);
+            effects.persist(change, Durability::Memory);
+        }
+    }
+}
+
+/// What is kept of a Session.
+fn record(session: &Arc<Session>, inbound: &mut Inbound) -> SessionChange {
+    inbound.has_record = true;
+    SessionChange::Put(Box::new(SessionRecord {
+        id: session.id(),
+        client_id: Arc::clone(session.client_id()),
+        epoch: inbound.epoch,
+        expiry_seconds: inbound.expiry_seconds,
+        disconnected: inbound.disconnected,
+        sent_until: session.outbound().sent_until(),
+        will: inbound.will.as_ref().map(|will| WillRecord {
+            message: Arc::clone(&will.message),
+            delay_seconds: will.delay_seconds,
+        }),
+        user_name: inbound.user_name.clone(),
+    }))
 }

@@ -80,8 +80,10 @@ impl Broker {
             }
         }
         if is_over {
-            self.figures.sessions_expired.fetch_add(1, Ordering::Relaxed);
-            effects.tally.sessions_expired += 1;
+            if inbound.is_durable() {
+                self.figures.sessions_expired.fetch_add(1, Ordering::Relaxed);
+                effects.tally.sessions_expired += 1;
+            }
             self.end_session(session, inbound, effects);
             return;
         }

@@ -15,8 +15,8 @@ use crate::config::bridge::rule::{ExcludeRule, RuleSet, TopicRule};
 use crate::config::value::{Period, Size};
 use crate::dial::address::{Address, AddressError};
 use crate::dial::tls::{TlsSettings, Verify};
-use crate::packet::ProtocolVersion;
 use crate::durable::record::OverflowPolicy;
+use crate::packet::ProtocolVersion;
 
 /// One `[[bridge]]` as written.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]

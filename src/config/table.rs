@@ -125,6 +125,9 @@ settings! {
         /// Longest life of a session without its client. Longer wishes, and those of 3.1 and 3.1.1 clients (which know no
         /// end), are cut to it; "0s": no limit.
         session_expiry_max: Seconds = Seconds(0);
+        /// After a crash of the broker: how long clients that were connected may stay away before their wills are published.
+        /// Those of sessions that last follow their own delay instead.
+        will_after_restart: Period = seconds(60), [seconds(0)..=hours(24)], limits.will_after_restart;
     }
 
     "[limits]" LimitKeys limits {

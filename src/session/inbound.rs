@@ -35,6 +35,8 @@ pub struct Inbound {
     pub user_name: Option<Arc<str>>,
     /// The Session is over: who still holds it must look for another.
     pub ended: bool,
+    /// The store has (or may have) a record of it, which must go with it.
+    pub has_record: bool,
     /// When its Network Connection ended; `None` while it is open.
     pub disconnected: Option<Timestamp>,
     /// Numbers the messages published.
@@ -52,6 +54,9 @@ pub struct Will {
     pub message: Arc<Message>,
     /// Will Delay Interval in seconds.
     pub delay_seconds: u32,
+    /// Its Client was connected when an earlier run of the broker ended, and its Session ended with that: the Client has a
+    /// while to come back before the Will Message is published.
+    pub is_left_behind: bool,
 }
 
 impl Inbound {
@@ -68,6 +73,7 @@ impl Inbound {
             expiry_seconds: 0,
             user_name: None,
             ended: false,
+            has_record: false,
             disconnected: None,
             next_message: first_message,
         }

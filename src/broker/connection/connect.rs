@@ -121,13 +121,15 @@ impl ClientConnection {
                     // Another connection of this Client was faster: take over from it.
                     continue;
                 }
-                let inbound = session.inbound();
+                let mut inbound = session.inbound();
                 if inbound.ended || inbound.epoch != self.epoch {
                     continue;
                 }
                 if inbound.is_durable() {
                     broker.persist_queue(&session, effects);
-                    broker.persist_session(&session, &inbound, effects);
+                    broker.persist_session(&session, &mut inbound, effects);
+                } else {
+                    broker.persist_will(&session, &mut inbound, effects);
                 }
                 self.confirm(&session, opening, effects);
                 return;
@@ -147,7 +149,9 @@ impl ClientConnection {
             // It gets the room of the one that it takes over from.
             self.is_guest = false;
             // One that is due waits for the timer at most; after a crash, no timer has run yet.
+            // One that an earlier run of the broker has left is not published when its Client is back.
             if let Some(will) = inbound.will.take()
+                && !will.is_left_behind
                 && (!resumes || inbound.is_overdue(&will, now))
             {
                 broker.publish_will(&will, now, effects);
@@ -291,7 +295,8 @@ fn make_will(will: Option<&OwnedWill>, inbound: &mut Inbound) -> Option<Will> {
         expires: will.message_expiry.map(|seconds| Timestamp(u64::from(seconds) * 1000)),
     };
     let message = Message::new(header, &will.topic, &will.properties, &will.payload)?;
-    Some(Will { message: Arc::new(message), delay_seconds: will.delay_seconds })
+    let delay_seconds = will.delay_seconds;
+    Some(Will { message: Arc::new(message), delay_seconds, is_left_behind: false })
 }
 
 impl crate::broker::Broker {
