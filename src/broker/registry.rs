@@ -1,5 +1,6 @@
 //! Sessions by Client Identifier.
 
+use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -68,6 +69,46 @@ impl Registry {
         self.len() == 0
     }
 
+    /// At most `limit` Sessions whose Client Identifier begins with `prefix`, behind that of `after`, and where the next page
+    /// begins. The order is that of the parts, and of Client Identifiers within each: a Session that is there all the
+    /// while is in exactly one page, whatever comes and goes meanwhile. Takes memory for one page, and one lock at a time.
+    #[must_use]
+    pub fn page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> (Vec<Arc<Session>>, Option<Arc<str>>) {
+        let mut found: Vec<Arc<Session>> = Vec::new();
+        let first = after.map_or(0, |after| self.shard_index(after));
+        for (index, shard) in self.shards.iter().enumerate().skip(first) {
+            let behind = after.filter(|_| index == first);
+            // The first ones of this part, the last of them on top.
+            let mut smallest: BinaryHeap<Arc<str>> = BinaryHeap::new();
+            let room = limit - found.len();
+            let shard = shard.lock();
+            for client_id in shard.keys() {
+                if !client_id.starts_with(prefix) || behind.is_some_and(|last| **client_id <= *last)
+                {
+                    continue;
+                }
+                if smallest.len() < room {
+                    smallest.push(Arc::clone(client_id));
+                } else if smallest.peek().is_some_and(|last| client_id < last) {
+                    smallest.pop();
+                    smallest.push(Arc::clone(client_id));
+                }
+            }
+            let wanted = smallest.into_sorted_vec();
+            found.extend(wanted.iter().filter_map(|client_id| shard.get(client_id).cloned()));
+            if found.len() >= limit {
+                let next = found.last().map(|session| Arc::clone(session.client_id()));
+                return (found, next);
+            }
+        }
+        (found, None)
+    }
+
     /// Calls `visit` with each Session, part by part, so that no lock is held for long.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<Session>)) {
         for shard in &self.shards {
@@ -77,13 +118,85 @@ impl Registry {
     }
 
     fn shard(&self, client_id: &str) -> Option<&Mutex<Shard>> {
-        let hash = usize::try_from(self.hasher.hash_one(client_id) >> 32).unwrap_or(0);
-        self.shards.get(hash % SHARDS)
+        self.shards.get(self.shard_index(client_id))
+    }
+
+    fn shard_index(&self, client_id: &str) -> usize {
+        usize::try_from(self.hasher.hash_one(client_id) >> 32).unwrap_or(0) % SHARDS
     }
 }
 
 impl Default for Registry {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::durable::message::MessageId;
+    use crate::durable::message::SessionId;
+    use crate::session::inbound::Inbound;
+    use crate::session::outbound::{Outbound, Persistence};
+    use crate::session::queue::Queue;
+
+    fn session(id: u64, client_id: &str) -> Arc<Session> {
+        let id = SessionId(id);
+        let inbound = Inbound::new(MessageId { publisher: id, counter: 0 });
+        let outbound = Outbound::new(id, Persistence::Durable, Queue::new(id));
+        Arc::new(Session::new(Arc::from(client_id), inbound, outbound))
+    }
+
+    fn read_all(registry: &Registry, prefix: &str, limit: usize) -> Vec<String> {
+        let (mut all, mut after) = (Vec::new(), None::<Arc<str>>);
+        loop {
+            let (page, next) = registry.page(prefix, after.as_deref(), limit);
+            assert!(page.len() <= limit);
+            all.extend(page.iter().map(|session| session.client_id().to_string()));
+            let Some(next) = next else { return all };
+            after = Some(next);
+        }
+    }
+
+    #[test]
+    fn pages_hold_every_session_once() {
+        let registry = Registry::new();
+        let mut wanted: Vec<String> = (0..1000).map(|n| format!("client-{n}")).collect();
+        wanted.push("another".to_owned());
+        for (id, client_id) in (0..).zip(&wanted) {
+            assert!(registry.insert(&session(id, client_id)));
+        }
+        wanted.sort();
+        for limit in [1, 7, 64, 1001, 5000] {
+            let mut all = read_all(&registry, "", limit);
+            all.sort();
+            assert_eq!(all, wanted, "{limit}");
+        }
+        assert_eq!(read_all(&registry, "client-", 10).len(), 1000);
+        assert_eq!(read_all(&registry, "an", 10), ["another"]);
+        assert_eq!(read_all(&registry, "none", 10), [""; 0]);
+    }
+
+    #[test]
+    fn what_comes_and_goes_between_pages_moves_nobody_else() {
+        let registry = Registry::new();
+        for id in 0..200 {
+            let _new = registry.insert(&session(id, &format!("stays-{id}")));
+        }
+        let (first, next) = registry.page("", None, 100);
+        for id in 200..400 {
+            let _new = registry.insert(&session(id, &format!("comes-{id}")));
+        }
+        registry.remove(&first[99]);
+        let mut seen: Vec<_> =
+            first.iter().map(|session| session.client_id().to_string()).collect();
+        let (rest, end) = registry.page("", next.as_deref(), 1000);
+        assert_eq!(end, None);
+        seen.extend(rest.iter().map(|session| session.client_id().to_string()));
+        seen.retain(|client_id| client_id.starts_with("stays-"));
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 200);
     }
 }

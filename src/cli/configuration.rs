@@ -17,6 +17,12 @@ pub(crate) struct ConfigurationOptions {
 }
 
 impl ConfigurationOptions {
+    /// As if this file had been named.
+    #[cfg(test)]
+    pub(crate) fn of(file: &Path) -> Self {
+        Self { config: Some(file.to_owned()) }
+    }
+
     /// The file that counts; `None`: there is none, the built-in defaults count.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         let found = || PLACES.iter().map(PathBuf::from).find(|place| place.exists());

@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod certs;
 mod check;
 mod configuration;
+mod ctl;
 mod logging;
 mod passwd;
 mod serve;
@@ -85,7 +86,7 @@ enum Command {
     #[command(after_long_help = BENCH_HELP)]
     Bench(Box<petrel::bench::BenchCommand>),
     #[command(about = "Ask or change a running broker over its control socket")]
-    Ctl(petrel::control::command::ControlCommand),
+    Ctl(ctl::ControlCommand),
     /// Print the completions of a shell
     #[command(after_help = "Example:\n  petrel completions bash > \
         /etc/bash_completion.d/petrel")]
@@ -108,7 +109,7 @@ impl Arguments {
             Command::Subscribe(command) => Ok(told(command.run())),
             Command::Request(command) => Ok(told(command.run())),
             Command::Bench(command) => command.run().map_err(Into::into),
-            Command::Ctl(command) => command.run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+            Command::Ctl(command) => command.run().map(|()| ExitCode::SUCCESS),
             Command::Completions { shell } => completions(shell),
         };
         match result {

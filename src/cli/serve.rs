@@ -1,23 +1,16 @@
 //! `petrel serve`: settings, logging, runtime and signals around a [`Node`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use petrel::bridge::manager::{BridgeManager, ReloadReport};
-use petrel::config::choice::StoreKind;
 use petrel::config::settings::{ListenAddress, Settings};
-use petrel::control::server::ControlListener;
+use petrel::control::command::Command;
 use petrel::net::listener::ListenError;
-use petrel::node::bridges::{publish_bridges, start_bridges};
-use petrel::node::control::{NodeControl, Reload};
-use petrel::node::{Node, NodeError, NodeHandle};
+use petrel::node::commands::ReadAgain;
+use petrel::node::{Node, NodeError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::system::uname;
-use serde_json::json;
-use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::cli::check::durability;
@@ -91,20 +84,20 @@ impl ServeCommand {
 async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     // Before anything slow: a signal during the start is answered as any other.
     let mut signals = Signals::listen().context("signals cannot be listened to")?;
-    let node = Node::open(&settings).await.map_err(with_cure)?;
-    let handle = node.handle();
+    let grace = settings.shutdown_grace;
+    let read_again =
+        Box::new(move || Settings::load(file.as_deref(), std::env::vars_os())) as ReadAgain;
+    let node = Node::open(settings.clone(), read_again).await.map_err(with_cure)?;
+    let (handle, commands) = (node.handle(), node.commands());
     let addresses: Vec<ListenAddress> = node.addresses();
-    let control = settings.control_socket.as_deref().map(bind_control).transpose()?;
     let mut running = tokio::spawn(node.run());
-    let parts = Arc::new(Parts::start(handle.clone(), settings.clone(), file)?);
-    let _side_tasks = parts.side_tasks(control);
     welcome::print(&settings, &addresses);
     loop {
         tokio::select! {
             request = signals.next() => match request {
                 Request::Reload => {
-                    if let Err(problems) = parts.reload().await {
-                        error!(problems, "not reloaded, what was in force stays");
+                    if let Err(problems) = commands.ask(Command::Reload).await {
+                        error!(%problems, "not reloaded, what was in force stays");
                     }
                 }
                 Request::Stop => break,
@@ -115,16 +108,10 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<Exit
             }
         }
     }
-    info!(grace = ?settings.shutdown_grace, "stopping");
-    let end = async {
-        // Bridges say goodbye first: their Sessions are still there to take the last acknowledgements.
-        let patience = settings.shutdown_grace / 2;
-        let _patience_is_over = tokio::time::timeout(patience, parts.bridges.shut_down()).await;
-        handle.stop();
-        running.await
-    };
+    info!(?grace, "stopping");
+    handle.stop();
     tokio::select! {
-        ended = end => {
+        ended = running => {
             ended.context("the broker ended in a bug")?;
             Ok(ExitCode::SUCCESS)
         }
@@ -134,15 +121,6 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<Exit
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-fn bind_control(path: &Path) -> anyhow::Result<ControlListener> {
-    // A store in memory makes no data directory.
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("{} cannot be made", directory.display()))?;
-    }
-    Ok(ControlListener::bind(path)?)
 }
 
 /// Adds what helps a newcomer most.
@@ -155,74 +133,6 @@ fn with_cure(error: NodeError) -> anyhow::Error {
         _ => return error.into(),
     };
     anyhow::anyhow!("{error}; {cure}")
-}
-
-/// What runs beside the node, and what a reload has to reach.
-struct Parts {
-    handle: NodeHandle,
-    bridges: Arc<BridgeManager>,
-    settings: Settings,
-    file: Option<PathBuf>,
-}
-
-impl Parts {
-    fn start(
-        handle: NodeHandle,
-        settings: Settings,
-        file: Option<PathBuf>,
-    ) -> anyhow::Result<Self> {
-        let is_kept = settings.file.persistence.store != StoreKind::Memory;
-        let directory = is_kept.then_some(settings.data_dir.as_path());
-        let bridges = start_bridges(&handle, directory, settings.bridges.clone())
-            .context("the bridges cannot keep their state in the data directory")?;
-        Ok(Self { handle, bridges, settings, file })
-    }
-
-    /// The control socket and the `$SYS` topics of the bridges; they end with what is returned.
-    fn side_tasks(self: &Arc<Self>, control: Option<ControlListener>) -> JoinSet<()> {
-        let mut tasks = JoinSet::new();
-        if let Some(period) = self.settings.sys_interval {
-            let (handle, bridges) = (self.handle.clone(), Arc::clone(&self.bridges));
-            tasks.spawn(publish_bridges(handle, bridges, period));
-        }
-        if let Some(control) = control {
-            let parts = Arc::clone(self);
-            let reload: Reload = Box::new(move || {
-                let parts = Arc::clone(&parts);
-                Box::pin(async move { parts.reload().await.map(|report| json!(report)) })
-            });
-            let (handle, bridges) = (self.handle.clone(), Arc::clone(&self.bridges));
-            let host = uname().nodename().to_string_lossy().into_owned();
-            tasks.spawn(control.run(Arc::new(NodeControl::new(handle, bridges, host, reload))));
-        }
-        tasks
-    }
-
-    /// Reads again what can change without a restart. Each part on its own: a mistake in one leaves that one as it is.
-    async fn reload(&self) -> Result<ReloadReport, String> {
-        info!("reading certificates, users and bridges again");
-        let other = self.handle.clone();
-        let mut problems = match tokio::task::spawn_blocking(move || other.reload()).await {
-            Ok(problems) => problems,
-            Err(bug) => vec![bug.to_string()],
-        };
-        let mut report = ReloadReport::default();
-        match Settings::load(self.file.as_deref(), std::env::vars_os()) {
-            Ok(new) => {
-                let mut covered = self.settings.file.clone();
-                covered.bridge.clone_from(&new.file.bridge);
-                if new.file != covered {
-                    warn!(
-                        "the configuration has changed in more than its bridges: that waits for a restart"
-                    );
-                }
-                report = self.bridges.reload(new.bridges).await;
-                info!(?report, "bridges are up to date");
-            }
-            Err(error) => problems.push(error.to_string()),
-        }
-        if problems.is_empty() { Ok(report) } else { Err(problems.join("; ")) }
-    }
 }
 
 /// Files that are no connections: the store's, listeners, logs, bridges.

@@ -9,6 +9,7 @@ pub mod check;
 pub mod choice;
 pub mod conversion;
 pub mod description;
+pub mod difference;
 pub mod document;
 pub mod environment;
 pub mod mistake;

@@ -2,25 +2,15 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::control::protocol::{Reply, Request};
+use crate::control::command::Command;
+use crate::control::protocol::Line;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody listens.
-    #[error(
-        "no broker answers at {path}: {source}; is it running, and is this its [control] socket?"
-    )]
-    Connect {
-        /// The socket.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
     /// The connection broke.
     #[error("the broker's answer did not arrive: {0}")]
     Io(#[from] io::Error),
@@ -30,37 +20,40 @@ pub enum AskError {
     /// The broker says no.
     #[error("{0}")]
     Refused(String),
-    /// What was to be sent cannot be read.
-    #[error("cannot read {path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
-/// Asks and waits for the result; `progress` sees how far it is.
-///
-/// # Errors
-/// [`AskError`]
-pub fn ask(
-    path: &Path,
-    request: &Request,
-    mut progress: impl FnMut(u64, u64),
-) -> Result<Value, AskError> {
-    let connected = UnixStream::connect(path);
-    let mut stream =
-        connected.map_err(|source| AskError::Connect { path: path.to_owned(), source })?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
-    for line in BufReader::new(stream).lines() {
-        match serde_json::from_str(&line?)? {
-            Reply::Progress { done, total } => progress(done, total),
-            Reply::Ok(value) => return Ok(value),
-            Reply::Error(problem) => return Err(AskError::Refused(problem)),
+/// A connection to the control socket.
+pub struct ControlClient(BufReader<UnixStream>);
+
+impl ControlClient {
+    /// Over an open connection.
+    #[must_use]
+    pub fn new(stream: UnixStream) -> Self {
+        Self(BufReader::new(stream))
+    }
+
+    /// Asks and waits for the result; `progress` sees how far it is.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub fn ask(
+        &mut self,
+        command: &Command,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Value, AskError> {
+        let mut line = serde_json::to_vec(command)?;
+        line.push(b'\n');
+        self.0.get_mut().write_all(&line)?;
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line)? == 0 {
+                return Err(AskError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            match serde_json::from_str::<Line<Value>>(&line)? {
+                Line::Progress { done, total } => progress(done, total),
+                Line::Ok(value) => return Ok(value),
+                Line::Error(problem) => return Err(AskError::Refused(problem)),
+            }
         }
     }
-    Err(AskError::Io(io::ErrorKind::UnexpectedEof.into()))
 }

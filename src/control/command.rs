@@ -1,250 +1,283 @@
-//! `petrel ctl`: the command line of the control socket.
+//! What can be asked of a running broker, and what it answers: one typed interface for the control socket, HTTP and tests.
+//!
+//! The node implements [`CommandTarget`]. Whoever asks holds a [`CommandPort`], which is there before the broker is: what
+//! comes too early is refused by name.
 
-use std::io::{self, Write};
+use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 
-use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
-use crate::control::client::{AskError, ask};
-use crate::control::protocol::Request;
-use crate::control::table::{list, table};
+use crate::bridge::manager::{ManagerError, Origin, ReloadReport};
+use crate::bridge::status::BridgeStatus;
+use crate::config::bridge::BridgeError;
+use crate::store::backup::BackupReport;
+use crate::store::error::StoreError;
 
-/// Ask or change a running broker
-///
-/// Speaks to the broker over its control socket, a file that only its owner may open ([control] socket in the
-/// configuration, in the data directory).
-#[derive(Debug, Args)]
-#[command(after_long_help = "\
-Examples:
-  petrel ctl status
-  petrel ctl bridge list
-  petrel ctl bridge add --file cloud.toml        the keys of one [[bridge]], without that line
-  petrel ctl bridge pause cloud                  its messages are queued until `resume`
-  petrel ctl --json bridge show cloud | jq .queue_messages
-  petrel ctl backup /var/backups/petrel
-
-Exit codes: 0 done, 1 refused or no broker answers, 2 wrong command line.")]
-pub struct ControlCommand {
-    /// Control socket of the broker
-    #[arg(
-        long,
-        value_name = "PATH",
-        default_value = "data/petrel.sock",
-        env = "PETREL_CONTROL_SOCKET"
-    )]
-    socket: PathBuf,
-    /// Print JSON instead of tables
-    #[arg(long)]
-    json: bool,
-    #[command(subcommand)]
-    action: Action,
-}
-
-#[derive(Debug, Subcommand)]
-enum Action {
-    /// How the broker is
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// How the broker is.
     Status,
-    /// The sessions: who is connected, what waits for whom
-    Sessions {
-        /// Only those whose client id begins so
-        #[arg(long, default_value = "")]
-        prefix: String,
-        /// At most so many
-        #[arg(long, default_value_t = 1000)]
-        limit: usize,
-    },
-    /// Read certificates, users and bridges again, as SIGHUP does
+    /// A page of its Sessions.
+    Sessions(SessionQuery),
+    /// Read certificates, users and bridges again, as SIGHUP does.
     Reload,
-    /// Copy the store while the broker runs
+    /// Copy the store of the running broker.
     Backup {
-        /// Directory for the copy, as the broker sees it
+        /// Into this directory, as the broker sees it.
         directory: PathBuf,
     },
-    /// List, show, add, pause, resume and remove bridges
-    #[command(subcommand)]
-    Bridge(BridgeAction),
-}
-
-#[derive(Debug, Subcommand)]
-enum BridgeAction {
-    /// All bridges with state and queue
-    List,
-    /// Everything about one bridge
-    Show {
-        /// Its name
+    /// All bridges.
+    BridgeList,
+    /// One bridge.
+    BridgeShow {
+        /// Its name.
         name: String,
     },
-    /// Add a bridge, or change one with --replace; its queue stays
-    Add {
-        /// File with the keys of one [[bridge]], without that line; `-` reads standard input
-        #[arg(long, short)]
-        file: PathBuf,
-        /// Change a bridge that is there
-        #[arg(long)]
+    /// A new bridge, or a changed one.
+    BridgeAdd {
+        /// As in the configuration: the TOML of one `[[bridge]]` without that line.
+        settings: String,
+        /// Change one that is there.
+        #[serde(default)]
         replace: bool,
     },
-    /// Disconnect; messages are queued until `resume`
-    Pause {
-        /// Its name
+    /// Disconnect a bridge.
+    BridgePause {
+        /// Its name.
         name: String,
     },
-    /// Connect now, also a bridge of start type lazy, once or manual
-    Resume {
-        /// Its name
+    /// Let it connect.
+    BridgeResume {
+        /// Its name.
         name: String,
     },
-    /// End a bridge; its queue stays and collects unless --purge
-    Remove {
-        /// Its name
+    /// End it.
+    BridgeRemove {
+        /// Its name.
         name: String,
-        /// Drop what waits, and the session
-        #[arg(long)]
+        /// And drop its queue.
+        #[serde(default)]
         purge: bool,
     },
 }
 
-impl ControlCommand {
-    /// Asks the broker and prints its answer.
+/// Which Sessions are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionQuery {
+    /// Only those whose Client Identifier begins with it.
+    pub prefix: String,
+    /// Those behind this place: [`SessionPage::next`] of the page before.
+    pub after: Option<String>,
+    /// At most so many, and never more than [`PAGE_SESSIONS_MAX`].
+    pub limit: usize,
+}
+
+/// The most Sessions in one page.
+pub const PAGE_SESSIONS_MAX: usize = 1000;
+
+impl Default for SessionQuery {
+    fn default() -> Self {
+        Self { prefix: String::new(), after: None, limit: PAGE_SESSIONS_MAX }
+    }
+}
+
+/// What a command is answered with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Reply {
+    /// It was done, and there is nothing to tell.
+    Done,
+    /// How the broker is.
+    Status(Box<BrokerStatus>),
+    /// Sessions.
+    Sessions(SessionPage),
+    /// What a reload changed.
+    Reloaded(ReloadReport),
+    /// What was copied.
+    BackedUp(BackupReport),
+    /// All bridges.
+    Bridges(Vec<BridgeStatus>),
+    /// One bridge.
+    Bridge(Box<BridgeDetails>),
+}
+
+/// How the broker is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names say it: each is a figure of /metrics as well")]
+pub struct BrokerStatus {
+    pub version: &'static str,
+    pub process: u32,
+    pub uptime_seconds: u64,
+    pub clients_connected: u64,
+    pub sessions: u64,
+    pub subscriptions: u64,
+    pub retained_messages: u64,
+    pub queued_messages: u64,
+    pub queued_bytes: u64,
+    pub inflight_messages: u64,
+    pub publishes_received: u64,
+    pub publishes_sent: u64,
+    pub dropped: u64,
+    pub bridges: usize,
+    pub bridges_connected: usize,
+}
+
+/// Some Sessions, in the order of the registry: every Session that is there all the while is in exactly one page.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct SessionPage {
+    /// The Sessions.
+    pub sessions: Vec<SessionSummary>,
+    /// Where the next page begins; `None`: this was the last one.
+    pub next: Option<String>,
+}
+
+/// One Session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionSummary {
+    /// Client Identifier.
+    pub client_id: String,
+    /// Whether its Client is connected.
+    pub connected: bool,
+    /// The Client, if it is.
+    #[serde(flatten)]
+    pub client: Option<ClientSummary>,
+    /// Messages that wait.
+    pub queue_messages: u64,
+    /// Their bytes.
+    pub queue_bytes: u64,
+    /// Messages sent and not acknowledged.
+    pub inflight: u32,
+    /// Messages dropped.
+    pub dropped: u64,
+}
+
+/// A connected Client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClientSummary {
+    /// For how long it has been connected.
+    pub connected_seconds: u64,
+    /// Where it comes from; `None`: from this machine, by a Unix socket or within the process.
+    pub address: Option<SocketAddr>,
+    /// By which listener it came.
+    pub listener: Arc<str>,
+    /// Its protocol version: `3.1`, `3.1.1` or `5.0`.
+    pub protocol: &'static str,
+}
+
+/// One bridge.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BridgeDetails {
+    /// How it is.
+    #[serde(flatten)]
+    pub status: BridgeStatus,
+    /// Where its settings come from.
+    pub origin: Origin,
+    /// Where it connects to.
+    pub addresses: Vec<String>,
+    /// Its Client Identifier there.
+    pub client_id: String,
+    /// Its rules.
+    pub topics: Vec<String>,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The store is not open yet.
+    #[error("the broker is starting")]
+    Starting,
+    /// There is nothing to copy.
+    #[error("this broker keeps its store in memory: there is nothing to copy")]
+    StoreInMemory,
+    /// The copy failed.
+    #[error(transparent)]
+    Backup(#[from] StoreError),
+    /// A bridge is not there, or there already.
+    #[error(transparent)]
+    Bridge(#[from] ManagerError),
+    /// The settings of a bridge are not TOML, or have unknown keys.
+    #[error(transparent)]
+    BridgeText(#[from] toml::de::Error),
+    /// The settings of a bridge have a mistake.
+    #[error(transparent)]
+    BridgeSettings(#[from] BridgeError),
+    /// Parts that could not be read again; they stay as they were.
+    #[error("{}", .0.join("; "))]
+    Reload(Vec<String>),
+    /// A task of ours ended in a panic.
+    #[error("a bug: {0}")]
+    Bug(String),
+}
+
+/// Reports how far a long command is: done, and of how much.
+pub type Progress = mpsc::Sender<(u64, u64)>;
+
+/// A command that is being carried out.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, CommandError>> + Send + 'a>>;
+
+/// Carries out commands.
+pub trait CommandTarget: Send + Sync {
+    /// Does what is asked.
+    fn handle(&self, command: Command, progress: Progress) -> Answer<'_>;
+}
+
+/// Where commands are given. Made before the broker is open.
+#[derive(Default)]
+pub struct CommandPort(OnceLock<Arc<dyn CommandTarget>>);
+
+impl CommandPort {
+    /// From now on commands are carried out. A second target is ignored.
+    pub fn open(&self, target: Arc<dyn CommandTarget>) {
+        let _first_stays = self.0.set(target);
+    }
+
+    /// Carries out a command whose progress nobody watches.
     ///
     /// # Errors
-    /// [`AskError`]
-    pub fn run(self) -> Result<(), AskError> {
-        let request = self.action.request()?;
-        let bar = ProgressBar::hidden();
-        let answer = ask(&self.socket, &request, |done, total| show_progress(&bar, done, total));
-        bar.finish_and_clear();
-        let answer = answer?;
-        let text = if self.json { format!("{answer:#}\n") } else { readable(&request, &answer) };
-        io::stdout().lock().write_all(text.as_bytes())?;
-        Ok(())
+    /// [`CommandError`]
+    pub async fn ask(&self, command: Command) -> Result<Reply, CommandError> {
+        let (progress, _nobody_watches) = mpsc::channel(1);
+        self.handle(command, progress).await
     }
 }
 
-impl Action {
-    fn request(&self) -> Result<Request, AskError> {
-        Ok(match self {
-            Self::Status => Request::Status,
-            Self::Sessions { prefix, limit } => {
-                Request::Sessions { prefix: prefix.clone(), limit: *limit }
-            }
-            Self::Reload => Request::Reload,
-            Self::Backup { directory } => Request::Backup { directory: absolute(directory)? },
-            Self::Bridge(action) => action.request()?,
-        })
-    }
-}
-
-impl BridgeAction {
-    fn request(&self) -> Result<Request, AskError> {
-        Ok(match self {
-            Self::List => Request::BridgeList,
-            Self::Show { name } => Request::BridgeShow { name: name.clone() },
-            Self::Add { file, replace } => {
-                Request::BridgeAdd { settings: read(file)?, replace: *replace }
-            }
-            Self::Pause { name } => Request::BridgePause { name: name.clone() },
-            Self::Resume { name } => Request::BridgeResume { name: name.clone() },
-            Self::Remove { name, purge } => {
-                Request::BridgeRemove { name: name.clone(), purge: *purge }
-            }
-        })
-    }
-}
-
-fn absolute(path: &PathBuf) -> Result<PathBuf, AskError> {
-    std::path::absolute(path).map_err(|source| AskError::File { path: path.clone(), source })
-}
-
-fn read(path: &PathBuf) -> Result<String, AskError> {
-    let text = match path.as_os_str() == "-" {
-        true => io::read_to_string(io::stdin()),
-        false => std::fs::read_to_string(path),
-    };
-    text.map_err(|source| AskError::File { path: path.clone(), source })
-}
-
-fn show_progress(bar: &ProgressBar, done: u64, total: u64) {
-    if bar.is_hidden() {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    }
-    bar.set_length(total.max(done));
-    bar.set_position(done);
-}
-
-fn readable(request: &Request, answer: &Value) -> String {
-    let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
-    match request {
-        Request::BridgeList if rows.is_empty() => "no bridges\n".to_owned(),
-        Request::BridgeList => table(
-            rows,
-            &[
-                ("NAME", "name"),
-                ("STATE", "state"),
-                ("ADDRESS", "address"),
-                ("QUEUED", "queue_messages"),
-                ("OLDEST(s)", "oldest_seconds"),
-                ("OUT", "messages_out"),
-                ("IN", "messages_in"),
-                ("ATTEMPTS", "attempts"),
-                ("LAST ERROR", "last_error"),
-            ],
-        ),
-        Request::Sessions { .. } if rows.is_empty() => "no sessions\n".to_owned(),
-        Request::Sessions { .. } => table(
-            rows,
-            &[
-                ("CLIENT ID", "client_id"),
-                ("CONNECTED", "connected"),
-                ("QUEUED", "queue_messages"),
-                ("BYTES", "queue_bytes"),
-                ("INFLIGHT", "inflight"),
-                ("DROPPED", "dropped"),
-            ],
-        ),
-        _ if answer.is_null() => "done\n".to_owned(),
-        _ => list(answer),
+impl CommandTarget for CommandPort {
+    fn handle(&self, command: Command, progress: Progress) -> Answer<'_> {
+        match self.0.get() {
+            Some(target) => target.handle(command, progress),
+            None => Box::pin(std::future::ready(Err(CommandError::Starting))),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
 
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        control: ControlCommand,
-    }
-
-    fn request(arguments: &[&str]) -> Request {
-        let program = Program::parse_from([&["ctl"], arguments].concat());
-        program.control.action.request().unwrap()
+    #[tokio::test]
+    async fn what_comes_too_early_is_refused_by_name() {
+        let port = CommandPort::default();
+        assert!(matches!(port.ask(Command::Status).await, Err(CommandError::Starting)));
     }
 
     #[test]
-    fn arguments_become_requests() {
-        assert_eq!(request(&["status"]), Request::Status);
-        assert_eq!(request(&["bridge", "list"]), Request::BridgeList);
-        let purge = Request::BridgeRemove { name: "a".into(), purge: true };
-        assert_eq!(request(&["bridge", "remove", "a", "--purge"]), purge);
-        let backup = Request::Backup { directory: "/b".into() };
-        assert_eq!(request(&["backup", "/b"]), backup);
-        let sessions = Request::Sessions { prefix: "x".into(), limit: 5 };
-        assert_eq!(request(&["sessions", "--prefix", "x", "--limit", "5"]), sessions);
-    }
-
-    #[test]
-    fn answers_are_readable() {
-        let rows =
-            serde_json::json!([{"name": "cloud", "state": "connected", "queue_messages": 3}]);
-        let shown = readable(&Request::BridgeList, &rows);
-        assert!(shown.contains("cloud") && shown.contains("connected"), "{shown}");
-        assert_eq!(readable(&Request::Reload, &Value::Null), "done\n");
-        assert_eq!(readable(&Request::BridgeList, &serde_json::json!([])), "no bridges\n");
+    fn commands_are_plain_json() {
+        let command: Command =
+            serde_json::from_str(r#"{"command":"bridge-remove","name":"cloud"}"#).unwrap();
+        assert_eq!(command, Command::BridgeRemove { name: "cloud".into(), purge: false });
+        assert!(serde_json::from_str::<Command>(r#"{"command":"explode"}"#).is_err());
+        assert_eq!(serde_json::to_string(&Command::Status).unwrap(), r#"{"command":"status"}"#);
+        let command: Command =
+            serde_json::from_str(r#"{"command":"sessions","prefix":"a"}"#).unwrap();
+        let query = SessionQuery { prefix: "a".into(), ..SessionQuery::default() };
+        assert_eq!(command, Command::Sessions(query));
     }
 }

@@ -1,6 +1,6 @@
 //! Commands to a running broker over a Unix socket: what `petrel ctl` says and who answers.
 //!
-//! One JSON object on a line asks ([`protocol::Request`]), lines of JSON answer ([`protocol::Reply`]): any number with
+//! One JSON object on a line asks ([`command::Command`]), lines of JSON answer ([`protocol::Line`]): any number with
 //! progress, then one with the result or the error. Whoever may open the socket may do everything, so it is made with
 //! mode 0600.
 
@@ -8,4 +8,3 @@ pub mod client;
 pub mod command;
 pub mod protocol;
 pub mod server;
-pub mod table;

@@ -1,32 +1,19 @@
 //! The broker's end of the control socket.
 
-use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::control::protocol::{LINE_BYTES_MAX, Reply, Request};
-
-/// Reports how far a long command is: done, and of how much.
-pub type Progress = mpsc::Sender<(u64, u64)>;
-
-/// What a command is answered with.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Value, String>> + Send + 'a>>;
-
-/// Carries out commands.
-pub trait ControlTarget: Send + Sync {
-    /// Does what is asked. Errors are words for the person who asked.
-    fn handle(&self, request: Request, progress: Progress) -> Answer<'_>;
-}
+use crate::control::command::{Command, CommandTarget};
+use crate::control::protocol::{LINE_BYTES_MAX, Line};
 
 /// Connections served at a time.
 const CONNECTIONS_MAX: usize = 16;
@@ -91,7 +78,7 @@ impl ControlListener {
     }
 
     /// Answers until dropped.
-    pub async fn run(self, target: Arc<dyn ControlTarget>) {
+    pub async fn run(self, target: Arc<dyn CommandTarget>) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
         loop {
@@ -122,7 +109,7 @@ impl Drop for ControlListener {
     }
 }
 
-async fn serve(stream: UnixStream, target: &dyn ControlTarget) -> io::Result<()> {
+async fn serve(stream: UnixStream, target: &dyn CommandTarget) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -137,7 +124,7 @@ async fn serve(stream: UnixStream, target: &dyn ControlTarget) -> io::Result<()>
         }
         if line.len() > LINE_BYTES_MAX {
             let problem = "the command is longer than 1 MiB".to_owned();
-            return write(&mut writer, &Reply::Error(problem)).await;
+            return write(&mut writer, &Line::<()>::Error(problem)).await;
         }
         answer(&line, target, &mut writer).await?;
     }
@@ -145,38 +132,41 @@ async fn serve(stream: UnixStream, target: &dyn ControlTarget) -> io::Result<()>
 
 async fn answer(
     line: &[u8],
-    target: &dyn ControlTarget,
+    target: &dyn CommandTarget,
     writer: &mut (impl AsyncWriteExt + Unpin),
 ) -> io::Result<()> {
-    let request = match serde_json::from_slice::<Request>(line) {
-        Ok(request) => request,
+    let command = match serde_json::from_slice::<Command>(line) {
+        Ok(command) => command,
         Err(error) => {
-            return write(writer, &Reply::Error(format!("not understood: {error}"))).await;
+            return write(writer, &Line::<()>::Error(format!("not understood: {error}"))).await;
         }
     };
     let (progress, mut steps) = mpsc::channel(16);
-    let mut answer = target.handle(request, progress);
+    let mut answer = target.handle(command, progress);
     let result = loop {
         tokio::select! {
             biased;
             Some((done, total)) = steps.recv() => {
-                write(writer, &Reply::Progress { done, total }).await?;
+                write(writer, &Line::<()>::Progress { done, total }).await?;
             }
             result = &mut answer => break result,
         }
     };
     while let Ok((done, total)) = steps.try_recv() {
-        write(writer, &Reply::Progress { done, total }).await?;
+        write(writer, &Line::<()>::Progress { done, total }).await?;
     }
-    let reply = match result {
-        Ok(value) => Reply::Ok(value),
-        Err(problem) => Reply::Error(problem),
+    let last = match result {
+        Ok(reply) => Line::Ok(reply),
+        Err(error) => Line::Error(error.to_string()),
     };
-    write(writer, &reply).await
+    write(writer, &last).await
 }
 
-async fn write(writer: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
-    let mut bytes = serde_json::to_vec(reply)?;
+async fn write(
+    writer: &mut (impl AsyncWriteExt + Unpin),
+    line: &Line<impl Serialize>,
+) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(line)?;
     bytes.push(b'\n');
     writer.write_all(&bytes).await
 }

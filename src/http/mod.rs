@@ -1,4 +1,4 @@
-//! The HTTP listener for operators: `/metrics`, `/live`, `/ready`.
+//! The HTTP listener for operators: `/metrics`, `/live`, `/ready`, `/status`.
 //!
 //! It is meant for the machine itself. It has no authentication, so it refuses every address but loopback unless the
 //! configuration says that it may be reached from elsewhere. Requests, their time and the number of connections are
@@ -12,15 +12,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::control::command::{Command, CommandPort};
 use crate::http::bounded::BoundedListener;
 use crate::http::health::Health;
 use crate::metrics::{Metrics, exposition};
@@ -75,6 +76,7 @@ pub struct HttpListener {
 struct Pages {
     metrics: Metrics,
     health: Arc<Health>,
+    commands: Arc<CommandPort>,
 }
 
 impl HttpListener {
@@ -99,9 +101,15 @@ impl HttpListener {
     }
 
     /// Serves until the very end: while the broker drains, `/ready` must say so.
-    pub async fn run(self, metrics: Metrics, health: Arc<Health>, shutdown: Shutdown) {
+    pub async fn run(
+        self,
+        metrics: Metrics,
+        health: Arc<Health>,
+        commands: Arc<CommandPort>,
+        shutdown: Shutdown,
+    ) {
         info!(address = %self.address, "http listening");
-        let router = router(Pages { metrics, health });
+        let router = router(Pages { metrics, health, commands });
         let mut stop = shutdown.clone();
         let server = axum::serve(BoundedListener::new(self.listener), router)
             .with_graceful_shutdown(async move { stop.stopped().await });
@@ -125,6 +133,7 @@ fn router(pages: Pages) -> Router {
         .route("/metrics", get(metrics))
         .route("/live", get(live))
         .route("/ready", get(ready))
+        .route("/status", get(status))
         .with_state(pages)
 }
 
@@ -136,7 +145,8 @@ async fn index() -> impl IntoResponse {
         "petrel ",
         env!("CARGO_PKG_VERSION"),
         "\n\n/metrics  figures for Prometheus\n/live     200 while the process runs\n\
-         /ready    200 while Clients are served, else 503 and why not\n"
+         /ready    200 while Clients are served, else 503 and why not\n\
+         /status   what `petrel ctl --json status` prints\n"
     );
     ([TEXT, NOT_CACHED], text)
 }
@@ -165,6 +175,17 @@ async fn ready(State(pages): State<Pages>) -> impl IntoResponse {
     let status =
         if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [TEXT, NOT_CACHED], format!("{readiness}\n"))
+}
+
+/// What `petrel ctl --json status` prints.
+async fn status(State(pages): State<Pages>) -> Response {
+    match pages.commands.ask(Command::Status).await {
+        Ok(reply) => ([NOT_CACHED], Json(reply)).into_response(),
+        Err(error) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            (status, [TEXT, NOT_CACHED], format!("{error}\n")).into_response()
+        }
+    }
 }
 
 #[cfg(test)]

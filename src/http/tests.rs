@@ -66,7 +66,8 @@ async fn start() -> Server {
     let (trigger, shutdown) = Shutdown::new();
     let (metrics, health) = (Metrics::new(), Arc::new(Health::new()));
     let address = listener.address();
-    let running = tokio::spawn(listener.run(metrics.clone(), Arc::clone(&health), shutdown));
+    let running =
+        tokio::spawn(listener.run(metrics.clone(), Arc::clone(&health), Arc::default(), shutdown));
     Server { address, metrics, health, trigger, running }
 }
 

@@ -8,6 +8,8 @@ pub enum Stage {
     /// Serving.
     #[default]
     Running,
+    /// Bridges say goodbye, Clients are still served.
+    Leaving,
     /// Listeners are closed, Clients are told to go, what is in hand is finished.
     Draining,
     /// The time for that is over: whatever still runs is dropped.

@@ -23,7 +23,7 @@ use crate::durable::message::SessionId;
 use crate::durable::record::QueueRules;
 use crate::metrics::Source;
 use crate::metrics::exposition::{Exposition, Kind};
-use crate::node::NodeHandle;
+use crate::node::handle::NodeHandle;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::effects::Effects;
 use crate::session::queue::Oldest;

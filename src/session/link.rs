@@ -1,5 +1,6 @@
 //! The way to one Client: how its Network Connection wants packets encoded.
 
+use core::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::durable::message::Timestamp;
@@ -26,6 +27,19 @@ pub struct LinkParameters {
     /// The Client is a bridge that takes messages on to another broker over a link of 3.x, which has no
     /// room for a hop trail.
     pub leaves_without_trail: bool,
+    /// Where the Client comes from.
+    pub origin: ClientOrigin,
+}
+
+/// Where a connected Client comes from, for those who operate the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientOrigin {
+    /// Its address; `None`: a Unix socket, or a part of the broker itself.
+    pub address: Option<SocketAddr>,
+    /// Name of the listener that it came by.
+    pub listener: Arc<str>,
+    /// Since when it is connected.
+    pub since: Timestamp,
 }
 
 /// The flags of one PUBLISH.

@@ -15,11 +15,11 @@ use crate::durable::Durability;
 use crate::durable::entry::QueueEntry;
 use crate::durable::message::{Message, Sequence, SessionId, Timestamp};
 use crate::durable::record::QueueRules;
-use crate::packet::QoS;
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::reason_code::ReasonCode;
+use crate::packet::{ProtocolVersion, QoS};
 use crate::session::effects::{DropReason, Effects};
-use crate::session::link::{Encoded, LinkParameters, Outgoing};
+use crate::session::link::{ClientOrigin, Encoded, LinkParameters, Outgoing};
 use crate::session::outbox::Outbox;
 use crate::session::publication::Publication;
 use crate::session::queue::{Oldest, Queue, QueueLimits, Queued, dequeue};
@@ -261,6 +261,15 @@ impl Outbound {
     pub fn open(&mut self, epoch: u64, link: LinkParameters) {
         if self.epoch == epoch && matches!(self.link, Link::Absent) {
             self.link = Link::Open(link);
+        }
+    }
+
+    /// The connected Client: its protocol version, and where it comes from.
+    #[must_use]
+    pub fn client(&self) -> Option<(ProtocolVersion, &ClientOrigin)> {
+        match &self.link {
+            Link::Open(link) => Some((link.version, &link.origin)),
+            Link::Absent | Link::Ended => None,
         }
     }
 

@@ -21,7 +21,7 @@ const MANIFEST: &str = "petrel-backup.json";
 const FILES: &str = "store";
 
 /// What was copied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct BackupReport {
     /// Files.
     pub files: u64,

@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "tests are documented where their name does not say everything")]
 
 mod bench;
+mod control;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -10,11 +10,13 @@ use mqttbytes::v4::{Connect, ConnectReturnCode, Packet, Publish, Subscribe, read
 use petrel::access::Peer;
 use petrel::config::choice::{ClientCertificate, StoreKind};
 use petrel::config::settings::{ListenAddress, ListenerSettings, Settings, Transport};
+use petrel::control::command::{Command, CommandPort, Reply, SessionQuery};
 use petrel::dial::websocket;
 use petrel::metrics::counter::Counter;
 use petrel::net::accept::Handler as _;
 use petrel::net::connection::MqttHandler;
-use petrel::node::{Node, NodeHandle};
+use petrel::node::Node;
+use petrel::node::handle::NodeHandle;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -27,6 +29,7 @@ use crate::tls::Authority;
 struct Broker {
     addresses: Vec<ListenAddress>,
     handle: NodeHandle,
+    commands: Arc<CommandPort>,
     ended: JoinHandle<()>,
     _data: tempfile::TempDir,
 }
@@ -57,9 +60,10 @@ async fn serve_with(
         })
         .collect();
     change(&mut settings);
-    let node = Node::open(&settings).await.unwrap();
-    let (addresses, handle) = (node.addresses(), node.handle());
-    Broker { addresses, handle, ended: tokio::spawn(node.run()), _data: data }
+    let again = settings.clone();
+    let node = Node::open(settings, Box::new(move || Ok(again.clone()))).await.unwrap();
+    let (addresses, handle, commands) = (node.addresses(), node.handle(), node.commands());
+    Broker { addresses, handle, commands, ended: tokio::spawn(node.run()), _data: data }
 }
 
 impl Broker {
@@ -446,4 +450,35 @@ async fn connections_of_one_address_can_be_limited() {
         b"PROXY TCP4 192.0.2.1 192.0.2.9 1 2\r\n\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01x";
     assert_eq!(goodbye(broker.tcp(0).await, refused.to_vec()).await, [0x20, 2, 0, 3]);
     assert_eq!(broker.handle.metrics().counters().read(Counter::TurnedAwayAddressFull), 1);
+}
+
+/// Operators see who is connected, since when, from where and in which version; page by page.
+#[tokio::test]
+async fn sessions_are_listed_in_pages_with_their_clients() {
+    let broker = serve(vec![loopback()]).await;
+    let mut clients = Vec::new();
+    for number in 0..5 {
+        clients.push(Client::connect(broker.tcp(0).await, &format!("client-{number}")).await);
+    }
+    let mut query =
+        SessionQuery { prefix: "client-".to_owned(), limit: 2, ..SessionQuery::default() };
+    let mut seen = Vec::new();
+    loop {
+        let reply = broker.commands.ask(Command::Sessions(query.clone())).await.unwrap();
+        let Reply::Sessions(page) = reply else { panic!("{reply:?}") };
+        assert!(page.sessions.len() <= 2);
+        seen.extend(page.sessions);
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    seen.sort_by(|one, other| one.client_id.cmp(&other.client_id));
+    let names: Vec<&str> = seen.iter().map(|session| &*session.client_id).collect();
+    assert_eq!(names, ["client-0", "client-1", "client-2", "client-3", "client-4"]);
+    for (session, client) in seen.iter().zip(&clients) {
+        let from = session.client.as_ref().expect("it is connected");
+        assert_eq!(from.address, Some(client.stream.local_addr().unwrap()));
+        assert_eq!((&*from.listener, from.protocol), ("test", "3.1.1"));
+    }
 }

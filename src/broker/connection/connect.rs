@@ -16,7 +16,7 @@ use crate::session::Session;
 use crate::session::aliases::OutgoingAliases;
 use crate::session::effects::Effects;
 use crate::session::inbound::{Inbound, Will};
-use crate::session::link::LinkParameters;
+use crate::session::link::{ClientOrigin, LinkParameters};
 use crate::session::outbound::Outbound;
 use crate::session::queue::Queue;
 
@@ -280,6 +280,11 @@ impl ClientConnection {
             mount_point: self.peer.listener.mount_point.clone(),
             outbox_bytes: limits.outbox_bytes,
             leaves_without_trail: self.is_bridge,
+            origin: ClientOrigin {
+                address: self.peer.address,
+                listener: Arc::from(&*self.peer.listener.name),
+                since: self.last_received,
+            },
         }
     }
 }

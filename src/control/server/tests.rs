@@ -3,22 +3,27 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::control::client::ask;
+use crate::control::client::ControlClient;
+use crate::control::command::{Answer, CommandError, Progress, Reply, SessionPage, SessionQuery};
+use serde_json::Value;
 
 struct Echo;
 
-impl ControlTarget for Echo {
-    fn handle(&self, request: Request, progress: Progress) -> Answer<'_> {
+impl CommandTarget for Echo {
+    fn handle(&self, command: Command, progress: Progress) -> Answer<'_> {
         Box::pin(async move {
-            match request {
-                Request::Status => Ok(serde_json::json!({"state": "good"})),
-                Request::Backup { .. } => {
+            match command {
+                Command::Sessions(_) => Ok(Reply::Sessions(SessionPage::default())),
+                Command::Backup { .. } => {
                     for done in 1..=3 {
-                        progress.send((done, 3)).await.map_err(|error| error.to_string())?;
+                        progress
+                            .send((done, 3))
+                            .await
+                            .map_err(|e| CommandError::Bug(e.to_string()))?;
                     }
-                    Ok(Value::Null)
+                    Ok(Reply::Done)
                 }
-                _ => Err("no such thing".to_owned()),
+                _ => Err(CommandError::StoreInMemory),
             }
         })
     }
@@ -28,11 +33,13 @@ fn start(path: &Path) -> tokio::task::JoinHandle<()> {
     tokio::spawn(ControlListener::bind(path).unwrap().run(Arc::new(Echo)))
 }
 
-async fn ask_for(path: &Path, request: Request) -> (Result<Value, String>, Vec<(u64, u64)>) {
+async fn ask_for(path: &Path, command: Command) -> (Result<Value, String>, Vec<(u64, u64)>) {
     let path = path.to_owned();
     let asking = tokio::task::spawn_blocking(move || {
         let mut steps = Vec::new();
-        let answer = ask(&path, &request, |done, total| steps.push((done, total)));
+        let stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        let answer =
+            ControlClient::new(stream).ask(&command, |done, total| steps.push((done, total)));
         (answer.map_err(|error| error.to_string()), steps)
     });
     asking.await.unwrap()
@@ -45,11 +52,12 @@ async fn commands_are_answered_with_result_error_and_progress() {
     let _server = start(&path);
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let (answer, _) = ask_for(&path, Request::Status).await;
-    assert_eq!(answer.unwrap()["state"], "good");
-    let (answer, _) = ask_for(&path, Request::Reload).await;
-    assert_eq!(answer.unwrap_err(), "no such thing");
-    let backup = Request::Backup { directory: "/x".into() };
+    let sessions = Command::Sessions(SessionQuery::default());
+    let (answer, _) = ask_for(&path, sessions.clone()).await;
+    assert_eq!(answer.unwrap(), serde_json::json!({"sessions": [], "next": null}));
+    let (answer, _) = ask_for(&path, Command::Reload).await;
+    assert!(answer.unwrap_err().contains("nothing to copy"));
+    let backup = Command::Backup { directory: "/x".into() };
     let (answer, steps) = ask_for(&path, backup).await;
     assert_eq!(answer, Ok(Value::Null));
     assert_eq!(steps, [(1, 3), (2, 3), (3, 3)]);
@@ -61,7 +69,7 @@ async fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
     let path = directory.path().join("control.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let server = start(&path);
-    assert!(ask_for(&path, Request::Status).await.0.is_ok());
+    assert!(ask_for(&path, Command::Sessions(SessionQuery::default())).await.0.is_ok());
     assert!(matches!(ControlListener::bind(&path), Err(ControlError::InUse(_))));
     server.abort();
     assert!(server.await.unwrap_err().is_cancelled());

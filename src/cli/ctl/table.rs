@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// Shows `columns` of a list of objects, one line each.
 #[must_use]
-pub fn table(rows: &[Value], columns: &[(&str, &str)]) -> String {
+pub(super) fn table(rows: &[Value], columns: &[(&str, &str)]) -> String {
     let mut cells: Vec<Vec<String>> =
         vec![columns.iter().map(|(title, _)| (*title).to_owned()).collect()];
     for row in rows {
@@ -35,7 +35,7 @@ pub fn table(rows: &[Value], columns: &[(&str, &str)]) -> String {
 
 /// Shows one object with all that is in it, nested keys joined by dots.
 #[must_use]
-pub fn list(value: &Value) -> String {
+pub(super) fn list(value: &Value) -> String {
     let mut lines = Vec::new();
     collect("", value, &mut lines);
     let width = lines.iter().map(|(key, _)| key.chars().count()).max().unwrap_or_default();

@@ -1,0 +1,108 @@
+//! What the parts of a running broker, and those who started it, may do with it.
+
+use std::sync::Arc;
+
+use tokio::io::DuplexStream;
+
+use crate::access::{ListenerRules, Peer};
+use crate::auth::users::UsersFile;
+use crate::broker::Broker;
+use crate::metrics::Metrics;
+use crate::net::accept::{Certificates, Handler};
+use crate::net::connection::MqttHandler;
+use crate::net::shutdown::{Shutdown, ShutdownTrigger, Stage};
+use crate::store::clock::BrokerClock;
+use crate::store::rocks::RocksStore;
+
+/// Bytes in each direction of a connection within the process.
+const INTERNAL_BYTES: usize = 256 * 1024;
+
+/// What others may do with a running broker. Cheap to clone.
+#[derive(Clone)]
+pub struct NodeHandle {
+    pub(super) broker: Arc<Broker>,
+    pub(super) clock: BrokerClock,
+    pub(super) rocks: Option<Arc<RocksStore>>,
+    pub(super) metrics: Metrics,
+    pub(super) users: Option<Arc<UsersFile>>,
+    pub(super) certificates: Certificates,
+    pub(super) handler: MqttHandler,
+    pub(super) trigger: Arc<ShutdownTrigger>,
+}
+
+impl NodeHandle {
+    /// The broker.
+    #[must_use]
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Broker time.
+    #[must_use]
+    pub fn clock(&self) -> BrokerClock {
+        self.clock
+    }
+
+    /// Its metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Begins an orderly stop.
+    pub fn stop(&self) {
+        self.trigger.advance(Stage::Leaving);
+    }
+
+    /// Stops at once.
+    pub fn stop_now(&self) {
+        self.trigger.advance(Stage::Stop);
+    }
+
+    /// Observes the shutdown.
+    #[must_use]
+    pub fn shutdown(&self) -> Shutdown {
+        self.trigger.observe()
+    }
+
+    /// Reads certificates and users again. What can not be read stays as it was; returns what went
+    /// wrong, in words.
+    #[must_use]
+    pub fn reload(&self) -> Vec<String> {
+        let mut problems: Vec<_> = self
+            .certificates
+            .reload()
+            .into_iter()
+            .map(|(listener, error)| format!("listener `{listener}`: {error}"))
+            .collect();
+        if let Some(users) = &self.users
+            && let Err(error) = users.reload()
+        {
+            problems.push(error.to_string());
+        }
+        problems
+    }
+
+    /// A connection of one of the broker's own parts: MQTT bytes within the process, served like
+    /// any other, without authentication.
+    #[must_use]
+    pub fn connect_internal(&self, name: &str) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(INTERNAL_BYTES);
+        let rules = ListenerRules {
+            name: name.to_owned(),
+            allow_anonymous: true,
+            internal: true,
+            ..ListenerRules::default()
+        };
+        let peer = Peer { address: None, listener: Arc::new(rules), certificate_name: None };
+        let handler = self.handler.clone();
+        tokio::spawn(handler.handle(theirs, peer, None));
+        ours
+    }
+
+    /// The store on disk, unless the broker keeps everything in memory.
+    #[must_use]
+    pub fn rocks(&self) -> Option<&Arc<RocksStore>> {
+        self.rocks.as_ref()
+    }
+}

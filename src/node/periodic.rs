@@ -1,0 +1,74 @@
+//! What a running broker does at intervals: expiry, Wills and limits of all its Sessions, and the `$SYS` topics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::broker::{Broker, Retain};
+use crate::metrics::Metrics;
+use crate::metrics::sys::SysTopics;
+use crate::net::tally;
+use crate::session::effects::Effects;
+use crate::store::clock::BrokerClock;
+
+/// How often expiry, wills and limits of the whole broker are looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Sessions that expire, wills that are due, and the limit of all queues together.
+pub(super) async fn keep_time(
+    broker: Arc<Broker>,
+    clock: BrokerClock,
+    metrics: Metrics,
+    total_queue_bytes: u64,
+) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut count = 0_u64;
+    let mut sweep = None;
+    loop {
+        ticks.tick().await;
+        let mut effects = Effects::new();
+        while broker.handle_timers(clock.now(), &mut effects) {
+            tokio::task::yield_now().await;
+        }
+        sweep = broker.sweep_retained(sweep, clock.now(), &mut effects);
+        tally::count(metrics.counters(), &mut effects.tally);
+        count += 1;
+        if count.is_multiple_of(4) {
+            broker.check_total_queue_bytes(total_queue_bytes);
+        }
+    }
+}
+
+/// The `$SYS` topics, retained, at an interval; only what has changed.
+pub(super) async fn publish_sys(
+    broker: Arc<Broker>,
+    clock: BrokerClock,
+    metrics: Metrics,
+    period: Duration,
+    durability: &'static str,
+) {
+    let started = Instant::now();
+    let mut last = started;
+    let mut topics = SysTopics::new();
+    let mut effects = Effects::new();
+    let version = concat!("petrel version ", env!("CARGO_PKG_VERSION"));
+    for (topic, value) in [("version", version), ("petrel/durability", durability)] {
+        let topic = format!("$SYS/broker/{topic}");
+        broker.publish_internal(&topic, value.as_bytes(), Retain::Yes, clock.now(), &mut effects);
+    }
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let sample = metrics.sample();
+        let elapsed = last.elapsed();
+        last = Instant::now();
+        for (topic, value) in topics.update(&sample, elapsed, started.elapsed()) {
+            let now = clock.now();
+            broker.publish_internal(&topic, value.as_bytes(), Retain::Yes, now, &mut effects);
+        }
+        tally::count(metrics.counters(), &mut effects.tally);
+    }
+}
