@@ -215,7 +215,7 @@ impl Broker {
         }
         let plan = self.plan(topic, &TopicHash::of(topic), None);
         self.route(&plan, &mut publication, effects);
-        self.submit(effects);
+        self.finish(effects);
     }
 
     /// Publishes a Will Message (or any message that exists already).
@@ -253,9 +253,18 @@ impl Broker {
         true
     }
 
+    /// Carries out what was brought about by no Client that is there: submits and wakes, and slows nobody. Only figures
+    /// are left.
+    pub fn finish(&self, effects: &mut Effects) {
+        effects.crowded.clear();
+        effects.backpressure = false;
+        self.submit(effects);
+        assert!(effects.is_settled(), "effects are left for somebody else");
+    }
+
     /// Hands collected changes to the store and wakes whom it concerns. The ticket is that of the
     /// batch, if there was one.
-    pub fn submit(&self, effects: &mut Effects) -> Option<Ticket> {
+    pub(crate) fn submit(&self, effects: &mut Effects) -> Option<Ticket> {
         let ticket = effects.take_batch().map(|batch| self.store.submit(batch));
         effects.wake();
         ticket

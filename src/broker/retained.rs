@@ -35,7 +35,7 @@ impl Broker {
             let change = RetainedChange::Delete(Arc::from(message.topic()));
             effects.persist(change, Durability::Memory);
         }
-        self.submit(effects);
+        self.finish(effects);
         next
     }
 }

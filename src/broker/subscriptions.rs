@@ -185,7 +185,7 @@ impl Broker {
             );
         }
         drop(inbound);
-        self.submit(effects);
+        self.finish(effects);
         true
     }
 }

@@ -51,7 +51,7 @@ impl Broker {
             let mut inbound = session.inbound();
             self.handle_due(&session, &mut inbound, now, effects);
             // Before the lock goes: see `ClientConnection::handle_closed`.
-            self.submit(effects);
+            self.finish(effects);
         }
         is_full
     }

@@ -10,6 +10,9 @@ use crate::packet::{
     writer,
 };
 
+/// First byte of PUBACK.
+const PUBACK: u8 = PacketType::Puback.first_byte();
+
 /// What the four packets carry. In 3.x only the Packet Identifier.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Acknowledgement<'a> {
@@ -95,6 +98,15 @@ pub fn encode_acknowledgement(
     } else {
         out.extend_from_slice(&[first, 3, high, low, reason as u8]);
     }
+}
+
+/// The PUBACK at the front of `input` if it says nothing but its Packet Identifier, as nearly all do, and what follows it.
+#[inline]
+#[must_use]
+pub fn plain_puback(input: &[u8]) -> Option<(PacketId, &[u8])> {
+    let [PUBACK, 2, high, low, rest @ ..] = input else { return None };
+    let packet_id = PacketId::try_from(u16::from_be_bytes([*high, *low])).ok()?;
+    Some((packet_id, rest))
 }
 
 impl<'a> Acknowledgement<'a> {

@@ -184,6 +184,24 @@ impl<'a> Connect<'a> {
 
 /// Protocol name and level: the version, and whether the bridge bit was set. [MQTT-3.1.2-1]
 /// [MQTT-3.1.2-2]
+/// Whether these first bytes can become a CONNECT, if others follow.
+#[must_use]
+pub fn may_begin(input: &[u8]) -> bool {
+    input.first().is_none_or(|&first| first == PacketType::Connect.first_byte())
+}
+
+/// The protocol level of a CONNECT that cannot be decoded, as far as it can be told.
+#[must_use]
+pub fn protocol_level(input: &[u8]) -> Option<u8> {
+    let after_type = input.get(1..)?;
+    let after_length =
+        after_type.iter().take(4).position(|byte| byte & 0x80 == 0)?.checked_add(1)?;
+    let body = after_type.get(after_length..)?;
+    let after_name =
+        body.strip_prefix(b"\x00\x04MQTT").or_else(|| body.strip_prefix(b"\x00\x06MQIsdp"))?;
+    after_name.first().copied()
+}
+
 fn decode_version(body: &mut Reader<'_>) -> Result<(ProtocolVersion, bool), DecodeError> {
     let name = body.binary()?;
     if name != MQTT.as_bytes() && name != MQTT_3_1.as_bytes() {

@@ -51,13 +51,15 @@ impl Effects {
     /// The changes as a batch, if there are any.
     #[must_use]
     pub fn take_batch(&mut self) -> Option<Batch> {
-        if self.changes.is_empty() && !std::mem::take(&mut self.barrier) {
+        let has_barrier = std::mem::take(&mut self.barrier);
+        let durability = std::mem::replace(&mut self.durability, Durability::Memory);
+        if self.changes.is_empty() && !has_barrier {
             self.listeners.clear();
             return None;
         }
         let batch = Batch {
             changes: std::mem::take(&mut self.changes),
-            durability: std::mem::replace(&mut self.durability, Durability::Memory),
+            durability,
             listeners: std::mem::take(&mut self.listeners),
         };
         Some(batch)
@@ -71,6 +73,17 @@ impl Effects {
             && !self.barrier
             && self.listeners.is_empty()
             && self.pages.is_empty()
+    }
+
+    /// Whether everything was carried out: only figures are left, which belong to nobody.
+    #[inline]
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.is_nothing_but_wakers()
+            && self.wakers.is_empty()
+            && self.crowded.is_empty()
+            && !self.backpressure
+            && self.durability == Durability::Memory
     }
 
     /// Wakes everyone who has something to write.

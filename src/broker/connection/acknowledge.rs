@@ -4,66 +4,46 @@ use std::sync::Arc;
 
 use crate::broker::Broker;
 use crate::broker::connection::ClientConnection;
-use crate::broker::connection::pending::{PendingPacket, Wait};
+use crate::broker::connection::pending::{PendingPacket, Promise, Wait};
+use crate::broker::connection::turn::Turn;
+use crate::durable::change::SessionChange;
 use crate::durable::message::Timestamp;
-use crate::packet::PacketId;
-use crate::packet::acknowledgement::{Acknowledgement, AcknowledgementKind};
+use crate::packet::acknowledgement::{Acknowledgement, AcknowledgementKind, plain_puback};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::group::{Group, GroupTerms};
-use crate::session::inbound::Inbound;
 use crate::session::outbound::PubrecOutcome;
 
 impl ClientConnection {
     /// The run of plain PUBACK packets at the front of `input`, under one lock; returns the bytes they
     /// take.
-    pub(super) fn handle_pubacks(
-        &mut self,
-        session: &Arc<Session>,
-        input: &[u8],
-        effects: &mut Effects,
-    ) -> usize {
+    pub(super) fn handle_pubacks(&mut self, turn: &mut Turn<'_>, input: &[u8]) -> usize {
         let mut rest = input;
         let mut outbound = None;
-        while let [0x40, 0x02, high, low, after @ ..] = rest
-            && let Ok(packet_id) = PacketId::try_from(u16::from_be_bytes([*high, *low]))
-        {
-            let outbound = outbound.get_or_insert_with(|| session.outbound());
-            outbound.handle_puback(packet_id, effects);
-            effects.tally.packets_received += 1;
+        while let Some((packet_id, after)) = plain_puback(rest) {
+            let outbound = outbound.get_or_insert_with(|| turn.session.outbound());
+            outbound.handle_puback(packet_id, turn.effects);
+            turn.effects.tally.packets_received += 1;
             rest = after;
         }
         input.len() - rest.len()
     }
 
     /// PUBACK, also one that refuses: the message is done either way. [MQTT-4.8.2-6]
-    pub(super) fn handle_puback(
-        &mut self,
-        session: &Arc<Session>,
-        puback: &Acknowledgement<'_>,
-        effects: &mut Effects,
-    ) {
-        session.outbound().handle_puback(puback.packet_id, effects);
+    pub(super) fn handle_puback(&mut self, turn: &mut Turn<'_>, puback: &Acknowledgement<'_>) {
+        turn.session.outbound().handle_puback(puback.packet_id, turn.effects);
     }
 
-    pub(super) fn handle_pubrec(
-        &mut self,
-        session: &Arc<Session>,
-        pubrec: &Acknowledgement<'_>,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn handle_pubrec(&mut self, turn: &mut Turn<'_>, pubrec: &Acknowledgement<'_>) {
         let durability = self.broker.session_durability();
-        let packet_id = pubrec.packet_id;
+        let (packet_id, effects) = (pubrec.packet_id, &mut *turn.effects);
         let outcome =
-            session.outbound().handle_pubrec(packet_id, pubrec.reason, durability, effects);
+            turn.session.outbound().handle_pubrec(packet_id, pubrec.reason, durability, effects);
         let (reason, wait) = match outcome {
             PubrecOutcome::Release => (ReasonCode::Success, Wait::InTurn),
-            PubrecOutcome::ReleaseAfterCommit => {
-                // A repeated PUBREC has no change of its own to wait for.
-                effects.barrier = true;
-                (ReasonCode::Success, Wait::ForCommit)
-            }
+            // A repeated PUBREC has no change of its own to wait for.
+            PubrecOutcome::ReleaseAfterCommit => (ReasonCode::Success, Wait::for_earlier(effects)),
             PubrecOutcome::Unknown => (ReasonCode::PacketIdentifierNotFound, Wait::InTurn),
             PubrecOutcome::Finished => return,
         };
@@ -71,22 +51,33 @@ impl ClientConnection {
         self.answer(PendingPacket::Acknowledgement(kind, packet_id, reason), wait, effects);
     }
 
-    pub(super) fn handle_pubrel(
-        &mut self,
-        inbound: &mut Inbound,
-        pubrel: &Acknowledgement<'_>,
-        effects: &mut Effects,
-    ) {
-        self.release_incoming(inbound, pubrel.packet_id, effects);
+    /// PUBREL: the Client will not send this message again; its Packet Identifier is free once that
+    /// is safe. [MQTT-4.3.3-11]
+    pub(super) fn handle_pubrel(&mut self, turn: &mut Turn<'_>, pubrel: &Acknowledgement<'_>) {
+        let packet_id = pubrel.packet_id;
+        let promise = Promise::begin(turn.effects);
+        let is_known = turn.inbound.incoming.remove(packet_id);
+        let reason = match is_known {
+            true => ReasonCode::Success,
+            false => ReasonCode::PacketIdentifierNotFound,
+        };
+        let wait = match (turn.inbound.is_durable(), is_known) {
+            (true, true) => {
+                let change =
+                    SessionChange::DeleteIncoming { session: turn.session.id(), packet_id };
+                turn.effects.persist(change, self.broker.session_durability());
+                promise.wait(turn.effects)
+            }
+            // Perhaps released before a take-over: then that must be safe first.
+            (true, false) => Wait::for_earlier(turn.effects),
+            (false, _) => Wait::InTurn,
+        };
+        let kind = AcknowledgementKind::Pubcomp;
+        self.answer(PendingPacket::Acknowledgement(kind, packet_id, reason), wait, turn.effects);
     }
 
-    pub(super) fn handle_pubcomp(
-        &mut self,
-        session: &Arc<Session>,
-        pubcomp: &Acknowledgement<'_>,
-        effects: &mut Effects,
-    ) {
-        session.outbound().handle_pubcomp(pubcomp.packet_id, effects);
+    pub(super) fn handle_pubcomp(&mut self, turn: &mut Turn<'_>, pubcomp: &Acknowledgement<'_>) {
+        turn.session.outbound().handle_pubcomp(pubcomp.packet_id, turn.effects);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::broker::connection::{
 };
 use crate::durable::message::Timestamp;
 use crate::packet::auth::Auth;
-use crate::packet::connect::{Connect, Will};
+use crate::packet::connect::{self, Connect, Will};
 use crate::packet::decode::{Decoded, decode};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{Packet, ProtocolVersion, QoS};
@@ -62,13 +62,14 @@ impl ClientConnection {
                 length
             }
             Ok(Decoded::Incomplete { .. }) => {
-                if is_hopeless(input) && matches!(self.phase, Phase::AwaitsConnect) {
+                if !connect::may_begin(input) && matches!(self.opening.phase, Phase::AwaitsConnect)
+                {
                     self.close(CloseReason::Violation(Violation::NotConnect));
                 }
                 0
             }
             Err(error) => {
-                if matches!(self.phase, Phase::AwaitsConnect) {
+                if matches!(self.opening.phase, Phase::AwaitsConnect) {
                     self.answer_malformed_connect(input, &error);
                 }
                 self.close(CloseReason::Malformed(error));
@@ -78,7 +79,7 @@ impl ClientConnection {
     }
 
     fn handle_early_packet(&mut self, packet: Packet<'_>, now: Timestamp, effects: &mut Effects) {
-        match (&self.phase, packet) {
+        match (&self.opening.phase, packet) {
             (Phase::AwaitsConnect, Packet::Connect(connect)) => {
                 self.handle_connect(&connect, now, effects);
             }
@@ -96,9 +97,10 @@ impl ClientConnection {
     }
 
     fn handle_connect(&mut self, connect: &Connect<'_>, now: Timestamp, effects: &mut Effects) {
-        self.version = connect.version;
+        self.identity.version = connect.version;
         let properties = &connect.properties;
-        self.sends_problem_information = properties.request_problem_information.unwrap_or(true);
+        self.identity.sends_problem_information =
+            properties.request_problem_information.unwrap_or(true);
         if self.broker.is_draining() {
             self.refuse(ReasonCode::ServerShuttingDown);
             return;
@@ -110,33 +112,35 @@ impl ClientConnection {
                 return;
             }
         };
-        self.is_bridge = connect.bridge;
+        self.identity.is_bridge = connect.bridge;
         if let Some(method) = properties.authentication_method {
-            self.enhanced =
+            self.identity.enhanced =
                 Some(Box::new(EnhancedAuthentication { method: method.into(), exchange: None }));
-            let Some(exchange) = self.broker.authority().begin_exchange(method, &self.peer) else {
+            let Some(exchange) =
+                self.broker.authority().begin_exchange(method, &self.identity.peer)
+            else {
                 self.refuse(ReasonCode::BadAuthenticationMethod);
                 return;
             };
             let data = properties.authentication_data.unwrap_or_default().to_vec();
-            self.requests.fill().push_back(Request::Exchange(exchange, data));
-            self.phase = Phase::Authenticating(pending);
+            self.output.requests.fill().push_back(Request::Exchange(exchange, data));
+            self.opening.phase = Phase::Authenticating(pending);
             return;
         }
-        if self.peer.listener.internal {
-            self.phase = Phase::Authenticating(pending);
-            self.handle_authenticated(Ok(self.principal.clone()), now, effects);
+        if self.identity.peer.listener.internal {
+            self.opening.phase = Phase::Authenticating(pending);
+            self.handle_authenticated(Ok(self.identity.principal.clone()), now, effects);
             return;
         }
         let credentials = Credentials {
             client_id: Arc::clone(&pending.client_id),
             user_name: connect.user_name.map(Into::into),
             password: connect.password.map(Into::into),
-            peer: self.peer.clone(),
+            peer: self.identity.peer.clone(),
         };
-        self.phase = Phase::Authenticating(pending);
+        self.opening.phase = Phase::Authenticating(pending);
         if self.broker.authority().may_block(&credentials) {
-            self.requests.fill().push_back(Request::Authenticate(Box::new(credentials)));
+            self.output.requests.fill().push_back(Request::Authenticate(Box::new(credentials)));
             return;
         }
         let result = self.broker.authority().authenticate(&credentials);
@@ -166,7 +170,7 @@ impl ClientConnection {
             false => connect.client_id.len() > limits.max_client_id_bytes,
         };
         let is_reserved = connect.client_id.starts_with(INTERNAL_PREFIX);
-        if (is_id_refused || is_reserved) && !self.peer.listener.internal {
+        if (is_id_refused || is_reserved) && !self.identity.peer.listener.internal {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
         let properties = &connect.properties;
@@ -182,7 +186,7 @@ impl ClientConnection {
             ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => Some(0),
             ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => None,
         };
-        let mount = self.peer.listener.mount_point.as_deref().unwrap_or_default();
+        let mount = self.identity.peer.listener.mount_point.as_deref().unwrap_or_default();
         Ok(PendingConnect {
             client_id,
             is_id_assigned,
@@ -205,13 +209,14 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let Phase::Authenticating(pending) = std::mem::replace(&mut self.phase, Phase::Opening)
+        let Phase::Authenticating(pending) =
+            std::mem::replace(&mut self.opening.phase, Phase::Opening)
         else {
             return;
         };
         match result {
             Ok(principal) => {
-                self.principal = principal;
+                self.identity.principal = principal;
                 self.begin_session(&pending, now, effects);
             }
             Err(reason) => self.refuse(reason),
@@ -225,15 +230,15 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        match std::mem::replace(&mut self.phase, Phase::Opening) {
+        match std::mem::replace(&mut self.opening.phase, Phase::Opening) {
             Phase::Authenticating(pending) => {
                 self.handle_first_exchange(pending, exchange, step, now, effects);
             }
             Phase::Connected => {
-                self.phase = Phase::Connected;
+                self.opening.phase = Phase::Connected;
                 self.handle_later_exchange(exchange, step);
             }
-            other => self.phase = other,
+            other => self.opening.phase = other,
         }
     }
 
@@ -248,11 +253,11 @@ impl ClientConnection {
         match step {
             ExchangeStep::Continue(data) => {
                 self.keep_exchange(exchange);
-                self.phase = Phase::AwaitsAuth(pending);
+                self.opening.phase = Phase::AwaitsAuth(pending);
                 self.send_auth(ReasonCode::ContinueAuthentication, Some(&data));
             }
             ExchangeStep::Accept(principal, data) => {
-                self.principal = principal;
+                self.identity.principal = principal;
                 pending.authentication_data = data;
                 self.begin_session(&pending, now, effects);
             }
@@ -267,8 +272,8 @@ impl ClientConnection {
                 self.send_auth(ReasonCode::ContinueAuthentication, Some(&data));
             }
             ExchangeStep::Accept(principal, data) => {
-                self.principal = principal;
-                self.plans = None;
+                self.identity.principal = principal;
+                self.input.plans = None;
                 self.send_auth(ReasonCode::Success, data.as_deref());
             }
             ExchangeStep::Refuse(reason) => self.close(CloseReason::AuthenticationFailed(reason)),
@@ -282,11 +287,13 @@ impl ClientConnection {
             return;
         }
         self.continue_exchange(auth);
-        if self.closing.is_some() {
+        if self.closing.reason.is_some() {
             return;
         }
-        if let Phase::AwaitsAuth(pending) = std::mem::replace(&mut self.phase, Phase::Opening) {
-            self.phase = Phase::Authenticating(pending);
+        if let Phase::AwaitsAuth(pending) =
+            std::mem::replace(&mut self.opening.phase, Phase::Opening)
+        {
+            self.opening.phase = Phase::Authenticating(pending);
         }
     }
 
@@ -301,9 +308,11 @@ impl ClientConnection {
             self.close(CloseReason::Violation(Violation::UnexpectedAuth));
         } else if self.method() != Some(method) {
             self.close(CloseReason::Violation(Violation::OtherAuthenticationMethod));
-        } else if let Some(exchange) = self.broker.authority().begin_exchange(method, &self.peer) {
+        } else if let Some(exchange) =
+            self.broker.authority().begin_exchange(method, &self.identity.peer)
+        {
             let data = auth.data.unwrap_or_default().to_vec();
-            self.requests.fill().push_back(Request::Exchange(exchange, data));
+            self.output.requests.fill().push_back(Request::Exchange(exchange, data));
         } else {
             self.close(CloseReason::AuthenticationFailed(ReasonCode::BadAuthenticationMethod));
         }
@@ -311,11 +320,11 @@ impl ClientConnection {
 
     /// The method of enhanced authentication, if the Client chose one.
     pub(super) fn method(&self) -> Option<&str> {
-        self.enhanced.as_deref().map(|enhanced| &*enhanced.method)
+        self.identity.enhanced.as_deref().map(|enhanced| &*enhanced.method)
     }
 
     fn keep_exchange(&mut self, exchange: Box<dyn Exchange>) {
-        if let Some(enhanced) = &mut self.enhanced {
+        if let Some(enhanced) = &mut self.identity.enhanced {
             enhanced.exchange = Some(exchange);
         }
     }
@@ -325,17 +334,18 @@ impl ClientConnection {
             self.close(CloseReason::Violation(Violation::OtherAuthenticationMethod));
             return;
         }
-        let Some(exchange) = self.enhanced.as_mut().and_then(|enhanced| enhanced.exchange.take())
+        let Some(exchange) =
+            self.identity.enhanced.as_mut().and_then(|enhanced| enhanced.exchange.take())
         else {
             self.close(CloseReason::Violation(Violation::UnexpectedAuth));
             return;
         };
         let data = auth.data.unwrap_or_default().to_vec();
-        self.requests.fill().push_back(Request::Exchange(exchange, data));
+        self.output.requests.fill().push_back(Request::Exchange(exchange, data));
     }
 
     fn send_auth(&mut self, reason: ReasonCode, data: Option<&[u8]>) {
-        let enhanced = self.enhanced.take();
+        let enhanced = self.identity.enhanced.take();
         let auth = Auth {
             reason,
             method: enhanced.as_deref().map(|enhanced| &*enhanced.method),
@@ -343,9 +353,9 @@ impl ClientConnection {
             reason_string: None,
             user_properties: Vec::new(),
         };
-        let version = self.version;
-        self.own.append(|out| auth.encode(out, version));
-        self.enhanced = enhanced;
+        let version = self.identity.version;
+        self.output.own.append(|out| auth.encode(out, version));
+        self.identity.enhanced = enhanced;
     }
 }
 
@@ -361,9 +371,4 @@ impl OwnedWill {
             message_expiry: will.message_expiry,
         }
     }
-}
-
-/// Whether these first bytes can not become a CONNECT, however many follow.
-fn is_hopeless(input: &[u8]) -> bool {
-    input.first().is_some_and(|&first| first != 0x10)
 }

@@ -8,6 +8,7 @@ use crate::durable::message::Timestamp;
 use crate::error;
 use crate::packet::ProtocolVersion;
 use crate::packet::connack::{Connack, ConnackProperties};
+use crate::packet::connect;
 use crate::packet::disconnect::Disconnect;
 use crate::packet::error::DecodeError;
 use crate::packet::reason_code::ReasonCode;
@@ -57,34 +58,34 @@ pub enum CloseReason {
 impl ClientConnection {
     /// Begins to close: the last packet, where there is one for it, and no more input.
     pub fn close(&mut self, reason: CloseReason) {
-        if self.closing.is_some() {
+        if self.closing.reason.is_some() {
             return;
         }
-        match (&self.phase, error::reason_code(&reason)) {
+        match (&self.opening.phase, error::reason_code(&reason)) {
             (Phase::Connected | Phase::Opening, Some(code))
-                if self.version == ProtocolVersion::V5_0 =>
+                if self.identity.version == ProtocolVersion::V5_0 =>
             {
                 self.send_disconnect(code);
             }
             (Phase::AwaitsAuth(_), Some(code)) => self.send_refusal(code),
             (_, _) => {}
         }
-        self.closing = Some(reason);
+        self.closing.reason = Some(reason);
     }
 
     /// Refuses the CONNECT. [MQTT-3.2.2-7]
     pub(super) fn refuse(&mut self, code: ReasonCode) {
         self.send_refusal(code);
-        if self.closing.is_none() {
-            self.closing = Some(CloseReason::Refused(code));
+        if self.closing.reason.is_none() {
+            self.closing.reason = Some(CloseReason::Refused(code));
         }
     }
 
     fn send_refusal(&mut self, reason: ReasonCode) {
         let properties = ConnackProperties::default();
         let connack = Connack { session_present: false, reason, properties };
-        let version = self.version;
-        self.own.append(|out| connack.encode(out, version));
+        let version = self.identity.version;
+        self.output.own.append(|out| connack.encode(out, version));
     }
 
     fn send_disconnect(&mut self, reason: ReasonCode) {
@@ -95,20 +96,20 @@ impl ClientConnection {
             user_properties: Vec::new(),
             server_reference: None,
         };
-        let version = self.version;
-        self.own.append(|out| disconnect.encode(out, version));
+        let version = self.identity.version;
+        self.output.own.append(|out| disconnect.encode(out, version));
     }
 
     /// A CONNECT that can not be read is answered where its version says how. [MQTT-3.1.4-1]
     pub(super) fn answer_malformed_connect(&mut self, input: &[u8], error: &DecodeError) {
-        if input.first() != Some(&0x10) {
+        if input.is_empty() || !connect::may_begin(input) {
             return;
         }
         let code = error::decode_reason_code(error);
-        match protocol_level(input) {
-            Some(level) if level >= 5 => self.version = ProtocolVersion::V5_0,
+        match connect::protocol_level(input) {
+            Some(level) if level >= 5 => self.identity.version = ProtocolVersion::V5_0,
             Some(_) if code == ReasonCode::UnsupportedProtocolVersion => {
-                self.version = ProtocolVersion::V3_1_1;
+                self.identity.version = ProtocolVersion::V3_1_1;
             }
             Some(_) | None => return,
         }
@@ -124,31 +125,31 @@ impl ClientConnection {
             }
             inbound.expiry_seconds = seconds.min(self.broker.limits().max_session_expiry_seconds);
         }
-        self.discards_will = disconnect.reason == ReasonCode::Success;
+        self.closing.discards_will = disconnect.reason == ReasonCode::Success;
         self.close(CloseReason::ClientDisconnected);
     }
 
     /// The Network Connection is gone, for whatever reason: the Session goes on without it, or ends.
     /// To be called exactly once, at the end.
     pub fn handle_closed(&mut self, now: Timestamp, effects: &mut Effects) {
-        self.phase = Phase::Closed;
-        self.pending.clear();
-        self.throttle = None;
-        let Some(session) = self.session.take() else { return };
+        self.opening.phase = Phase::Closed;
+        self.output.pending.clear();
+        self.input.throttle = None;
+        let Some(session) = self.opening.session.take() else { return };
         let mut inbound = session.inbound();
-        if inbound.ended || inbound.epoch != self.epoch {
+        if inbound.ended || inbound.epoch != self.opening.epoch {
             return;
         }
         self.broker.figures().connected.fetch_sub(1, Ordering::Relaxed);
         inbound.disconnected = Some(now);
         self.hand_over_retained(&mut inbound);
-        if self.discards_will {
+        if self.closing.discards_will {
             inbound.will = None;
         }
         self.release_session(&session, &mut inbound, now, effects);
         // Before the lock goes: a connection that takes over must not get its record written before this one, which would
         // then replace it, and a crash between the two would lose the Will.
-        self.broker.submit(effects);
+        self.broker.finish(effects);
         drop(inbound);
     }
 
@@ -169,21 +170,11 @@ impl ClientConnection {
             self.broker.end_session(session, inbound, effects);
             return;
         }
-        session.outbound().close(self.epoch);
+        session.outbound().close(self.opening.epoch);
         for group in inbound.groups.iter() {
             group.handle_absence(session.id(), effects);
         }
         self.broker.persist_session(session, inbound, effects);
         self.broker.schedule(session, inbound);
     }
-}
-
-/// The protocol level of a CONNECT, as far as it can be told.
-fn protocol_level(input: &[u8]) -> Option<u8> {
-    let after_type = input.get(1..)?;
-    let length_bytes = after_type.iter().take(4).position(|byte| byte & 0x80 == 0)? + 1;
-    let body = after_type.get(length_bytes..)?;
-    let after_name =
-        body.strip_prefix(b"\x00\x04MQTT").or_else(|| body.strip_prefix(b"\x00\x06MQIsdp"))?;
-    after_name.first().copied()
 }

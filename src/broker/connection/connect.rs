@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::broker::connection::authenticate::{OwnedWill, PendingConnect};
-use crate::broker::connection::pending::{PendingPacket, Wait};
+use crate::broker::connection::pending::{PendingPacket, Promise};
 use crate::broker::connection::{ClientConnection, Phase};
+use crate::durable::StoreState;
 use crate::durable::message::{Message, MessageHeader, MessageId, Timestamp};
-use crate::durable::{Durability, StoreState};
 use crate::packet::connack::{Connack, ConnackProperties};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{ProtocolVersion, QoS};
@@ -21,7 +21,7 @@ use crate::session::outbound::Outbound;
 use crate::session::queue::Queue;
 
 /// What CONNACK will say, and on what terms messages follow it.
-pub(super) struct Opening {
+pub(super) struct Greeting {
     session_present: bool,
     assigned_client_id: Option<Arc<str>>,
     session_expiry_seconds: Option<u32>,
@@ -31,7 +31,7 @@ pub(super) struct Opening {
     link: LinkParameters,
 }
 
-impl Opening {
+impl Greeting {
     /// Whether stored state was found.
     pub(super) fn is_resumed(&self) -> bool {
         self.session_present
@@ -50,8 +50,8 @@ impl ClientConnection {
         if let Some(will) = &connect.will {
             let client_id = &connect.client_id;
             let authority = self.broker.authority();
-            if !self.peer.listener.internal
-                && !authority.may_publish(&self.principal, client_id, &will.topic)
+            if !self.identity.peer.listener.internal
+                && !authority.may_publish(&self.identity.principal, client_id, &will.topic)
             {
                 self.refuse(ReasonCode::NotAuthorized);
                 return;
@@ -63,15 +63,15 @@ impl ClientConnection {
             self.refuse(ReasonCode::ServerUnavailable);
             return;
         }
-        self.phase = Phase::Opening;
+        self.opening.phase = Phase::Opening;
         let keep_alive = self.keep_alive(connect.keep_alive_seconds);
         let limits = self.broker.limits();
         let requested = connect.session_expiry_seconds.unwrap_or(u32::MAX);
-        let expiry_seconds = match self.peer.listener.internal {
+        let expiry_seconds = match self.identity.peer.listener.internal {
             true => requested,
             false => requested.min(limits.max_session_expiry_seconds),
         };
-        let opening = Opening {
+        let greeting = Greeting {
             session_present: false,
             assigned_client_id: connect.is_id_assigned.then(|| Arc::clone(&connect.client_id)),
             session_expiry_seconds: (expiry_seconds != requested).then_some(expiry_seconds),
@@ -81,23 +81,26 @@ impl ClientConnection {
             authentication_data: connect.authentication_data.clone(),
             link: self.link(connect),
         };
-        self.patience = Duration::from_millis(u64::from(keep_alive) * 1500);
-        self.attach(connect, expiry_seconds, opening, now, effects);
+        self.input.patience = Duration::from_millis(u64::from(keep_alive) * 1500);
+        self.attach(connect, expiry_seconds, greeting, now, effects);
     }
 
     /// Answers CONNACK, when everything that it stands for is safe. The caller holds the Session's inbound half: were its
     /// record submitted later, that of a connection that takes over meanwhile could be written first, and then replaced
     /// by this one.
-    fn confirm(&mut self, session: &Arc<Session>, opening: Opening, effects: &mut Effects) {
+    fn confirm(
+        &mut self,
+        session: &Arc<Session>,
+        greeting: Greeting,
+        promise: Promise,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
         self.broker.count_connected();
-        self.session = Some(Arc::clone(session));
-        let is_changed = !effects.changes.is_empty();
-        let wait = match is_changed && effects.durability > Durability::Memory {
-            true => Wait::ForCommit,
-            false => Wait::InTurn,
-        };
-        self.answer(PendingPacket::Connack(Box::new(opening)), wait, effects);
-        self.submit(session, effects);
+        self.opening.session = Some(Arc::clone(session));
+        let wait = promise.wait(effects);
+        self.answer(PendingPacket::Connack(Box::new(greeting)), wait, effects);
+        self.finish(session, now, effects);
     }
 
     /// Finds or makes the Session. [MQTT-3.1.2-4] [MQTT-3.1.2-5]
@@ -105,14 +108,15 @@ impl ClientConnection {
         &mut self,
         connect: &PendingConnect,
         expiry_seconds: u32,
-        opening: Opening,
+        greeting: Greeting,
         now: Timestamp,
         effects: &mut Effects,
     ) {
         let broker = Arc::clone(&self.broker);
+        let promise = Promise::begin(effects);
         loop {
             let Some(session) = broker.registry().find(&connect.client_id) else {
-                if self.is_guest {
+                if self.opening.is_guest {
                     self.refuse(ReasonCode::QuotaExceeded);
                     return;
                 }
@@ -122,7 +126,7 @@ impl ClientConnection {
                     continue;
                 }
                 let mut inbound = session.inbound();
-                if inbound.ended || inbound.epoch != self.epoch {
+                if inbound.ended || inbound.epoch != self.opening.epoch {
                     continue;
                 }
                 if inbound.is_durable() {
@@ -131,7 +135,7 @@ impl ClientConnection {
                 } else {
                     broker.persist_will(&session, &mut inbound, effects);
                 }
-                self.confirm(&session, opening, effects);
+                self.confirm(&session, greeting, promise, now, effects);
                 return;
             };
             let mut inbound = session.inbound();
@@ -141,13 +145,13 @@ impl ClientConnection {
             }
             let resumes = !connect.clean_start && inbound.is_durable();
             let was_connected = inbound.disconnected.is_none();
-            if self.is_guest && !was_connected {
+            if self.opening.is_guest && !was_connected {
                 drop(inbound);
                 self.refuse(ReasonCode::QuotaExceeded);
                 return;
             }
             // It gets the room of the one that it takes over from.
-            self.is_guest = false;
+            self.opening.is_guest = false;
             // One that is due waits for the timer at most; after a crash, no timer has run yet.
             // One that an earlier run of the broker has left is not published when its Client is back.
             if let Some(will) = inbound.will.take()
@@ -161,7 +165,8 @@ impl ClientConnection {
             }
             if resumes {
                 self.resume(&session, &mut inbound, connect, expiry_seconds, effects);
-                self.confirm(&session, Opening { session_present: true, ..opening }, effects);
+                let greeting = Greeting { session_present: true, ..greeting };
+                self.confirm(&session, greeting, promise, now, effects);
                 return;
             }
             let was_durable = inbound.is_durable();
@@ -180,12 +185,12 @@ impl ClientConnection {
         let mut inbound = Inbound::new(self.broker.first_message_id(id));
         inbound.epoch = 1;
         inbound.expiry_seconds = expiry_seconds;
-        inbound.user_name.clone_from(&self.principal.user_name);
+        inbound.user_name.clone_from(&self.identity.principal.user_name);
         inbound.will = make_will(connect.will.as_ref(), &mut inbound);
         let persistence = inbound.persistence();
         let mut outbound = Outbound::new(id, persistence, Queue::new(id));
         let _nobody = outbound.take_over(1, persistence);
-        self.epoch = 1;
+        self.opening.epoch = 1;
         Arc::new(Session::new(Arc::clone(&connect.client_id), inbound, outbound))
     }
 
@@ -200,11 +205,11 @@ impl ClientConnection {
         inbound.epoch += 1;
         inbound.expiry_seconds = expiry_seconds;
         inbound.disconnected = None;
-        inbound.user_name.clone_from(&self.principal.user_name);
+        inbound.user_name.clone_from(&self.identity.principal.user_name);
         inbound.will = make_will(connect.will.as_ref(), inbound);
-        self.epoch = inbound.epoch;
-        self.watches_others = true;
-        let waker = session.outbound().take_over(self.epoch, inbound.persistence());
+        self.opening.epoch = inbound.epoch;
+        self.output.watches_others = true;
+        let waker = session.outbound().take_over(self.opening.epoch, inbound.persistence());
         effects.wakers.extend(waker);
         for group in inbound.groups.iter() {
             group.handle_absence(session.id(), effects);
@@ -213,46 +218,51 @@ impl ClientConnection {
     }
 
     /// CONNACK leaves; from now on messages may follow. [MQTT-3.2.0-1]
-    pub(super) fn open(&mut self, opening: Opening) {
-        let Some(session) = self.session.clone() else { return };
+    pub(super) fn open(&mut self, greeting: Greeting) {
+        let Some(session) = self.opening.session.clone() else { return };
         let limits = self.broker.limits();
-        let is_v5 = self.version == ProtocolVersion::V5_0;
+        let is_v5 = self.identity.version == ProtocolVersion::V5_0;
         let response_information =
-            limits.response_information.as_deref().filter(|_| opening.response_information);
+            limits.response_information.as_deref().filter(|_| greeting.response_information);
         let properties = ConnackProperties {
-            session_expiry_seconds: opening.session_expiry_seconds,
+            session_expiry_seconds: greeting.session_expiry_seconds,
             receive_maximum: Some(limits.receive_maximum),
             maximum_qos: (limits.maximum_qos < QoS::ExactlyOnce).then_some(limits.maximum_qos),
             retain_available: (!limits.retain_available).then_some(false),
-            maximum_packet_bytes: Some(self.max_packet_bytes),
-            assigned_client_id: opening.assigned_client_id.as_deref(),
+            maximum_packet_bytes: Some(self.input.max_packet_bytes),
+            assigned_client_id: greeting.assigned_client_id.as_deref(),
             topic_alias_maximum: (limits.topic_alias_maximum > 0)
                 .then_some(limits.topic_alias_maximum),
             wildcard_subscription_available: (!limits.wildcard_available).then_some(false),
             subscription_identifiers_available: (!limits.subscription_ids_available)
                 .then_some(false),
             shared_subscription_available: (!limits.shared_available).then_some(false),
-            server_keep_alive_seconds: opening.server_keep_alive_seconds,
+            server_keep_alive_seconds: greeting.server_keep_alive_seconds,
             response_information,
-            authentication_method: self.enhanced.as_deref().map(|enhanced| &*enhanced.method),
-            authentication_data: opening.authentication_data.as_deref(),
+            authentication_method: self
+                .identity
+                .enhanced
+                .as_deref()
+                .map(|enhanced| &*enhanced.method),
+            authentication_data: greeting.authentication_data.as_deref(),
             ..ConnackProperties::default()
         };
         let connack = Connack {
             // 3.1 has no such flag.
-            session_present: opening.session_present && self.version > ProtocolVersion::V3_1,
+            session_present: greeting.session_present
+                && self.identity.version > ProtocolVersion::V3_1,
             reason: ReasonCode::Success,
             properties: if is_v5 { properties } else { ConnackProperties::default() },
         };
-        let version = self.version;
-        self.own.append(|out| connack.encode(out, version));
-        self.phase = Phase::Connected;
-        session.outbound().open(self.epoch, opening.link);
+        let version = self.identity.version;
+        self.output.own.append(|out| connack.encode(out, version));
+        self.opening.phase = Phase::Connected;
+        session.outbound().open(self.opening.epoch, greeting.link);
     }
 
     /// The Keep Alive in force. [MQTT-3.1.2-21]
     fn keep_alive(&self, requested: u16) -> u16 {
-        if self.version != ProtocolVersion::V5_0 || self.peer.listener.internal {
+        if self.identity.version != ProtocolVersion::V5_0 || self.identity.peer.listener.internal {
             return requested;
         }
         if let Some(fixed) = self.broker.limits().server_keep_alive_seconds {
@@ -260,7 +270,7 @@ impl ClientConnection {
         }
         let limits = [
             self.broker.limits().max_keep_alive_seconds,
-            self.peer.listener.max_keep_alive_seconds.unwrap_or(0),
+            self.identity.peer.listener.max_keep_alive_seconds.unwrap_or(0),
         ];
         let max = limits.into_iter().filter(|&limit| limit > 0).min();
         match max {
@@ -273,17 +283,17 @@ impl ClientConnection {
         let limits = self.broker.limits();
         let max_aliases = connect.topic_alias_maximum.min(limits.outgoing_alias_maximum);
         LinkParameters {
-            version: self.version,
+            version: self.identity.version,
             max_packet_bytes: connect.maximum_packet_bytes.unwrap_or(u32::MAX),
             receive_maximum: connect.receive_maximum.min(limits.max_inflight),
             aliases: (max_aliases > 0).then(|| Box::new(OutgoingAliases::new(max_aliases))),
-            mount_point: self.peer.listener.mount_point.clone(),
+            mount_point: self.identity.peer.listener.mount_point.clone(),
             outbox_bytes: limits.outbox_bytes,
-            leaves_without_trail: self.is_bridge,
+            leaves_without_trail: self.identity.is_bridge,
             origin: ClientOrigin {
-                address: self.peer.address,
-                listener: Arc::from(&*self.peer.listener.name),
-                since: self.last_received,
+                address: self.identity.peer.address,
+                listener: Arc::from(&*self.identity.peer.listener.name),
+                since: self.input.last_received,
             },
         }
     }

@@ -13,9 +13,11 @@ mod connect;
 mod pending;
 mod plans;
 mod publish;
+mod retained;
 mod run;
 mod subscribe;
 mod throttle;
+mod turn;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,15 +33,14 @@ pub use crate::broker::connection::plans::PlanBudget;
 use crate::broker::connection::plans::PlanCache;
 use crate::broker::connection::run::Run;
 use crate::broker::connection::throttle::Throttle;
-use crate::durable::Ticket;
+use crate::broker::connection::turn::Turn;
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::Timestamp;
 use crate::packet::decode::{DecodeContext, Decoded, Sender, decode};
-use crate::packet::{Packet, ProtocolVersion};
+use crate::packet::{Packet, ProtocolVersion, encode_pingresp};
 use crate::session::Session;
 use crate::session::aliases::IncomingAliases;
 use crate::session::effects::Effects;
-use crate::session::inbound::Inbound;
 use crate::session::outbox::Outbox;
 use crate::session::queue::PageRequest;
 use crate::session::rare::Rare;
@@ -61,39 +62,73 @@ pub enum Request {
     Page(PageRequest),
 }
 
-/// One Network Connection.
+/// One Network Connection. What it is made of belongs to the files named.
 pub struct ClientConnection {
     broker: Arc<Broker>,
+    /// Who the Client is: `authenticate`.
+    identity: Identity,
+    /// How far it has come, and its Session: `connect`.
+    opening: Opening,
+    /// What it sends: `run`, `publish`, `throttle`.
+    input: InputFlow,
+    /// What it is sent beside the messages of its Session: `pending`.
+    output: OutputFlow,
+    /// How it ends: `close`.
+    closing: Closing,
+}
+
+/// Who the Client is, and from where and in which way it speaks.
+struct Identity {
     peer: Peer,
-    phase: Phase,
     version: ProtocolVersion,
+    principal: Principal,
+    enhanced: Option<Box<EnhancedAuthentication>>,
+    sends_problem_information: bool,
+    /// A bridge of 3.x by the bit in its protocol level: it gets no echo, and RETAIN as published.
+    is_bridge: bool,
+}
+
+/// How far the connection has come, and the Session that it holds.
+struct Opening {
+    phase: Phase,
+    session: Option<Arc<Session>>,
+    /// That of the Session when it was taken.
+    epoch: u64,
+    /// The broker is full: it may take over the Network Connection of its own Session, and nothing else.
+    is_guest: bool,
+}
+
+/// What the Client sends, and what may stop it from being read.
+struct InputFlow {
     max_packet_bytes: u32,
     last_received: Timestamp,
     /// One and a half Keep Alive periods; zero is off.
     patience: Duration,
-    session: Option<Arc<Session>>,
-    epoch: u64,
-    principal: Principal,
-    enhanced: Option<Box<EnhancedAuthentication>>,
+    aliases: Option<Box<IncomingAliases>>,
+    plans: Option<Box<PlanCache>>,
+    throttle: Option<Box<Throttle>>,
+    /// The store has more to write than it should: the Client is not read until it has caught up.
+    is_store_behind: bool,
+}
+
+/// What the connection itself has to say and to ask for, and what waits for its turn.
+#[derive(Default)]
+struct OutputFlow {
     own: Outbox,
     pending: VecDeque<Pending>,
     pending_pubacks: u16,
     new_retained: Rare<Vec<RetainedDelivery>>,
     /// Whether something outside its own queue may wait for the Client: groups, Retained Messages.
     watches_others: bool,
-    aliases: Option<Box<IncomingAliases>>,
-    sends_problem_information: bool,
-    plans: Option<Box<PlanCache>>,
-    throttle: Option<Box<Throttle>>,
     requests: Rare<VecDeque<Request>>,
+}
+
+/// How the connection ends.
+#[derive(Default)]
+struct Closing {
+    reason: Option<CloseReason>,
+    /// The Client said goodbye in the way that takes its Will back.
     discards_will: bool,
-    /// The store has more to write than it should: the Client is not read until it has caught up.
-    is_store_behind: bool,
-    /// A bridge of 3.x by the bit in its protocol level: it gets no echo, and RETAIN as published.
-    is_bridge: bool,
-    /// The broker is full: it may take over the Network Connection of its own Session, and nothing else.
-    is_guest: bool,
-    closing: Option<CloseReason>,
 }
 
 /// What a Client that authenticates with challenges has said so far. [MQTT-4.12.0-1]
@@ -127,84 +162,80 @@ impl ClientConnection {
         let rules = &peer.listener;
         let max_packet_bytes =
             rules.max_packet_bytes.unwrap_or(u32::MAX).min(limits.max_packet_bytes);
-        Self {
-            patience: limits.connect_timeout,
-            broker,
-            peer,
-            phase: Phase::AwaitsConnect,
-            version: ProtocolVersion::V5_0,
+        let input = InputFlow {
             max_packet_bytes,
             last_received: now,
-            session: None,
-            epoch: 0,
-            principal: Principal::default(),
-            enhanced: None,
-            own: Outbox::default(),
-            pending: VecDeque::new(),
-            pending_pubacks: 0,
-            new_retained: Rare::default(),
-            watches_others: false,
+            patience: limits.connect_timeout,
             aliases: None,
-            sends_problem_information: true,
             plans: None,
             throttle: None,
-            requests: Rare::default(),
-            discards_will: false,
             is_store_behind: false,
+        };
+        let identity = Identity {
+            peer,
+            version: ProtocolVersion::V5_0,
+            principal: Principal::default(),
+            enhanced: None,
+            sends_problem_information: true,
             is_bridge: false,
-            is_guest: false,
-            closing: None,
-        }
+        };
+        let opening =
+            Opening { phase: Phase::AwaitsConnect, session: None, epoch: 0, is_guest: false };
+        let (output, closing) = (OutputFlow::default(), Closing::default());
+        Self { broker, identity, opening, input, output, closing }
     }
 
     /// Where it comes from, as the listener found it.
     #[must_use]
     pub fn peer(&self) -> &Peer {
-        &self.peer
+        &self.identity.peer
     }
 
     /// There is no room for it: its CONNECT is refused unless it takes over another Network Connection, whose room it
     /// gets.
     pub fn set_guest(&mut self) {
-        self.is_guest = true;
+        self.opening.is_guest = true;
     }
 
     /// The Session, once there is one.
     #[must_use]
     pub fn session(&self) -> Option<&Arc<Session>> {
-        self.session.as_ref()
+        self.opening.session.as_ref()
     }
 
     /// The protocol version, once CONNECT has come.
     #[must_use]
     pub fn version(&self) -> ProtocolVersion {
-        self.version
+        self.identity.version
     }
 
     /// Whether CONNECT has been answered with success.
     #[must_use]
     #[inline]
     pub fn is_connected(&self) -> bool {
-        matches!(self.phase, Phase::Connected)
+        matches!(self.opening.phase, Phase::Connected)
     }
 
     /// Why the connection is to be closed after its output was written.
     #[must_use]
     #[inline]
     pub fn closing(&self) -> Option<&CloseReason> {
-        self.closing.as_ref()
+        self.closing.reason.as_ref()
     }
 
     /// Whether more bytes may be handed in now. If not, some event will change it.
     #[must_use]
     #[inline]
     pub fn is_reading(&self) -> bool {
-        self.closing.is_none()
-            && self.throttle.is_none()
-            && matches!(self.phase, Phase::AwaitsConnect | Phase::AwaitsAuth(_) | Phase::Connected)
-            && self.pending.len() < MAX_PENDING
-            && self.own.bytes() < MAX_OWN_BYTES
-            && !self.is_store_behind
+        self.closing.reason.is_none()
+            && self.input.throttle.is_none()
+            && matches!(
+                self.opening.phase,
+                Phase::AwaitsConnect | Phase::AwaitsAuth(_) | Phase::Connected
+            )
+            && self.output.pending.len() < MAX_PENDING
+            && self.output.own.bytes() < MAX_OWN_BYTES
+            && !self.input.is_store_behind
     }
 
     /// Handles the packets at the front of `input`; returns how many bytes they took. The rest must
@@ -216,7 +247,7 @@ impl ClientConnection {
                 self.handle_some_bytes(input.get(consumed..).unwrap_or_default(), now, effects);
             consumed += taken;
             if consumed > 0 {
-                self.last_received = now;
+                self.input.last_received = now;
             }
             let was_stopped = !self.is_reading();
             self.settle(now, effects);
@@ -234,7 +265,7 @@ impl ClientConnection {
         let mut consumed = 0;
         while self.is_reading() && consumed < input.len() {
             let rest = input.get(consumed..).unwrap_or_default();
-            let taken = match self.phase {
+            let taken = match self.opening.phase {
                 Phase::Connected => self.handle_session_bytes(rest, now, effects),
                 _ => self.handle_early_bytes(rest, now, effects),
             };
@@ -254,23 +285,23 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) -> usize {
-        let Some(session) = self.session.clone() else { return 0 };
+        let Some(session) = self.opening.session.clone() else { return 0 };
         let mut inbound = session.inbound();
-        if inbound.ended || inbound.epoch != self.epoch {
+        if inbound.ended || inbound.epoch != self.opening.epoch {
             self.close(CloseReason::TakenOver);
             return 0;
         }
+        let mut turn = Turn { session: &session, inbound: &mut inbound, now, effects };
         let context = self.decode_context();
         let mut run = Run::new();
         let mut consumed = 0;
         while self.is_reading() && consumed < input.len() {
             let rest = input.get(consumed..).unwrap_or_default();
-            let taken = self.extend_run(&session, &mut inbound, &mut run, rest, now, effects);
-            if let Some(length) = taken {
+            if let Some(length) = self.extend_run(&mut turn, &mut run, rest) {
                 consumed += length;
             } else {
-                self.flush_run(&session, &mut inbound, &mut run, effects);
-                let acknowledged = self.handle_pubacks(&session, rest, effects);
+                self.flush_run(&mut turn, &mut run);
+                let acknowledged = self.handle_pubacks(&mut turn, rest);
                 if acknowledged > 0 {
                     consumed += acknowledged;
                     continue;
@@ -278,53 +309,39 @@ impl ClientConnection {
                 match decode(rest, &context) {
                     Ok(Decoded::Packet { packet, length }) => {
                         consumed += length;
-                        effects.tally.packets_received += 1;
-                        self.handle_packet(&session, &mut inbound, packet, now, effects);
+                        self.handle_packet(&mut turn, packet);
                     }
                     Ok(Decoded::Incomplete { .. }) => break,
                     Err(error) => self.close(CloseReason::Malformed(error)),
                 }
             }
-            if !effects.crowded.is_empty() {
-                self.throttle(now, effects);
+            if !turn.effects.crowded.is_empty() {
+                self.throttle(now, turn.effects);
             }
         }
-        self.flush_run(&session, &mut inbound, &mut run, effects);
-        if !effects.crowded.is_empty() {
-            self.throttle(now, effects);
-        }
-        self.submit(&session, effects);
+        self.flush_run(&mut turn, &mut run);
+        self.finish(&session, now, turn.effects);
         drop(inbound);
         consumed
     }
 
-    fn handle_packet(
-        &mut self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
-        packet: Packet<'_>,
-        now: Timestamp,
-        effects: &mut Effects,
-    ) {
+    fn handle_packet(&mut self, turn: &mut Turn<'_>, packet: Packet<'_>) {
+        if !matches!(packet, Packet::Publish(_)) {
+            turn.effects.tally.packets_received += 1;
+        }
         match packet {
-            Packet::Publish(publish) => {
-                self.handle_publish(session, inbound, &publish, now, effects);
-            }
-            Packet::Puback(puback) => self.handle_puback(session, &puback.0, effects),
-            Packet::Pubrec(pubrec) => self.handle_pubrec(session, &pubrec.0, effects),
-            Packet::Pubrel(pubrel) => self.handle_pubrel(inbound, &pubrel.0, effects),
-            Packet::Pubcomp(pubcomp) => self.handle_pubcomp(session, &pubcomp.0, effects),
-            Packet::Subscribe(subscribe) => {
-                self.handle_subscribe(session, inbound, &subscribe, effects);
-            }
-            Packet::Unsubscribe(unsubscribe) => {
-                self.handle_unsubscribe(session, inbound, &unsubscribe, effects);
-            }
+            Packet::Publish(publish) => self.handle_publish(turn, &publish),
+            Packet::Puback(puback) => self.handle_puback(turn, &puback.0),
+            Packet::Pubrec(pubrec) => self.handle_pubrec(turn, &pubrec.0),
+            Packet::Pubrel(pubrel) => self.handle_pubrel(turn, &pubrel.0),
+            Packet::Pubcomp(pubcomp) => self.handle_pubcomp(turn, &pubcomp.0),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(turn, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(turn, &unsubscribe),
             Packet::Pingreq => {
-                effects.tally.packets_sent += 1;
-                self.own.extend(&[0xD0, 0x00]);
+                turn.effects.tally.packets_sent += 1;
+                self.output.own.append(encode_pingresp);
             }
-            Packet::Disconnect(disconnect) => self.handle_disconnect(inbound, &disconnect),
+            Packet::Disconnect(disconnect) => self.handle_disconnect(turn.inbound, &disconnect),
             Packet::Auth(auth) => self.handle_auth_again(&auth),
             Packet::Connect(_) => self.close(CloseReason::Violation(Violation::SecondConnect)),
             Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
@@ -335,16 +352,16 @@ impl ClientConnection {
 
     fn decode_context(&self) -> DecodeContext {
         DecodeContext {
-            version: self.version,
-            max_packet_bytes: self.max_packet_bytes,
+            version: self.identity.version,
+            max_packet_bytes: self.input.max_packet_bytes,
             sender: Sender::Client,
         }
     }
 
     /// Looks at everything that may have changed elsewhere: take-over, commits, room.
     pub fn handle_wake(&mut self, now: Timestamp, effects: &mut Effects) {
-        let Some(session) = self.session.clone() else { return };
-        if matches!(self.phase, Phase::Closed) || self.closing.is_some() {
+        let Some(session) = self.opening.session.clone() else { return };
+        if matches!(self.opening.phase, Phase::Closed) || self.closing.reason.is_some() {
             return;
         }
         if self.broker.is_draining() {
@@ -353,35 +370,34 @@ impl ClientConnection {
         }
         self.settle(now, effects);
         let mut outbound = session.outbound();
-        if outbound.is_taken_over(self.epoch) {
+        if outbound.is_taken_over(self.opening.epoch) {
             drop(outbound);
             self.close(CloseReason::TakenOver);
             return;
         }
-        if matches!(self.phase, Phase::Connected) {
+        if matches!(self.opening.phase, Phase::Connected) {
             outbound.pump(now, effects);
             drop(outbound);
-            if self.watches_others {
+            if self.output.watches_others {
                 self.drain_to_client(&session, now, effects);
             }
-            self.submit(&session, effects);
-            self.take_requests(effects);
+            self.finish(&session, now, effects);
         }
     }
 
     /// What time brings: Keep Alive and the connect timeout.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        if self.patience.is_zero() || self.closing.is_some() {
+        if self.input.patience.is_zero() || self.closing.reason.is_some() {
             return;
         }
-        if now < self.last_received.plus(self.patience) {
+        if now < self.input.last_received.plus(self.input.patience) {
             return;
         }
-        match self.phase {
+        match self.opening.phase {
             // What the Client sent may lie unread because of us.
             Phase::Authenticating(_) | Phase::Opening | Phase::Closed => {}
             Phase::Connected if self.is_reading() => self.close(CloseReason::KeepAliveTimeout),
-            Phase::Connected => self.last_received = now,
+            Phase::Connected => self.input.last_received = now,
             Phase::AwaitsConnect | Phase::AwaitsAuth(_) => {
                 self.close(CloseReason::ConnectTimeout);
             }
@@ -392,7 +408,7 @@ impl ClientConnection {
     #[inline]
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        (!self.patience.is_zero()).then(|| self.last_received.plus(self.patience))
+        (!self.input.patience.is_zero()).then(|| self.input.last_received.plus(self.input.patience))
     }
 
     /// When a wait for recipients that lag behind ends at the latest, if there is one:
@@ -400,14 +416,14 @@ impl ClientConnection {
     #[inline]
     #[must_use]
     pub fn throttled_until(&self) -> Option<Timestamp> {
-        self.throttle.as_ref().map(|throttle| throttle.deadline())
+        self.input.throttle.as_ref().map(|throttle| throttle.deadline())
     }
 
     /// What must be done elsewhere.
     pub fn poll_request(&mut self) -> Option<Request> {
-        let request = self.requests.as_mut()?.pop_front();
-        if self.requests.is_empty() {
-            self.requests = Rare::default();
+        let request = self.output.requests.as_mut()?.pop_front();
+        if self.output.requests.is_empty() {
+            self.output.requests = Rare::default();
         }
         request
     }
@@ -415,20 +431,20 @@ impl ClientConnection {
     /// Moves what is to be written into `target`, which has been written to the end. With nothing to
     /// write, `waker` will be woken when there is, and false is returned.
     pub fn take_output(&mut self, target: &mut Outbox, waker: &Waker) -> bool {
-        let has_own = !self.own.is_empty();
+        let has_own = !self.output.own.is_empty();
         if has_own {
-            self.own.move_into(target);
+            self.output.own.move_into(target);
         }
-        let Some(session) = &self.session else { return has_own };
-        if self.closing.is_some() || matches!(self.phase, Phase::Closed) {
+        let Some(session) = &self.opening.session else { return has_own };
+        if self.closing.reason.is_some() || matches!(self.opening.phase, Phase::Closed) {
             return has_own;
         }
         let mut outbound = session.outbound();
-        if outbound.is_taken_over(self.epoch) {
+        if outbound.is_taken_over(self.opening.epoch) {
             drop(outbound);
             self.close(CloseReason::TakenOver);
-            let has_farewell = !self.own.is_empty();
-            self.own.move_into(target);
+            let has_farewell = !self.output.own.is_empty();
+            self.output.own.move_into(target);
             return has_own || has_farewell;
         }
         outbound.take_output(target, waker) || has_own
@@ -443,10 +459,10 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let Some(session) = self.session.clone() else { return };
+        let Some(session) = self.opening.session.clone() else { return };
         if request.session == session.id() {
             let mut outbound = session.outbound();
-            if outbound.is_taken_over(self.epoch) {
+            if outbound.is_taken_over(self.opening.epoch) {
                 return;
             }
             match page {
@@ -461,82 +477,6 @@ impl ClientConnection {
             }
         }
         self.handle_wake(now, effects);
-    }
-
-    /// Gives the Client what waits for it outside its own queue: Retained Messages of new
-    /// Subscriptions, and what its groups have.
-    fn drain_to_client(&mut self, session: &Arc<Session>, now: Timestamp, effects: &mut Effects) {
-        let mut inbound = session.inbound();
-        if inbound.epoch != self.epoch {
-            return;
-        }
-        self.hand_over_retained(&mut inbound);
-        self.deliver_retained(session, &mut inbound, now, effects);
-        self.watches_others = !inbound.retained.is_empty() || !inbound.groups.is_empty();
-        for group in inbound.groups.iter() {
-            if group.has_backlog() {
-                self.broker.drain_group(group, session, now, effects);
-            }
-        }
-    }
-
-    fn hand_over_retained(&mut self, inbound: &mut Inbound) {
-        if !self.new_retained.is_empty() {
-            inbound.retained.fill().extend(self.new_retained.take());
-        }
-    }
-
-    fn take_requests(&mut self, effects: &mut Effects) {
-        if !effects.pages.is_empty() {
-            self.requests.fill().extend(effects.pages.drain(..).map(Request::Page));
-        }
-    }
-
-    /// Submits the collected changes and notes which acknowledgements wait for them.
-    fn submit(&mut self, session: &Arc<Session>, effects: &mut Effects) {
-        let has_unsubmitted = self.pending.back().is_some_and(Pending::is_unsubmitted);
-        if !has_unsubmitted && effects.is_nothing_but_wakers() {
-            effects.wake();
-            return;
-        }
-        if has_unsubmitted {
-            effects.listeners.push(Arc::clone(session) as Arc<_>);
-        }
-        let has_changes = !effects.changes.is_empty();
-        let ticket = self.broker.submit(effects).unwrap_or(Ticket::NOTHING);
-        for pending in self.pending.iter_mut().rev() {
-            if !pending.is_unsubmitted() {
-                break;
-            }
-            pending.set_ticket(ticket);
-        }
-        if has_changes {
-            self.watch_store(session, effects);
-        }
-        self.take_requests(effects);
-    }
-
-    /// Sends what has become safe to send, and ends a wait that is over.
-    fn settle(&mut self, now: Timestamp, effects: &mut Effects) {
-        self.flush_pending(effects);
-        self.end_throttle(now);
-        if std::mem::take(&mut self.is_store_behind)
-            && let Some(session) = self.session.clone()
-        {
-            self.watch_store(&session, effects);
-        }
-    }
-
-    /// Stops reading while the store is behind, and asks it to say when it has done what it has.
-    fn watch_store(&mut self, session: &Arc<Session>, effects: &mut Effects) {
-        let store = self.broker.store();
-        if store.pending_bytes() < self.broker.limits().max_pending_bytes {
-            return;
-        }
-        self.is_store_behind = true;
-        effects.barrier = true;
-        effects.listeners.push(Arc::clone(session) as Arc<_>);
-        self.broker.submit(effects);
     }
 }
 

@@ -2,8 +2,8 @@
 //! [MQTT-4.6.0-2] [MQTT-4.6.0-3]
 
 use crate::broker::connection::ClientConnection;
-use crate::broker::connection::connect::Opening;
-use crate::durable::Ticket;
+use crate::broker::connection::connect::Greeting;
+use crate::durable::{Durability, Ticket};
 use crate::packet::PacketId;
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::reason_code::ReasonCode;
@@ -30,7 +30,7 @@ pub(super) enum PendingPacket {
     /// UNSUBACK.
     Unsuback(PacketId, Box<[ReasonCode]>),
     /// CONNACK, after which messages may follow.
-    Connack(Box<Opening>),
+    Connack(Box<Greeting>),
 }
 
 impl Pending {
@@ -52,23 +52,58 @@ pub(super) enum Wait {
     InTurn,
 }
 
+impl Wait {
+    /// For what was submitted before: the change that the acknowledgement stands for was made earlier, perhaps by
+    /// another connection, and is safe when the next batch is.
+    pub(super) fn for_earlier(effects: &mut Effects) -> Self {
+        effects.barrier = true;
+        Self::ForCommit
+    }
+}
+
+/// What an acknowledgement stands for: the changes that are collected after it was begun. An answer to CONNECT,
+/// SUBSCRIBE, UNSUBSCRIBE, PUBLISH or PUBREL waits for them, and for nothing if there are none or if they may be lost
+/// with the process.
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub(super) struct Promise {
+    changes_before: usize,
+}
+
+impl Promise {
+    #[inline]
+    pub(super) fn begin(effects: &Effects) -> Self {
+        Self { changes_before: effects.changes.len() }
+    }
+
+    /// What the acknowledgement waits for.
+    #[inline]
+    pub(super) fn wait(self, effects: &Effects) -> Wait {
+        let is_changed = effects.changes.len() > self.changes_before;
+        match is_changed && effects.durability > Durability::Memory {
+            true => Wait::ForCommit,
+            false => Wait::InTurn,
+        }
+    }
+}
+
 impl ClientConnection {
     /// Sends a packet now if nothing stands before it, else in its turn.
     pub(super) fn answer(&mut self, packet: PendingPacket, wait: Wait, effects: &mut Effects) {
-        if wait == Wait::InTurn && self.pending.is_empty() {
+        if wait == Wait::InTurn && self.output.pending.is_empty() {
             self.send(packet, effects);
             return;
         }
         if packet.is_puback() {
-            self.pending_pubacks = self.pending_pubacks.saturating_add(1);
+            self.output.pending_pubacks = self.output.pending_pubacks.saturating_add(1);
         }
         // The ticket comes with the batch, also for those that only wait for their turn.
-        self.pending.push_back(Pending { ticket: UNSUBMITTED, packet });
+        self.output.pending.push_back(Pending { ticket: UNSUBMITTED, packet });
     }
 
     #[inline]
     pub(super) fn flush_pending(&mut self, effects: &mut Effects) {
-        if !self.pending.is_empty() {
+        if !self.output.pending.is_empty() {
             self.flush_durable(effects);
         }
     }
@@ -76,19 +111,19 @@ impl ClientConnection {
     fn flush_durable(&mut self, effects: &mut Effects) {
         // Many acknowledgements have the same ticket: the store is asked once for each.
         let mut durable = Ticket::NOTHING;
-        while let Some(first) = self.pending.front() {
+        while let Some(first) = self.output.pending.front() {
             if first.ticket != durable && !self.is_durable(first.ticket) {
                 break;
             }
             durable = first.ticket;
-            let Some(pending) = self.pending.pop_front() else { break };
+            let Some(pending) = self.output.pending.pop_front() else { break };
             if pending.packet.is_puback() {
-                self.pending_pubacks = self.pending_pubacks.saturating_sub(1);
+                self.output.pending_pubacks = self.output.pending_pubacks.saturating_sub(1);
             }
             self.send(pending.packet, effects);
         }
-        if self.pending.is_empty() && self.pending.capacity() > 64 {
-            self.pending = std::collections::VecDeque::new();
+        if self.output.pending.is_empty() && self.output.pending.capacity() > 64 {
+            self.output.pending = std::collections::VecDeque::new();
         }
     }
 
@@ -98,24 +133,25 @@ impl ClientConnection {
 
     fn send(&mut self, packet: PendingPacket, effects: &mut Effects) {
         effects.tally.packets_sent += 1;
-        let version = self.version;
+        let version = self.identity.version;
         match packet {
             PendingPacket::Acknowledgement(AcknowledgementKind::Pubrel, packet_id, reason) => {
                 self.send_pubrel(packet_id, reason);
             }
             PendingPacket::Acknowledgement(kind, packet_id, reason) => {
-                self.own
+                self.output
+                    .own
                     .append(|out| encode_acknowledgement(out, kind, packet_id, reason, version));
             }
             PendingPacket::Suback(packet_id, answer) => {
                 let (reasons, retained) = *answer;
                 let suback =
                     Suback { packet_id, reason_string: None, user_properties: Vec::new(), reasons };
-                self.own.append(|out| suback.encode(out, version));
+                self.output.own.append(|out| suback.encode(out, version));
                 if !retained.is_empty() {
-                    self.new_retained.fill().extend(retained);
+                    self.output.new_retained.fill().extend(retained);
                 }
-                self.watches_others = true;
+                self.output.watches_others = true;
             }
             PendingPacket::Unsuback(packet_id, reasons) => {
                 let unsuback = Unsuback {
@@ -124,27 +160,29 @@ impl ClientConnection {
                     user_properties: Vec::new(),
                     reasons: reasons.into_vec(),
                 };
-                self.own.append(|out| unsuback.encode(out, version));
+                self.output.own.append(|out| unsuback.encode(out, version));
             }
-            PendingPacket::Connack(opening) => {
-                if opening.is_resumed() {
+            PendingPacket::Connack(greeting) => {
+                if greeting.is_resumed() {
                     effects.tally.connects_resumed += 1;
                 } else {
                     effects.tally.connects_new += 1;
                 }
-                self.open(*opening);
+                self.open(*greeting);
             }
         }
     }
 
     /// PUBREL leaves only for a delivery that is still there, and marks it.
     fn send_pubrel(&mut self, packet_id: PacketId, reason: ReasonCode) {
-        let Some(session) = &self.session else { return };
+        let Some(session) = &self.opening.session else { return };
         let is_known = reason.is_failure() || session.outbound().release(packet_id);
         if is_known {
-            let version = self.version;
+            let version = self.identity.version;
             let kind = AcknowledgementKind::Pubrel;
-            self.own.append(|out| encode_acknowledgement(out, kind, packet_id, reason, version));
+            self.output
+                .own
+                .append(|out| encode_acknowledgement(out, kind, packet_id, reason, version));
         }
     }
 }

@@ -1,48 +1,139 @@
-//! Consecutive plain PUBLISH packets of one topic in one read buffer, routed together: one plan and one
-//! lock for each recipient serve all of them. Devices publish in bursts, and most of what a message
-//! costs is not in the message.
-
-use std::sync::Arc;
+//! The one way of every PUBLISH from its decoder to its recipients: admitted, taken into a run, refused or routed, and
+//! acknowledged. Consecutive plain PUBLISH packets of one topic in one read buffer make one run: one plan and one lock for
+//! each recipient serve all of them. Devices publish in bursts, and most of what a message costs is not in the message.
+//! Any other PUBLISH is a run of its own.
 
 use smallvec::SmallVec;
 
-use crate::broker::connection::ClientConnection;
-use crate::broker::connection::pending::Wait;
-use crate::broker::connection::publish::Storing;
-use crate::broker::route::Routed;
-use crate::durable::Durability;
+use crate::broker::connection::pending::Promise;
+use crate::broker::connection::plans::Cached;
+use crate::broker::connection::publish::Refusal;
+use crate::broker::connection::turn::Turn;
+use crate::broker::connection::{ClientConnection, InputFlow};
+use crate::broker::route::{Plan, Routed};
 use crate::durable::change::SessionChange;
 use crate::durable::message::{MessageHeader, Timestamp};
-use crate::packet::plain_publish::{PlainPublish, plain_publish};
+use crate::durable::{Durability, StoreState};
+use crate::packet::plain_publish::plain_publish;
+use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
-use crate::session::Session;
-use crate::session::effects::Effects;
+use crate::session::effects::{DropReason, Tally};
 use crate::session::inbound::Inbound;
 use crate::session::publication::Publication;
+use crate::session::violation::Violation;
 
 /// Messages routed together at most: more would make others wait for a recipient's lock.
 const RUN_MESSAGES: usize = 32;
 
-/// Messages that wait to be routed together.
+/// Messages of one topic that wait to be routed together.
 pub(super) struct Run<'a> {
     topic: &'a str,
     publications: SmallVec<[Publication<'a>; RUN_MESSAGES]>,
     packet_ids: SmallVec<[Option<PacketId>; RUN_MESSAGES]>,
     payload_bytes: u64,
+    storing: Storing,
 }
 
-impl Run<'_> {
+/// A PUBLISH as either decoder found it, with its topic in full.
+pub(super) struct Arriving<'a> {
+    pub(super) qos: QoS,
+    pub(super) packet_id: Option<PacketId>,
+    pub(super) retain: bool,
+    pub(super) topic: &'a str,
+    /// Forwarded properties, wire-encoded.
+    pub(super) properties: &'a [u8],
+    pub(super) payload: &'a [u8],
+    pub(super) expires: Option<Timestamp>,
+}
+
+/// What the exchange of a PUBLISH is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// A new one.
+    New,
+    /// One of QoS 2 whose message was routed before.
+    Repeated,
+}
+
+/// Whether messages have to go to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Storing {
+    /// They do not.
+    Never,
+    /// They do if a recipient is durable.
+    IfDurable,
+    /// They do.
+    Always,
+}
+
+impl<'a> Run<'a> {
     pub(super) fn new() -> Self {
         Self {
             topic: "",
             publications: SmallVec::new(),
             packet_ids: SmallVec::new(),
             payload_bytes: 0,
+            storing: Storing::Never,
         }
+    }
+
+    /// A run of this message alone.
+    pub(super) fn of(arriving: &Arriving<'a>, now: Timestamp, inbound: &mut Inbound) -> Self {
+        let mut run = Self::new();
+        run.topic = arriving.topic;
+        run.push(arriving, now, inbound);
+        run
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.publications.is_empty()
+    }
+
+    /// The message, if there is but one.
+    pub(super) fn only(&self) -> Option<&Publication<'a>> {
+        match &*self.publications {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, arriving: &Arriving<'a>, now: Timestamp, inbound: &mut Inbound) {
+        if arriving.qos == QoS::ExactlyOnce
+            && let Some(packet_id) = arriving.packet_id
+        {
+            inbound.incoming.insert(packet_id);
+        }
+        let header = MessageHeader {
+            id: inbound.take_message_id(),
+            qos: arriving.qos,
+            retain: arriving.retain,
+            arrived: now,
+            expires: arriving.expires,
+        };
+        let Arriving { topic, properties, payload, .. } = *arriving;
+        self.publications.push(Publication::new(header, topic, properties, payload));
+        self.packet_ids.push(arriving.packet_id);
+        self.payload_bytes += payload.len() as u64;
+        self.storing = self.storing.max(Storing::of(arriving));
+    }
+
+    fn clear(&mut self) {
+        self.publications.clear();
+        self.packet_ids.clear();
+        self.payload_bytes = 0;
+        self.storing = Storing::Never;
+    }
+}
+
+impl Storing {
+    #[inline]
+    fn of(arriving: &Arriving<'_>) -> Self {
+        match (arriving.retain, arriving.qos) {
+            (true, _) => Self::Always,
+            (false, QoS::AtMostOnce) => Self::Never,
+            (false, QoS::AtLeastOnce | QoS::ExactlyOnce) => Self::IfDurable,
+        }
     }
 }
 
@@ -52,127 +143,167 @@ impl ClientConnection {
     #[inline]
     pub(super) fn extend_run<'a>(
         &mut self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
+        turn: &mut Turn<'_>,
         run: &mut Run<'a>,
         input: &'a [u8],
-        now: Timestamp,
-        effects: &mut Effects,
     ) -> Option<usize> {
-        let plain = plain_publish(input, self.version, self.max_packet_bytes, run.topic)?;
-        if !self.may_run(inbound, run, &plain) {
+        let InputFlow { max_packet_bytes, .. } = self.input;
+        let plain = plain_publish(input, self.identity.version, max_packet_bytes, run.topic)?;
+        let is_as_published = !self.identity.is_bridge && self.mount_point().is_none();
+        let taken = run.publications.len();
+        let arrival = self.admit(turn.inbound, taken, plain.qos, plain.packet_id);
+        if !is_as_published || arrival != Ok(Arrival::New) {
             return None;
         }
-        let is_other_topic = plain.topic != run.topic;
-        if is_other_topic || run.publications.len() == RUN_MESSAGES {
-            self.flush_run(session, inbound, run, effects);
+        if plain.topic != run.topic || taken == RUN_MESSAGES {
+            self.flush_run(turn, run);
             run.topic = plain.topic;
         }
-        if plain.qos == QoS::ExactlyOnce
-            && let Some(packet_id) = plain.packet_id
-        {
-            inbound.incoming.insert(packet_id);
-        }
-        let header = MessageHeader {
-            id: inbound.take_message_id(),
+        let arriving = Arriving {
             qos: plain.qos,
+            packet_id: plain.packet_id,
             retain: false,
-            arrived: now,
+            topic: plain.topic,
+            properties: &[],
+            payload: plain.payload,
             expires: None,
         };
-        run.publications.push(Publication::new(header, plain.topic, &[], plain.payload));
-        run.packet_ids.push(plain.packet_id);
-        run.payload_bytes += plain.payload.len() as u64;
+        run.push(&arriving, turn.now, turn.inbound);
         Some(plain.length)
     }
 
-    /// Whether nothing but routing and acknowledging is to be done for this message.
+    /// Whether a PUBLISH may come now, besides `taken` that are being handled, and whether it came before.
     #[inline]
-    fn may_run(&self, inbound: &Inbound, run: &Run<'_>, plain: &PlainPublish<'_>) -> bool {
-        // What comes from a bridge may be an echo, which is looked at one by one.
-        if self.peer.listener.mount_point.is_some() || self.is_bridge {
-            return false;
-        }
-        let Some(packet_id) = plain.packet_id else { return true };
+    pub(super) fn admit(
+        &self,
+        inbound: &Inbound,
+        taken: usize,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+    ) -> Result<Arrival, Violation> {
+        let Some(packet_id) = packet_id else { return Ok(Arrival::New) };
         let limits = self.broker.limits();
-        let inflight =
-            usize::from(self.pending_pubacks) + inbound.incoming.len() + run.publications.len();
-        let within =
-            self.version < ProtocolVersion::V5_0 || inflight < usize::from(limits.receive_maximum);
-        let is_repeated = plain.qos == QoS::ExactlyOnce && inbound.incoming.contains(packet_id);
-        within && plain.qos <= limits.maximum_qos && !is_repeated
+        if qos > limits.maximum_qos {
+            return Err(Violation::QosNotSupported);
+        }
+        if qos == QoS::ExactlyOnce && inbound.incoming.contains(packet_id) {
+            return Ok(Arrival::Repeated);
+        }
+        let inflight = usize::from(self.output.pending_pubacks) + inbound.incoming.len() + taken;
+        if self.identity.version == ProtocolVersion::V5_0
+            && inflight >= usize::from(limits.receive_maximum)
+        {
+            return Err(Violation::ReceiveMaximumExceeded);
+        }
+        Ok(Arrival::New)
     }
 
-    /// Routes and acknowledges what is in the run.
-    pub(super) fn flush_run(
-        &mut self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
-        run: &mut Run<'_>,
-        effects: &mut Effects,
-    ) {
+    /// Refuses, or routes and acknowledges, what is in the run.
+    pub(super) fn flush_run(&mut self, turn: &mut Turn<'_>, run: &mut Run<'_>) {
         if run.is_empty() {
             return;
         }
-        effects.tally.packets_received += run.publications.len() as u64;
-        effects.tally.publish_received += run.publications.len() as u64;
-        effects.tally.publish_bytes_received += run.payload_bytes;
-        let mut plans = self.plans.take().unwrap_or_default();
+        count_received(&mut turn.effects.tally, run.publications.len(), run.payload_bytes);
+        let mut plans = self.input.plans.take().unwrap_or_default();
+        let session = turn.session;
         let cached = plans
             .plan(&self.broker, run.topic, session.id(), |topic| self.may_publish(session, topic));
-        let storing = match run.packet_ids.iter().any(Option::is_some) {
-            true => Storing::IfDurable,
-            false => Storing::Never,
-        };
-        match self.refusal(cached, storing) {
-            Some(reason) => {
-                for (publication, packet_id) in run.publications.iter().zip(&run.packet_ids) {
-                    if let Some(packet_id) = packet_id {
-                        inbound.incoming.remove(*packet_id);
-                    }
-                    effects.tally.publish_refused += 1;
-                    self.refuse_publish(publication.qos, *packet_id, reason, effects);
-                }
+        match self.refusal(cached, run.storing) {
+            Some(refusal) => self.refuse_run(turn, run, refusal),
+            None if self.is_echo(session.id(), run) => {
+                self.take_echo(turn, run, cached.plan.durability);
             }
-            None => self.route_run(session, inbound, &cached.plan, run, effects),
+            None => self.route_run(turn, run, &cached.plan),
         }
-        self.plans = Some(plans);
-        run.publications.clear();
-        run.packet_ids.clear();
-        run.payload_bytes = 0;
+        self.input.plans = Some(plans);
+        run.clear();
     }
 
-    fn route_run(
-        &mut self,
-        session: &Arc<Session>,
-        inbound: &Inbound,
-        plan: &crate::broker::route::Plan,
-        run: &mut Run<'_>,
-        effects: &mut Effects,
-    ) {
-        let changes_before = effects.changes.len();
+    /// Why messages are not taken, if so.
+    fn refusal(&self, cached: &Cached, storing: Storing) -> Option<Refusal> {
+        if !cached.is_allowed {
+            return Some(Refusal::NotAuthorized);
+        }
+        if storing == Storing::Never || self.broker.store().state() == StoreState::Available {
+            return None;
+        }
+        (storing == Storing::Always || cached.plan.needs_store())
+            .then_some(Refusal::StoreUnavailable)
+    }
+
+    fn refuse_run(&mut self, turn: &mut Turn<'_>, run: &Run<'_>, refusal: Refusal) {
+        for (publication, packet_id) in run.publications.iter().zip(&run.packet_ids) {
+            if publication.qos == QoS::ExactlyOnce
+                && let Some(packet_id) = packet_id
+            {
+                turn.inbound.incoming.remove(*packet_id);
+            }
+            self.refuse_publish(publication.qos, *packet_id, refusal, turn.effects);
+        }
+    }
+
+    fn route_run(&mut self, turn: &mut Turn<'_>, run: &mut Run<'_>, plan: &Plan) {
+        let promise = Promise::begin(turn.effects);
+        if run.storing == Storing::Always && !self.retain(turn, run) {
+            self.refuse_run(turn, run, Refusal::TooManyRetained);
+            return;
+        }
+        let effects = &mut *turn.effects;
         let mut routed: SmallVec<[Routed; RUN_MESSAGES]> = SmallVec::new();
         self.broker.route_run(plan, &mut run.publications, &mut routed, effects);
         effects.backpressure |= plan.applies_backpressure() && !effects.crowded.is_empty();
-        let is_durable = inbound.is_durable();
-        for (publication, packet_id) in run.publications.iter().zip(&run.packet_ids) {
-            if let (QoS::ExactlyOnce, Some(packet_id), true) =
-                (publication.qos, packet_id, is_durable)
-            {
-                let change =
-                    SessionChange::PutIncoming { session: session.id(), packet_id: *packet_id };
-                effects.persist(change, plan.durability);
-            }
-        }
-        let is_changed = effects.changes.len() > changes_before;
-        let wait = match is_changed && effects.durability > Durability::Memory {
-            true => Wait::ForCommit,
-            false => Wait::InTurn,
-        };
+        self.receive_run(turn, run, plan.durability);
+        let wait = promise.wait(turn.effects);
         let answers = run.publications.iter().zip(&run.packet_ids).zip(routed);
         for ((publication, packet_id), routed) in answers {
-            let reason = super::publish::reason_of(routed);
-            self.acknowledge_publish(publication.qos, *packet_id, reason, wait, effects);
+            let (qos, reason) = (publication.qos, reason_of(routed));
+            self.acknowledge_publish(qos, *packet_id, reason, wait, turn.effects);
         }
+    }
+
+    /// Keeps the messages of a run whose publisher wants them retained; false if there are too many.
+    fn retain(&self, turn: &mut Turn<'_>, run: &mut Run<'_>) -> bool {
+        let mut retained = run.publications.iter_mut().filter(|publication| publication.retain);
+        retained.all(|publication| self.broker.retain(publication, turn.effects))
+    }
+
+    /// The messages are ours: what is sent again with these identifiers is known.
+    fn receive_run(&self, turn: &mut Turn<'_>, run: &Run<'_>, durability: Durability) {
+        if !turn.inbound.is_durable() {
+            return;
+        }
+        for (publication, packet_id) in run.publications.iter().zip(&run.packet_ids) {
+            if let (QoS::ExactlyOnce, Some(packet_id)) = (publication.qos, *packet_id) {
+                let change = SessionChange::PutIncoming { session: turn.session.id(), packet_id };
+                turn.effects.persist(change, durability);
+            }
+        }
+    }
+
+    /// Acknowledges messages that go no further.
+    fn take_echo(&mut self, turn: &mut Turn<'_>, run: &Run<'_>, durability: Durability) {
+        let promise = Promise::begin(turn.effects);
+        self.receive_run(turn, run, durability);
+        let wait = promise.wait(turn.effects);
+        for (publication, packet_id) in run.publications.iter().zip(&run.packet_ids) {
+            turn.effects.tally.drop_one(DropReason::BridgeLoop);
+            let (qos, success) = (publication.qos, ReasonCode::Success);
+            self.acknowledge_publish(qos, *packet_id, success, wait, turn.effects);
+        }
+    }
+}
+
+/// Counts PUBLISH packets, whatever becomes of them.
+pub(super) fn count_received(tally: &mut Tally, messages: usize, payload_bytes: u64) {
+    tally.packets_received += messages as u64;
+    tally.publish_received += messages as u64;
+    tally.publish_bytes_received += payload_bytes;
+}
+
+fn reason_of(routed: Routed) -> ReasonCode {
+    match routed {
+        Routed::Delivered => ReasonCode::Success,
+        Routed::NoMatchingSubscribers => ReasonCode::NoMatchingSubscribers,
+        Routed::Refused => ReasonCode::QuotaExceeded,
     }
 }

@@ -3,18 +3,16 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::broker::connection::pending::{PendingPacket, Wait};
+use crate::broker::connection::pending::{PendingPacket, Promise};
+use crate::broker::connection::turn::Turn;
 use crate::broker::connection::{ClientConnection, CloseReason};
+use crate::durable::StoreState;
 use crate::durable::change::SessionChange;
 use crate::durable::record::SubscriptionRecord;
-use crate::durable::{Durability, StoreState};
 use crate::packet::QoS;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::subscribe::{RetainHandling, Subscribe, SubscriptionOptions};
 use crate::packet::unsubscribe::Unsubscribe;
-use crate::session::Session;
-use crate::session::effects::Effects;
-use crate::session::inbound::Inbound;
 use crate::session::retained_delivery::RetainedDelivery;
 use crate::session::subscriptions::SubscriptionState;
 use crate::session::violation::Violation;
@@ -27,13 +25,7 @@ struct Granted {
 }
 
 impl ClientConnection {
-    pub(super) fn handle_subscribe(
-        &mut self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
-        subscribe: &Subscribe<'_>,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn handle_subscribe(&mut self, turn: &mut Turn<'_>, subscribe: &Subscribe<'_>) {
         let has_violation = subscribe
             .filters
             .iter()
@@ -42,18 +34,18 @@ impl ClientConnection {
             self.close(CloseReason::Violation(Violation::NoLocalOnShared));
             return;
         }
-        let changes_before = effects.changes.len();
+        let promise = Promise::begin(turn.effects);
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut retained = Vec::new();
         for (filter, options) in &subscribe.filters {
             let mut options = *options;
-            options.no_local |= self.is_bridge;
-            options.retain_as_published |= self.is_bridge;
+            options.no_local |= self.identity.is_bridge;
+            options.retain_as_published |= self.identity.is_bridge;
             let state = SubscriptionState {
                 options,
                 subscription_id: subscribe.subscription_id.unwrap_or(0),
             };
-            match self.subscribe(session, inbound, filter, state, effects) {
+            match self.subscribe(turn, filter, state) {
                 Ok(granted) => {
                     reasons.push(granted_code(granted.qos));
                     retained.extend(granted.retained);
@@ -61,21 +53,19 @@ impl ClientConnection {
                 Err(reason) => reasons.push(reason),
             }
         }
-        let is_changed = effects.changes.len() > changes_before;
-        let wait = wait_for(is_changed, effects);
-        self.watches_others = true;
+        let wait = promise.wait(turn.effects);
+        self.output.watches_others = true;
         let answer = Box::new((reasons, retained));
-        self.answer(PendingPacket::Suback(subscribe.packet_id, answer), wait, effects);
+        self.answer(PendingPacket::Suback(subscribe.packet_id, answer), wait, turn.effects);
     }
 
     fn subscribe(
         &self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
+        turn: &mut Turn<'_>,
         filter: &str,
         mut state: SubscriptionState,
-        effects: &mut Effects,
     ) -> Result<Granted, ReasonCode> {
+        let Turn { session, inbound, effects, .. } = turn;
         let limits = self.broker.limits();
         let parsed = self.parse(filter)?;
         if inbound.is_durable() && self.broker.store().state() != StoreState::Available {
@@ -96,9 +86,9 @@ impl ClientConnection {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         let client_id = session.client_id();
-        if !self.peer.listener.internal
+        if !self.identity.peer.listener.internal
             && !self.broker.authority().may_subscribe(
-                &self.principal,
+                &self.identity.principal,
                 client_id,
                 parsed.filter.as_str(),
             )
@@ -136,7 +126,7 @@ impl ClientConnection {
     fn parse(&self, filter: &str) -> Result<ParsedFilter, ReasonCode> {
         let invalid = |_| ReasonCode::TopicFilterInvalid;
         let parsed = TopicFilter::parse(filter).map_err(invalid)?;
-        let Some(mount) = &self.peer.listener.mount_point else { return Ok(parsed) };
+        let Some(mount) = &self.identity.peer.listener.mount_point else { return Ok(parsed) };
         let mounted = match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
             Some((share, rest)) => format!("$share/{share}/{mount}{rest}"),
             None => format!("{mount}{filter}"),
@@ -146,30 +136,19 @@ impl ClientConnection {
 
     pub(super) fn handle_unsubscribe(
         &mut self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
+        turn: &mut Turn<'_>,
         unsubscribe: &Unsubscribe<'_>,
-        effects: &mut Effects,
     ) {
-        let changes_before = effects.changes.len();
-        let reasons: Vec<_> = unsubscribe
-            .filters
-            .iter()
-            .map(|filter| self.unsubscribe(session, inbound, filter, effects))
-            .collect();
-        let is_changed = effects.changes.len() > changes_before;
-        let wait = wait_for(is_changed, effects);
+        let promise = Promise::begin(turn.effects);
+        let reasons: Vec<_> =
+            unsubscribe.filters.iter().map(|filter| self.unsubscribe(turn, filter)).collect();
+        let wait = promise.wait(turn.effects);
         let packet = PendingPacket::Unsuback(unsubscribe.packet_id, reasons.into_boxed_slice());
-        self.answer(packet, wait, effects);
+        self.answer(packet, wait, turn.effects);
     }
 
-    fn unsubscribe(
-        &self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
-        filter: &str,
-        effects: &mut Effects,
-    ) -> ReasonCode {
+    fn unsubscribe(&self, turn: &mut Turn<'_>, filter: &str) -> ReasonCode {
+        let Turn { session, inbound, effects, .. } = turn;
         let parsed = match self.parse(filter) {
             Ok(parsed) => parsed,
             Err(reason) => return reason,
@@ -205,12 +184,5 @@ fn granted_code(qos: QoS) -> ReasonCode {
         QoS::AtMostOnce => ReasonCode::Success,
         QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
         QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
-    }
-}
-
-fn wait_for(is_changed: bool, effects: &Effects) -> Wait {
-    match is_changed && effects.durability > Durability::Memory {
-        true => Wait::ForCommit,
-        false => Wait::InTurn,
     }
 }

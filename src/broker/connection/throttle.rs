@@ -29,30 +29,34 @@ impl ClientConnection {
     /// never catch up while it waits.
     pub(super) fn throttle(&mut self, now: Timestamp, effects: &mut Effects) {
         let mut recipients = std::mem::take(&mut effects.crowded);
-        let own = self.session.as_ref().map(|session| session.id());
+        let is_backpressure = std::mem::take(&mut effects.backpressure);
+        if !self.is_connected() {
+            // A Will is not a flow that could be slowed, and whoever set it is gone.
+            return;
+        }
+        let own = self.opening.session.as_ref().map(|session| session.id());
         recipients.retain(|recipient| Some(recipient.id()) != own);
         if recipients.is_empty() {
             return;
         }
         let limits = self.broker.limits();
-        let wait = match effects.backpressure {
+        let wait = match is_backpressure {
             true => limits.backpressure_wait,
             false => limits.crowded_wait,
         };
-        effects.backpressure = false;
-        self.throttle = Some(Box::new(Throttle { recipients, deadline: now.plus(wait) }));
+        self.input.throttle = Some(Box::new(Throttle { recipients, deadline: now.plus(wait) }));
     }
 
     /// Ends the wait if everybody caught up, or if it has lasted too long.
     #[inline]
     pub(super) fn end_throttle(&mut self, now: Timestamp) {
-        if self.throttle.is_some() {
+        if self.input.throttle.is_some() {
             self.end_wait(now);
         }
     }
 
     fn end_wait(&mut self, now: Timestamp) {
-        let Some(throttle) = &mut self.throttle else { return };
+        let Some(throttle) = &mut self.input.throttle else { return };
         throttle.recipients.retain(|recipient| recipient.outbound().makes_wait());
         if now >= throttle.deadline {
             for recipient in throttle.recipients.drain(..) {
@@ -60,13 +64,13 @@ impl ClientConnection {
             }
         }
         if throttle.recipients.is_empty() {
-            self.throttle = None;
+            self.input.throttle = None;
         }
     }
 
     /// Lets `waker` be woken when the wait may be over; true if it is over already.
     pub fn watch_throttle(&mut self, now: Timestamp, waker: &Waker) -> bool {
-        let Some(throttle) = &self.throttle else { return false };
+        let Some(throttle) = &self.input.throttle else { return false };
         for recipient in &throttle.recipients {
             let mut outbound = recipient.outbound();
             if outbound.makes_wait() {
@@ -74,6 +78,6 @@ impl ClientConnection {
             }
         }
         self.end_throttle(now);
-        self.throttle.is_none()
+        self.input.throttle.is_none()
     }
 }

@@ -1,0 +1,95 @@
+//! What waits for a Client outside its own queue: Retained Messages of new Subscriptions, and what its groups have.
+
+use std::sync::Arc;
+
+use crate::broker::connection::ClientConnection;
+use crate::broker::connection::turn::Turn;
+use crate::durable::message::Timestamp;
+use crate::session::Session;
+use crate::session::effects::Effects;
+use crate::session::inbound::Inbound;
+use crate::session::outbound::{Delivered, Terms};
+use crate::session::publication::Publication;
+use crate::session::retained_delivery::RetainedDelivery;
+
+/// Retained Messages delivered under one lock.
+const RETAINED_PAGE: usize = 64;
+
+impl ClientConnection {
+    /// Gives the Client what waits for it outside its own queue, as far as it has room.
+    pub(super) fn drain_to_client(
+        &mut self,
+        session: &Arc<Session>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let mut inbound = session.inbound();
+        if inbound.epoch != self.opening.epoch {
+            return;
+        }
+        self.hand_over_retained(&mut inbound);
+        let mut turn = Turn { session, inbound: &mut inbound, now, effects };
+        self.deliver_retained(&mut turn);
+        self.output.watches_others = !inbound.retained.is_empty() || !inbound.groups.is_empty();
+        for group in inbound.groups.iter() {
+            if group.has_backlog() {
+                self.broker.drain_group(group, session, now, effects);
+            }
+        }
+    }
+
+    pub(super) fn hand_over_retained(&mut self, inbound: &mut Inbound) {
+        if !self.output.new_retained.is_empty() {
+            inbound.retained.fill().extend(self.output.new_retained.take());
+        }
+    }
+
+    /// Delivers Retained Messages of new Subscriptions, as many as the Client takes now.
+    fn deliver_retained(&self, turn: &mut Turn<'_>) {
+        // A Client at rest keeps no room for what it once was to receive.
+        let mut waiting = turn.inbound.retained.take();
+        let mut page = Vec::new();
+        while let Some(mut delivery) = waiting.pop_front() {
+            if turn.session.outbound().is_crowded() {
+                waiting.push_front(delivery);
+                *turn.inbound.retained.fill() = waiting;
+                return;
+            }
+            let cursor = delivery.cursor.take();
+            page.clear();
+            delivery.cursor =
+                self.broker.retained().page(&delivery.filter, cursor, RETAINED_PAGE, &mut page);
+            let now = turn.now;
+            for message in page.iter().filter(|message| !message.is_expired(now)) {
+                let mut publication = Publication::from_message(message);
+                publication.arrived = now;
+                self.deliver_one_retained(turn, &delivery, &mut publication);
+            }
+            if delivery.cursor.is_some() {
+                waiting.push_front(delivery);
+            }
+        }
+    }
+
+    fn deliver_one_retained(
+        &self,
+        turn: &mut Turn<'_>,
+        delivery: &RetainedDelivery,
+        publication: &mut Publication<'_>,
+    ) {
+        let limits = self.broker.limits();
+        let ids = [delivery.subscription_id];
+        let terms = Terms {
+            qos: delivery.qos,
+            retain: true,
+            subscription_ids: if delivery.subscription_id == 0 { &[] } else { &ids },
+            group: None,
+            durability: limits.durability_of(publication.topic),
+            limits: &limits.queue_of(publication.topic),
+        };
+        let delivered = turn.session.outbound().deliver(publication, &terms, turn.effects);
+        if delivered == Delivered::QueuedUntilCommit {
+            turn.effects.listeners.push(Arc::clone(turn.session) as Arc<_>);
+        }
+    }
+}
