@@ -200,7 +200,7 @@ fn open_large(directory: &Path, arguments: &Arguments) {
     }
     time_open(directory, "after a close");
     let (store, loaded) = open(directory);
-    let count: u64 = loaded.sessions.iter().map(|session| session.message_count).sum();
+    let count: u64 = loaded.sessions.iter().map(|session| session.queue.message_count).sum();
     assert_eq!(count, arguments.messages);
     let started = Instant::now();
     let (read, _) = drain_all(&store, arguments.sessions);

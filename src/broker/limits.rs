@@ -46,6 +46,9 @@ pub struct Limits {
     pub subscription_ids_available: bool,
     /// Most Subscriptions of one Session.
     pub max_subscriptions: usize,
+    /// Most Subscription Identifiers in one delivery: a message that matches more of a Client's Subscriptions carries the
+    /// smallest of them.
+    pub max_subscription_ids: usize,
     /// Most levels of a Topic Name or Topic Filter.
     pub max_topic_levels: usize,
     /// Most bytes of a Topic Name or Topic Filter.

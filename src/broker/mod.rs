@@ -18,6 +18,7 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use tracing::debug;
 
 use crate::access::Authority;
 use crate::broker::connection::PlanBudget;
@@ -29,11 +30,11 @@ use crate::durable::change::RetainedChange;
 use crate::durable::message::{Issuer, Message, MessageHeader, MessageId, SessionId, Timestamp};
 use crate::durable::{Durability, Store, Ticket};
 use crate::packet::QoS;
-use crate::session::effects::Effects;
-use crate::session::group::Group;
+use crate::session::effects::{DropReason, Effects};
+use crate::session::group::{Group, GroupTerms};
 use crate::session::outbound::Persistence;
 use crate::session::publication::Publication;
-use crate::session::queue::Queue;
+use crate::session::queue::{Queue, Total};
 use crate::topic::filter::TopicFilter;
 use crate::topic::fingerprint::TopicHash;
 use crate::topic::retained_tree::RetainedTree;
@@ -181,10 +182,21 @@ impl Broker {
         self.is_over_total.store(bytes > max_bytes, Ordering::Relaxed);
     }
 
-    /// Whether all queues together hold more than they may: what would be queued is refused.
+    /// Whether all queues together hold less than they may; if not, what would be queued is treated as their overflow
+    /// policies say.
+    #[inline]
     #[must_use]
-    pub fn is_over_total(&self) -> bool {
-        self.is_over_total.load(Ordering::Relaxed)
+    pub fn total(&self) -> Total {
+        match self.is_over_total.load(Ordering::Relaxed) {
+            true => Total::Full,
+            false => Total::HasRoom,
+        }
+    }
+
+    /// The terms on which groups take messages of this topic.
+    pub(crate) fn group_terms(&self, topic: &str) -> GroupTerms {
+        let (durability, limits) = (self.limits.durability_of(topic), self.limits.queue_of(topic));
+        GroupTerms { durability, limits, total: self.total() }
     }
 
     /// Publishes a message of the broker itself, such as a `$SYS` topic. Retained ones are kept in
@@ -221,10 +233,15 @@ impl Broker {
     /// Publishes a Will Message (or any message that exists already).
     pub fn publish_message(&self, message: &Arc<Message>, effects: &mut Effects) {
         let mut publication = Publication::from_message(message);
-        if message.retain {
-            self.retain(&mut publication, effects);
-        }
         let topic = message.topic();
+        if message.retain && !self.retain(&mut publication, effects) {
+            effects.tally.drop_one(DropReason::QueueFull);
+            let publisher = message.id.publisher.0;
+            debug!(
+                topic,
+                publisher, "a will cannot be retained: there are too many retained messages"
+            );
+        }
         let plan = self.plan(topic, &TopicHash::of(topic), Some(message.id.publisher));
         self.route(&plan, &mut publication, effects);
     }
@@ -256,8 +273,7 @@ impl Broker {
     /// Carries out what was brought about by no Client that is there: submits and wakes, and slows nobody. Only figures
     /// are left.
     pub fn finish(&self, effects: &mut Effects) {
-        effects.crowded.clear();
-        effects.backpressure = false;
+        effects.slow_nobody();
         self.submit(effects);
         assert!(effects.is_settled(), "effects are left for somebody else");
     }

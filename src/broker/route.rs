@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use tracing::debug;
 
 use crate::broker::Broker;
 use crate::durable::Durability;
-use crate::durable::message::SessionId;
+use crate::durable::message::{SessionId, Timestamp};
 use crate::durable::record::OverflowPolicy;
 use crate::packet::QoS;
 use crate::session::Session;
@@ -46,7 +47,6 @@ pub struct Plan {
     /// How safe its messages are before they are acknowledged.
     pub durability: Durability,
     limits: QueueLimits,
-    is_over_total: bool,
 }
 
 /// What routing a message came to.
@@ -84,13 +84,12 @@ impl Broker {
         }
         recipients.sort_by_key(|recipient| recipient.session.id());
         recipients.dedup_by(|later, first| first.absorb(later));
-        let durability = self.limits.durability_of(topic);
-        let mut limits = self.limits.queue_of(topic);
-        let is_over_total = self.is_over_total();
-        if is_over_total {
-            limits.max_bytes = 0;
+        for recipient in &mut recipients {
+            recipient.limit_ids(self.limits.max_subscription_ids, topic);
         }
-        Plan { fingerprint, recipients, groups, durability, limits, is_over_total }
+        let durability = self.limits.durability_of(topic);
+        let limits = self.limits.queue_of(topic);
+        Plan { fingerprint, recipients, groups, durability, limits }
     }
 
     /// Whether `plan` still holds.
@@ -98,7 +97,6 @@ impl Broker {
     #[must_use]
     pub fn is_current(&self, plan: &Plan, hash: &TopicHash) -> bool {
         self.tree.fingerprint(hash) == plan.fingerprint
-            && plan.is_over_total == self.is_over_total()
     }
 
     /// Gives a message to everybody in the plan.
@@ -128,7 +126,8 @@ impl Broker {
             recipients => self.route_to_many(recipients, plan, publications, routed, effects),
         }
         for group in &plan.groups {
-            let terms = GroupTerms { durability: plan.durability, limits: &plan.limits };
+            let (durability, limits, total) = (plan.durability, plan.limits, self.total());
+            let terms = GroupTerms { durability, limits, total };
             for (publication, routed) in publications.iter_mut().zip(routed.iter_mut()) {
                 *routed = routed.and(group.deliver(publication, &terms, effects));
             }
@@ -211,6 +210,23 @@ impl Recipient {
         true
     }
 
+    /// Leaves each Subscription Identifier once, and not more of them than may be: a few bytes from a publisher must not
+    /// become many thousand for each recipient with many overlapping Subscriptions.
+    fn limit_ids(&mut self, max: usize, topic: &str) {
+        let ids = &mut self.subscription_ids;
+        if ids.len() < 2 {
+            return;
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() > max {
+            let (client_id, left_out) = (self.session.client_id(), ids.len() - max);
+            debug!(%client_id, topic, left_out, "too many subscription identifiers match");
+            ids.truncate(max);
+            ids.shrink_to_fit();
+        }
+    }
+
     /// Gives a run to this recipient in the bytes that others receive, too; false if it needs its own.
     #[inline]
     fn deliver_shared(
@@ -226,7 +242,7 @@ impl Recipient {
         if outbound.leaves_without_trail() || !outbound.deliver_shared(run, publications, effects) {
             return false;
         }
-        let makes_wait = outbound.makes_wait();
+        let makes_wait = outbound.is_crowded() && outbound.makes_wait(arrived(publications));
         drop(outbound);
         if makes_wait {
             effects.crowded.push(Arc::clone(&self.session));
@@ -248,6 +264,7 @@ impl Recipient {
         if outbound.leaves_without_trail() {
             broker.note_leaving(publications);
         }
+        let total = broker.total();
         for (publication, routed) in publications.iter_mut().zip(routed) {
             let terms = Terms {
                 qos: self.qos,
@@ -256,12 +273,13 @@ impl Recipient {
                 group: None,
                 durability: plan.durability,
                 limits: &plan.limits,
+                total,
             };
             let delivered = outbound.deliver(publication, &terms, effects);
             must_tell |= delivered == Delivered::QueuedUntilCommit;
             *routed = routed.and(delivered);
         }
-        let makes_wait = outbound.makes_wait();
+        let makes_wait = outbound.is_crowded() && outbound.makes_wait(arrived(publications));
         drop(outbound);
         if makes_wait {
             effects.crowded.push(Arc::clone(&self.session));
@@ -270,6 +288,12 @@ impl Recipient {
             effects.listeners.push(Arc::clone(&self.session) as Arc<_>);
         }
     }
+}
+
+/// When the run came.
+#[cold]
+fn arrived(publications: &[Publication<'_>]) -> Timestamp {
+    publications.first().map_or(Timestamp(0), |publication| publication.arrived)
 }
 
 impl Routed {

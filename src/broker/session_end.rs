@@ -10,7 +10,7 @@ use crate::durable::{Durability, StoreState};
 use crate::packet::QoS;
 use crate::session::Session;
 use crate::session::effects::{DropReason, Effects};
-use crate::session::group::{Group, GroupTerms};
+use crate::session::group::Group;
 use crate::session::inbound::Inbound;
 use crate::session::publication::Publication;
 
@@ -70,9 +70,7 @@ impl Broker {
                 continue;
             };
             let topic = entry.message.topic();
-            let limits = self.limits.queue_of(topic);
-            let terms =
-                GroupTerms { durability: self.limits.durability_of(topic), limits: &limits };
+            let terms = self.group_terms(topic);
             let mut publication = Publication::from_message(&entry.message);
             let _delivered = group.deliver_again(session, &mut publication, &terms, effects);
         }

@@ -157,6 +157,8 @@ settings! {
         max_topic_levels: u64 = 256, [1..=65_535], limits.max_topic_levels;
         /// Subscriptions of one session.
         max_subscriptions_per_session: u64 = 1_000_000, [1..=u64::from(u32::MAX)], limits.max_subscriptions;
+        /// Subscription identifiers sent with one message; one that matches more carries the smallest.
+        max_subscription_ids: u64 = 128, [1..=65_535], limits.max_subscription_ids;
         /// Bytes that wait to be written to one client. QoS 0 beyond them is dropped, and counted.
         outbox_size: Size = kib(256), [kib(1)..=gib(4)], limits.outbox_bytes;
         /// Messages that wait for one session, or for one group of a shared subscription. What happens then: [[overflow]].

@@ -27,6 +27,9 @@ pub struct QueueEntry {
     state: AtomicU8,
 }
 
+/// Bytes that a Subscription Identifier counts against limits: about what it takes on the wire and in the store.
+pub const SUBSCRIPTION_ID_BYTES: usize = 4;
+
 const PENDING: u8 = 0;
 const WRITTEN: u8 = 1;
 const COMMITTED: u8 = 2;
@@ -61,6 +64,13 @@ impl QueueEntry {
             group: None,
             state: AtomicU8::new(PENDING),
         }
+    }
+
+    /// Bytes that it counts against limits: those of its message and of its Subscription Identifiers.
+    #[inline]
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.message.size_bytes() + self.subscription_ids.len() * SUBSCRIPTION_ID_BYTES
     }
 
     /// The same as it comes back from the store: committed.

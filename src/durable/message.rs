@@ -174,6 +174,12 @@ impl Message {
         self.bytes.get(start..start + self.properties_bytes as usize).unwrap_or_default()
     }
 
+    /// Forwarded properties and payload in one piece, as they end a PUBLISH of 5.0.
+    #[must_use]
+    pub fn properties_and_payload(&self) -> &[u8] {
+        self.bytes.get(usize::from(self.topic_bytes)..).unwrap_or_default()
+    }
+
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {

@@ -109,7 +109,7 @@ pub trait Store: Send + Sync {
     fn pending_bytes(&self) -> usize;
 
     /// Entries of a queue in `from..to`, in order. The page is full at `max_count` entries, or with the entry that brings
-    /// the sum of [`Message::size_bytes`] to `max_bytes`; a page that is not full has reached `to`. Blocks for the disk:
+    /// the sum of [`QueueEntry::size_bytes`] to `max_bytes`; a page that is not full has reached `to`. Blocks for the disk:
     /// the shell calls it on a blocking thread. Sees what was durable before the call; places may be missing (dropped).
     ///
     /// # Errors

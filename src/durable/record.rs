@@ -131,7 +131,7 @@ pub struct LoadedQueue {
     pub end: Sequence,
     /// Messages in the queue (exact or, after a crash, a recount; documented by the implementation).
     pub message_count: u64,
-    /// Bytes in the queue by [`Message::size_bytes`].
+    /// Bytes in the queue by [`QueueEntry::size_bytes`].
     pub message_bytes: u64,
 }
 

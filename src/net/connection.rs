@@ -485,7 +485,7 @@ async fn read_page(shared: Arc<Shared>, request: PageRequest) -> JobResult {
 /// Whether a page ended at its limit rather than at the end of the queue.
 fn is_full(page: &[StoredEntry]) -> bool {
     let bytes = page.iter().map(|entry| match entry {
-        StoredEntry::Message(entry) => entry.message.size_bytes(),
+        StoredEntry::Message(entry) => entry.size_bytes(),
         StoredEntry::Released(_) => 0,
     });
     page.len() >= PAGE_MESSAGES || bytes.sum::<usize>() >= PAGE_BYTES

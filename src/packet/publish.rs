@@ -235,9 +235,23 @@ impl OutgoingPublish<'_> {
     /// Appends everything but the payload.
     #[inline]
     pub fn encode_head(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+        self.encode_front(out, version, self.payload_bytes);
+        if version == ProtocolVersion::V5_0 {
+            out.extend_from_slice(self.properties);
+        }
+    }
+
+    /// Appends everything but the forwarded properties and the payload, which are the end of the packet.
+    pub fn encode_before_properties(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+        let elsewhere = self.properties.len().saturating_add(self.payload_bytes);
+        self.encode_front(out, version, elsewhere);
+    }
+
+    #[inline]
+    fn encode_front(&self, out: &mut Vec<u8>, version: ProtocolVersion, elsewhere: usize) {
         let properties_bytes = self.properties_bytes(version);
         let remaining = self.remaining_bytes(properties_bytes, version);
-        out.reserve(remaining.saturating_sub(self.payload_bytes).saturating_add(5));
+        out.reserve(remaining.saturating_sub(elsewhere).saturating_add(5));
         let dup = if self.dup { DUP } else { 0 };
         let retain = if self.retain { RETAIN } else { 0 };
         out.push(PacketType::Publish.first_byte() | dup | (self.qos as u8) << 1 | retain);
@@ -262,7 +276,6 @@ impl OutgoingPublish<'_> {
         for id in self.subscription_ids {
             Property::SubscriptionIdentifier(*id).encode(out);
         }
-        out.extend_from_slice(self.properties);
     }
 
     /// Length of the properties, without that of their length.

@@ -75,6 +75,12 @@ impl Effects {
             && self.pages.is_empty()
     }
 
+    /// Nobody is there to be slowed by recipients that lag behind.
+    pub fn slow_nobody(&mut self) {
+        self.crowded.clear();
+        self.backpressure = false;
+    }
+
     /// Whether everything was carried out: only figures are left, which belong to nobody.
     #[inline]
     #[must_use]

@@ -18,7 +18,7 @@ use crate::session::effects::{DropReason, Effects};
 use crate::session::outbound::{Delivered, Outbound, Persistence, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::{
-    Admission, Keep, PageRequest, Queue, QueueLimits, Queued, Spilled, dequeue,
+    Admission, Keep, PageRequest, Queue, QueueLimits, Queued, Spilled, Total, dequeue,
 };
 use crate::topic::filter::TopicFilter;
 
@@ -52,11 +52,13 @@ struct Member {
 
 /// How a group takes what is queued.
 #[derive(Debug, Clone, Copy)]
-pub struct GroupTerms<'a> {
+pub struct GroupTerms {
     /// How safe a message must be before it counts as accepted.
     pub durability: Durability,
     /// Limits of queues.
-    pub limits: &'a QueueLimits,
+    pub limits: QueueLimits,
+    /// Whether all queues together have room.
+    pub total: Total,
 }
 
 impl Group {
@@ -191,7 +193,7 @@ impl Group {
     pub fn deliver(
         self: &Arc<Self>,
         publication: &mut Publication<'_>,
-        terms: &GroupTerms<'_>,
+        terms: &GroupTerms,
         effects: &mut Effects,
     ) -> Delivered {
         let mut state = self.state.lock();
@@ -222,7 +224,7 @@ impl Group {
         self: &Arc<Self>,
         leaving: &Session,
         publication: &mut Publication<'_>,
-        terms: &GroupTerms<'_>,
+        terms: &GroupTerms,
         effects: &mut Effects,
     ) -> Delivered {
         let mut state = self.state.lock();
@@ -242,17 +244,17 @@ impl Group {
         self.has_backlog.load(Ordering::SeqCst)
     }
 
-    /// Gives `session` what waits, as far as it has room. What a durable group holds is handed on only once it is
+    /// Gives `session` what waits, as far as it has room, each message on the terms of its own topic. What a durable group holds is handed on only once it is
     /// committed: a crash would otherwise give it to a second member, from the publisher that repeats it.
     pub fn drain_to(
         &self,
         session: &Arc<Session>,
-        terms: &GroupTerms<'_>,
+        terms_of: impl Fn(&str) -> GroupTerms,
         now: Timestamp,
         effects: &mut Effects,
     ) {
         let mut state = self.state.lock();
-        state.drain_to(self.id, session, terms, now, effects);
+        state.drain_to(self.id, session, terms_of, now, effects);
         self.has_backlog.store(!state.queue.is_empty(), Ordering::SeqCst);
     }
 
@@ -288,7 +290,7 @@ impl GroupState {
         &mut self,
         group: SessionId,
         session: &Arc<Session>,
-        terms: &GroupTerms<'_>,
+        terms_of: impl Fn(&str) -> GroupTerms,
         now: Timestamp,
         effects: &mut Effects,
     ) {
@@ -321,7 +323,8 @@ impl GroupState {
             publication.qos = entry.qos;
             let Some(member) = self.members.get(position) else { return };
             let retain = entry.retain && member.options.retain_as_published;
-            let terms = member.terms(retain, group, terms);
+            let terms = terms_of(entry.message.topic());
+            let terms = member.terms(retain, group, &terms);
             if outbound.deliver(&mut publication, &terms, effects) == Delivered::QueuedUntilCommit {
                 effects.listeners.push(Arc::clone(session) as Arc<_>);
             }
@@ -352,7 +355,7 @@ impl GroupState {
         &mut self,
         group: SessionId,
         publication: &mut Publication<'_>,
-        terms: &GroupTerms<'_>,
+        terms: &GroupTerms,
         effects: &mut Effects,
     ) -> Option<Delivered> {
         let Self { members, next, .. } = self;
@@ -376,11 +379,11 @@ impl GroupState {
         &mut self,
         group: SessionId,
         publication: &mut Publication<'_>,
-        terms: &GroupTerms<'_>,
+        terms: &GroupTerms,
         effects: &mut Effects,
     ) -> Delivered {
         let limits = terms.limits.under(&self.rules);
-        match self.queue.admit(publication.size_bytes(), &limits, effects) {
+        match self.queue.admit(publication.size_bytes(), &limits, terms.total, effects) {
             Admission::Admitted => {}
             Admission::Dropped => return Delivered::Dropped,
             Admission::Refused => return Delivered::Refused,
@@ -420,7 +423,7 @@ fn member_in_turn(
 }
 
 impl Member {
-    fn terms<'a>(&'a self, retain: bool, group: SessionId, terms: &GroupTerms<'a>) -> Terms<'a> {
+    fn terms<'a>(&'a self, retain: bool, group: SessionId, terms: &'a GroupTerms) -> Terms<'a> {
         let ids = std::slice::from_ref(&self.subscription_id);
         Terms {
             qos: self.options.qos,
@@ -428,7 +431,8 @@ impl Member {
             subscription_ids: if self.subscription_id == 0 { &[] } else { ids },
             group: Some(group),
             durability: terms.durability,
-            limits: terms.limits,
+            limits: &terms.limits,
+            total: terms.total,
         }
     }
 }

@@ -45,7 +45,14 @@ pub struct Inbound {
 
 /// A set of Packet Identifiers of messages with QoS 2.
 #[derive(Debug, Default)]
-pub struct IncomingIds(Rare<HashSet<PacketId, foldhash::fast::FixedState>>);
+pub struct IncomingIds {
+    /// Received over the present Network Connection.
+    current: Rare<PacketIds>,
+    /// Received over earlier ones: known, but no part of the present quota. [MQTT-4.9.0-1]
+    earlier: Rare<PacketIds>,
+}
+
+type PacketIds = HashSet<PacketId, foldhash::fast::RandomState>;
 
 /// A Will Message and its delay.
 #[derive(Debug, Clone)]
@@ -121,36 +128,53 @@ impl Inbound {
 }
 
 impl IncomingIds {
-    /// How many there are.
+    /// How many count against the Receive Maximum of the present Network Connection.
     #[inline]
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, HashSet::len)
+    pub fn in_quota(&self) -> usize {
+        self.current.as_ref().map_or(0, HashSet::len)
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.current.is_empty() && self.earlier.is_empty()
+    }
+
+    /// Another Network Connection begins, and with it another quota.
+    pub fn begin_quota(&mut self) {
+        if !self.current.is_empty() {
+            self.earlier.fill().extend(self.current.take());
+        }
     }
 
     /// Whether a message with this identifier was received and not released.
     #[inline]
     #[must_use]
     pub fn contains(&self, packet_id: PacketId) -> bool {
-        self.0.as_ref().is_some_and(|known| known.contains(&packet_id))
+        self.current.as_ref().is_some_and(|known| known.contains(&packet_id))
+            || self.earlier.as_ref().is_some_and(|known| known.contains(&packet_id))
     }
 
     /// A message with this identifier was received.
     #[inline]
     pub fn insert(&mut self, packet_id: PacketId) {
-        self.0.fill().insert(packet_id);
+        self.current.fill().insert(packet_id);
     }
 
     /// It is released; tells whether it was known.
     #[inline]
     pub fn remove(&mut self, packet_id: PacketId) -> bool {
-        self.0.as_mut().is_some_and(|known| known.remove(&packet_id))
+        self.current.as_mut().is_some_and(|known| known.remove(&packet_id))
+            || self.remove_earlier(packet_id)
+    }
+
+    fn remove_earlier(&mut self, packet_id: PacketId) -> bool {
+        let is_known = self.earlier.as_mut().is_some_and(|known| known.remove(&packet_id));
+        if is_known && self.earlier.as_ref().is_some_and(HashSet::is_empty) {
+            self.earlier = Rare::default();
+        }
+        is_known
     }
 }
 

@@ -101,7 +101,11 @@ impl LinkParameters {
             }
             Some(TopicNaming::Full) | None => {}
         }
-        if publication.payload.len() < SHARED_PAYLOAD_BYTES {
+        let forwarded = match self.version {
+            ProtocolVersion::V5_0 => publication.properties.len(),
+            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => 0,
+        };
+        if forwarded + publication.payload.len() < SHARED_PAYLOAD_BYTES {
             outbox.append_publish(&publish, self.version, publication.payload);
             return Encoded::Yes;
         }

@@ -17,6 +17,7 @@ pub mod queue;
 pub mod rare;
 pub mod retained_delivery;
 pub mod shared_run;
+mod slowness;
 pub mod subscriptions;
 pub mod violation;
 pub mod window;

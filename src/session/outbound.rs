@@ -10,6 +10,7 @@ mod deliver;
 
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::durable::Durability;
 use crate::durable::entry::QueueEntry;
@@ -22,12 +23,17 @@ use crate::session::effects::{DropReason, Effects};
 use crate::session::link::{ClientOrigin, Encoded, LinkParameters, Outgoing};
 use crate::session::outbox::Outbox;
 use crate::session::publication::Publication;
-use crate::session::queue::{Oldest, Queue, QueueLimits, Queued, dequeue};
+use crate::session::queue::{Oldest, Queue, QueueLimits, Queued, Total, dequeue};
 use crate::session::rare::Rare;
+use crate::session::slowness::Slowness;
 use crate::session::window::{Delivery, DeliveryState, Window};
 
 /// An outbox with more bytes than this makes publishers wait for a moment.
 const CROWDED_BYTES: usize = 128 * 1024;
+/// A recipient that takes longer to come down from [`CROWDED_BYTES`] is slower than any healthy one.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
+/// The same where it has to acknowledge what it takes.
+const SHORT_ACKNOWLEDGED_WAIT: Duration = Duration::from_millis(50);
 /// Queued messages are encoded while the outbox holds fewer bytes than this.
 const PUMP_BYTES: usize = 128 * 1024;
 
@@ -53,6 +59,8 @@ pub struct Outbound {
     dropped_count: u64,
     has_spilled: bool,
     own_queue: Option<Box<QueueRules>>,
+    /// Only of those that have made a publisher wait.
+    slowness: Option<Box<Slowness>>,
 }
 
 /// Whether a Client is there to receive.
@@ -86,6 +94,8 @@ pub struct Terms<'a> {
     pub durability: Durability,
     /// Limits of the queue.
     pub limits: &'a QueueLimits,
+    /// Whether all queues together have room.
+    pub total: Total,
 }
 
 /// What a Session leaves behind.
@@ -151,6 +161,7 @@ impl Outbound {
             dropped_count: 0,
             has_spilled: false,
             own_queue: None,
+            slowness: None,
         }
     }
 
@@ -332,8 +343,26 @@ impl Outbound {
     /// Like [`Self::is_crowded`], and worth waiting for.
     #[inline]
     #[must_use]
-    pub fn makes_wait(&self) -> bool {
-        !self.is_stalled && self.is_open() && self.is_crowded()
+    pub fn makes_wait(&self, now: Timestamp) -> bool {
+        self.is_crowded() && self.is_worth_waiting(now)
+    }
+
+    fn is_worth_waiting(&self, now: Timestamp) -> bool {
+        let is_ignored = self.slowness.as_ref().is_some_and(|slowness| slowness.is_ignored(now));
+        !self.is_stalled && !is_ignored && self.is_open()
+    }
+
+    /// A publisher waited for this recipient from `since` on; it has caught up meanwhile, or not. A fast one is never
+    /// counted as slow, however often it is waited for.
+    pub fn note_wait(&mut self, since: Timestamp, now: Timestamp) {
+        // Acknowledgements take a round trip, which is not slowness.
+        let is_unacknowledged = self.window.is_empty() && self.queue.is_empty();
+        let short = if is_unacknowledged { SHORT_WAIT } else { SHORT_ACKNOWLEDGED_WAIT };
+        if now.since(since) < short {
+            return;
+        }
+        let slowness = self.slowness.get_or_insert_default();
+        self.is_stalled |= slowness.note_wait(since, now);
     }
 
     /// A publisher waited in vain.

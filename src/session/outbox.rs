@@ -11,11 +11,11 @@ use crate::packet::ProtocolVersion;
 use crate::packet::publish::OutgoingPublish;
 use crate::session::rare::Rare;
 
-/// Payloads of at least this many bytes are sent from where they lie; smaller ones are copied,
-/// which costs less than the bookkeeping.
+/// Payloads, with the forwarded properties before them, of at least this many bytes are sent from where they lie; smaller
+/// ones are copied, which costs less than the bookkeeping.
 pub const SHARED_PAYLOAD_BYTES: usize = 2048;
 
-/// Encoded packets in order, some payloads by reference.
+/// Encoded packets in order, the large ends of some by reference.
 #[derive(Default)]
 pub struct Outbox {
     buffer: Vec<u8>,
@@ -23,10 +23,29 @@ pub struct Outbox {
     bytes: usize,
 }
 
-/// A payload that belongs after the first `at` bytes of the buffer.
+/// The end of a packet that belongs after the first `at` bytes of the buffer.
 struct Splice {
     at: usize,
     message: Arc<Message>,
+    end: SharedEnd,
+}
+
+/// What of a packet stays in the message that it is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SharedEnd {
+    /// The payload.
+    Payload,
+    /// Forwarded properties and payload, which lie side by side there as in a packet of 5.0.
+    PropertiesAndPayload,
+}
+
+impl Splice {
+    fn bytes(&self) -> &[u8] {
+        match self.end {
+            SharedEnd::Payload => self.message.payload(),
+            SharedEnd::PropertiesAndPayload => self.message.properties_and_payload(),
+        }
+    }
 }
 
 impl Outbox {
@@ -69,16 +88,21 @@ impl Outbox {
         });
     }
 
-    /// Appends a PUBLISH whose payload stays in `message`.
+    /// Appends a PUBLISH whose payload stays in `message`, and in 5.0 its forwarded properties with it.
     pub fn append_shared(
         &mut self,
         publish: &OutgoingPublish<'_>,
         version: ProtocolVersion,
         message: &Arc<Message>,
     ) {
-        self.append(|out| publish.encode_head(out, version));
-        self.bytes += message.payload().len();
-        self.splices.fill().push(Splice { at: self.buffer.len(), message: Arc::clone(message) });
+        let end = match version {
+            ProtocolVersion::V5_0 => SharedEnd::PropertiesAndPayload,
+            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => SharedEnd::Payload,
+        };
+        self.append(|out| publish.encode_before_properties(out, version));
+        let splice = Splice { at: self.buffer.len(), message: Arc::clone(message), end };
+        self.bytes += splice.bytes().len();
+        self.splices.fill().push(splice);
     }
 
     /// Moves everything to the end of `target` and leaves this one without memory.
@@ -93,7 +117,7 @@ impl Outbox {
                     .splices
                     .take()
                     .into_iter()
-                    .map(|splice| Splice { at: splice.at + offset, message: splice.message });
+                    .map(|splice| Splice { at: splice.at + offset, ..splice });
                 target.splices.fill().extend(moved);
             }
             target.bytes += self.bytes;
@@ -125,10 +149,10 @@ impl Outbox {
         let mut filled = 0;
         let mut skip = position;
         let mut start = 0;
-        let ends = self.splices.iter().map(|splice| (splice.at, Some(&splice.message)));
-        for (end, message) in ends.chain(std::iter::once((self.buffer.len(), None))) {
+        let ends = self.splices.iter().map(|splice| (splice.at, Some(splice)));
+        for (end, splice) in ends.chain(std::iter::once((self.buffer.len(), None))) {
             let copied = self.buffer.get(start..end).unwrap_or_default();
-            let shared = message.map(|message| message.payload()).unwrap_or_default();
+            let shared = splice.map(Splice::bytes).unwrap_or_default();
             start = end;
             for part in [copied, shared] {
                 let rest = part.get(skip..).unwrap_or_default();

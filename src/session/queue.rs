@@ -23,6 +23,12 @@ pub const HEAD_MESSAGES: usize = 1024;
 /// Bytes kept in memory at the head of a queue (one message may exceed it).
 pub const HEAD_BYTES: usize = 256 * 1024;
 
+/// Old messages that give way to a new one at most, besides one for each [`GIVE_WAY_BYTES`] of it: more would keep others
+/// from the lock. A queue far beyond its limit comes down to it with the messages that follow.
+const GIVE_WAY_STEPS: usize = 32;
+/// See [`GIVE_WAY_STEPS`].
+const GIVE_WAY_BYTES: usize = 32;
+
 /// The queue of one Session or group.
 pub struct Queue {
     owner: SessionId,
@@ -169,27 +175,63 @@ impl Queue {
         &mut self,
         size_bytes: usize,
         limits: &QueueLimits,
+        total: Total,
         effects: &mut Effects,
     ) -> Admission {
-        while self.message_count >= limits.max_messages
-            || self.message_bytes.saturating_add(size_bytes as u64) > limits.max_bytes
-        {
-            match limits.policy {
-                OverflowPolicy::Spill | OverflowPolicy::Backpressure | OverflowPolicy::Reject => {
-                    effects.tally.drop_one(DropReason::QueueFull);
-                    return Admission::Refused;
-                }
-                OverflowPolicy::DropOldest if !self.is_empty() => {
-                    effects.changes.extend(self.drop_oldest());
-                    effects.tally.drop_one(DropReason::Oldest);
-                }
-                OverflowPolicy::DropNewest | OverflowPolicy::DropOldest => {
-                    effects.tally.drop_one(DropReason::QueueFull);
-                    return Admission::Dropped;
-                }
+        if total == Total::HasRoom && self.has_room_for(size_bytes, limits) {
+            return Admission::Admitted;
+        }
+        match limits.policy {
+            OverflowPolicy::Spill | OverflowPolicy::Backpressure | OverflowPolicy::Reject => {
+                effects.tally.drop_one(DropReason::QueueFull);
+                Admission::Refused
+            }
+            OverflowPolicy::DropOldest if self.give_way(size_bytes, limits, total, effects) => {
+                Admission::Admitted
+            }
+            OverflowPolicy::DropNewest | OverflowPolicy::DropOldest => {
+                effects.tally.drop_one(DropReason::QueueFull);
+                Admission::Dropped
             }
         }
-        Admission::Admitted
+    }
+
+    fn has_room_for(&self, size_bytes: usize, limits: &QueueLimits) -> bool {
+        self.message_count < limits.max_messages
+            && self.message_bytes.saturating_add(size_bytes as u64) <= limits.max_bytes
+    }
+
+    /// Drops old messages for a new one: until it fits, or at least so many that the queue does not grow, because it is
+    /// far beyond a limit that was lowered or because all queues together are full. False if there are not so many, or
+    /// if none can make room for a message this large.
+    #[cold]
+    fn give_way(
+        &mut self,
+        size_bytes: usize,
+        limits: &QueueLimits,
+        total: Total,
+        effects: &mut Effects,
+    ) -> bool {
+        let size = size_bytes as u64;
+        if size > limits.max_bytes || limits.max_messages == 0 {
+            return false;
+        }
+        let (count_before, bytes_before) = (self.message_count, self.message_bytes);
+        let mut steps = GIVE_WAY_STEPS + size_bytes / GIVE_WAY_BYTES;
+        loop {
+            let gave_way = self.message_count < count_before
+                && bytes_before.saturating_sub(self.message_bytes) >= size;
+            let fits = self.has_room_for(size_bytes, limits);
+            if (fits && (gave_way || total == Total::HasRoom)) || (gave_way && steps == 0) {
+                return true;
+            }
+            if steps == 0 || self.is_empty() {
+                return false;
+            }
+            steps -= 1;
+            effects.changes.extend(self.drop_oldest());
+            effects.tally.drop_one(DropReason::Oldest);
+        }
     }
 
     /// Appends an entry whose place was taken from this queue. `keep` says whether the recipient is
@@ -200,7 +242,7 @@ impl Queue {
         let has_room = self.head.len() < HEAD_MESSAGES && self.head_bytes < HEAD_BYTES;
         let contiguous = self.disk.is_none() && self.tail.is_empty();
         if contiguous && has_room && keep == Keep::InMemory {
-            self.head_bytes += entry.message.size_bytes();
+            self.head_bytes += entry.size_bytes();
             self.head.push_back(Queued::Message(entry));
             return Spilled::No;
         }
@@ -231,8 +273,8 @@ impl Queue {
     pub fn pop(&mut self) -> Option<Queued> {
         let queued = self.head.pop_front()?;
         if let Queued::Message(entry) = &queued {
-            self.head_bytes = self.head_bytes.saturating_sub(entry.message.size_bytes());
-            self.uncount(entry.message.size_bytes());
+            self.head_bytes = self.head_bytes.saturating_sub(entry.size_bytes());
+            self.uncount(entry.size_bytes());
         }
         if self.head.is_empty() && self.head.capacity() > 64 {
             self.head = VecDeque::new();
@@ -258,7 +300,7 @@ impl Queue {
         }
         while self.head.len() < HEAD_MESSAGES && self.head_bytes < HEAD_BYTES {
             let Some(entry) = self.pop_tail() else { break };
-            self.head_bytes += entry.message.size_bytes();
+            self.head_bytes += entry.size_bytes();
             self.head.push_back(Queued::Message(entry));
         }
         None
@@ -293,7 +335,7 @@ impl Queue {
         }
         for queued in found.into_values() {
             if let Queued::Message(entry) = &queued {
-                self.head_bytes += entry.message.size_bytes();
+                self.head_bytes += entry.size_bytes();
             }
             self.head.push_back(queued);
         }
@@ -369,7 +411,7 @@ impl Queue {
             return Some(QueueChange::Dequeue { queue, sequence }.into());
         }
         let entry = self.pop_tail()?;
-        self.uncount(entry.message.size_bytes());
+        self.uncount(entry.size_bytes());
         dequeue(self.owner, &entry)
     }
 
@@ -410,7 +452,7 @@ impl Queue {
 
     fn count(&mut self, entry: &QueueEntry) {
         self.message_count += 1;
-        self.message_bytes += entry.message.size_bytes() as u64;
+        self.message_bytes += entry.size_bytes() as u64;
     }
 
     fn uncount(&mut self, bytes: usize) {
@@ -428,6 +470,16 @@ pub struct QueueLimits {
     pub max_bytes: u64,
     /// What happens at the limit.
     pub policy: OverflowPolicy,
+}
+
+/// Whether all queues together hold less than they may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Total {
+    /// They do.
+    #[default]
+    HasRoom,
+    /// They do not: every queue is treated as full, and none is emptied for it.
+    Full,
 }
 
 impl QueueLimits {

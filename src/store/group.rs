@@ -207,7 +207,7 @@ impl<'a> Group<'a> {
         if self.mode == Mode::Again && self.is_stored(session, entry.sequence)? {
             return Ok(());
         }
-        let size_bytes = entry.message.size_bytes();
+        let size_bytes = entry.size_bytes();
         if !self.indexes.add(session, entry.sequence, size_bytes as u64) {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::durable::change::{Change, QueueChange, RetainedChange, SessionChange};
-use crate::durable::entry::{QueueEntry, StoredEntry};
+use crate::durable::entry::{QueueEntry, SUBSCRIPTION_ID_BYTES, StoredEntry};
 use crate::durable::message::{Issuer, Message, Sequence, SessionId, Timestamp};
 use crate::durable::record::{
     Loaded, LoadedQueue, LoadedSession, QueueOwner, QueueRecord, SessionRecord, SubscriptionRecord,
@@ -129,6 +129,11 @@ impl TakenSessionChange {
 }
 
 impl Delivery {
+    /// See [`QueueEntry::size_bytes`].
+    fn size_bytes(&self) -> usize {
+        self.message.size_bytes() + self.subscription_ids.len() * SUBSCRIPTION_ID_BYTES
+    }
+
     fn of(entry: &QueueEntry) -> Self {
         Self {
             sequence: entry.sequence,
@@ -252,7 +257,7 @@ impl Image {
     fn load_queue(&self, record: QueueRecord) -> LoadedQueue {
         let places = self.queues.get(&record.id).into_iter().flatten();
         let messages = places.clone().filter_map(|(_, place)| match place {
-            Place::Message(delivery) => Some(delivery.message.size_bytes() as u64),
+            Place::Message(delivery) => Some(delivery.size_bytes() as u64),
             Place::Released => None,
         });
         let end = places.clone().last().map_or(0, |(place, _)| place + 1);
@@ -284,7 +289,7 @@ impl Image {
             }
             page.push(match content {
                 Place::Message(delivery) => {
-                    bytes += delivery.message.size_bytes();
+                    bytes += delivery.size_bytes();
                     delivery.read()
                 }
                 Place::Released => StoredEntry::Released(Sequence(*place)),

@@ -127,7 +127,7 @@ impl Store for MemoryStore {
             }
             page.push(match entry {
                 Place::Message(entry) => {
-                    bytes += entry.message.size_bytes();
+                    bytes += entry.size_bytes();
                     StoredEntry::Message(Arc::clone(entry))
                 }
                 Place::Released => StoredEntry::Released(Sequence(place)),

@@ -32,7 +32,7 @@ pub struct PageRange {
     pub to: Sequence,
     /// Entries at most.
     pub max_count: usize,
-    /// The page ends with the entry whose [`Message::size_bytes`] brings the sum here.
+    /// The page ends with the entry whose [`QueueEntry::size_bytes`] brings the sum here.
     pub max_bytes: usize,
 }
 
@@ -129,7 +129,7 @@ fn decode(
         EntryContent::Shared { number, .. } => bodies.message(db, number)?,
     };
     let Some(message) = message else { return Ok(None) };
-    let size = message.size_bytes();
     let entry = entry.into_entry(sequence, message);
+    let size = entry.size_bytes();
     Ok(Some((StoredEntry::Message(Arc::new(entry)), size)))
 }

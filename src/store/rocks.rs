@@ -328,7 +328,8 @@ fn measure(batch: &Batch) -> (usize, bool) {
     let mut has_large = false;
     for change in &batch.changes {
         bytes += size_of::<Change>() + 64;
-        let size = change.message().map_or(0, |message| message.size_bytes());
+        let message = || change.message().map_or(0, |message| message.size_bytes());
+        let size = change.entry().map_or_else(message, |entry| entry.size_bytes());
         has_large |= size >= SHARED_BODY_BYTES && change.entry().is_some();
         bytes += size;
     }

@@ -6,7 +6,7 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use crate::durable::entry::QueueEntry;
+use crate::durable::entry::{QueueEntry, SUBSCRIPTION_ID_BYTES};
 use crate::durable::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
 use crate::durable::record::{
     OverflowPolicy, QueueLifetime, QueueOwner, QueueRecord, QueueRules, SessionRecord,
@@ -188,13 +188,14 @@ impl<'a> EncodedEntry<'a> {
         Some(Self { qos, retain, subscription_ids, group, content })
     }
 
-    /// [`Message::size_bytes`] of its message.
+    /// [`QueueEntry::size_bytes`] of the entry.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        match self.content {
+        let message_bytes = match self.content {
             EntryContent::Inline(message) => message_size(message).unwrap_or(0) as u64,
             EntryContent::Shared { size_bytes, .. } => size_bytes,
-        }
+        };
+        message_bytes + (self.subscription_ids.len() * SUBSCRIPTION_ID_BYTES) as u64
     }
 
     /// Joins it with its message: committed, at its place.

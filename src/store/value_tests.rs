@@ -139,7 +139,8 @@ proptest! {
         let mut value = Vec::new();
         encode_entry(&entry, Body::Inline, &mut value);
         let read = EncodedEntry::decode(&value).unwrap();
-        prop_assert_eq!(read.size_bytes(), message.size_bytes() as u64);
+        prop_assert_eq!(read.size_bytes(), entry.size_bytes() as u64);
+        prop_assert_eq!(entry.size_bytes(), message.size_bytes() + 4 * ids.len());
         let EntryContent::Inline(body) = read.content else { panic!("inline") };
         prop_assert_eq!(decode_message(body), Some((*message).clone()));
         let read = read.into_entry(Sequence(1), message);

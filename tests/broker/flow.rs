@@ -106,6 +106,33 @@ fn exceeding_the_receive_maximum_of_the_broker_is_refused() {
     client.expect_error(0x93);
 }
 
+/// Exchanges of QoS 2 that an earlier Network Connection left open are no part of the quota of the next: after a cut, three
+/// PUBLISH before the owed PUBREL were answered with 0x93. [MQTT-4.9.0-1] [MQTT-3.3.4-7]
+#[test]
+fn the_receive_maximum_counts_anew_after_a_reconnect() {
+    let Some(broker) = configured("[limits]\nreceive_maximum = 3\n") else { return };
+    let connect = Connect::durable(V5, unique("c"));
+    let mut client = Client::connect_to(&broker.address, &connect);
+    for id in 1..=3 {
+        client.send(Publish::new("t", "x").qos(2, id).encode(V5));
+        assert_eq!(client.expect_acknowledgement(PUBREC).id, id);
+    }
+    client.cut();
+    let mut client = Client::connect_to(&broker.address, &connect);
+    for id in 11..=13 {
+        client.send(Publish::new("t", "y").qos(2, id).encode(V5));
+        assert_eq!(client.expect_acknowledgement(PUBREC).id, id);
+    }
+    for id in [1, 2, 3, 11] {
+        client.send(acknowledge(PUBREL, id));
+        client.expect_acknowledged(PUBCOMP, id, 0);
+    }
+    client.send(Publish::new("t", "x").qos(2, 14).encode(V5));
+    assert_eq!(client.expect_acknowledgement(PUBREC).id, 14);
+    client.send(Publish::new("t", "x").qos(2, 15).encode(V5));
+    client.expect_error(0x93);
+}
+
 /// The same number again and again is allowed, as long as each exchange is finished. [MQTT-3.3.4-7]
 #[test]
 fn finished_exchanges_do_not_count_against_the_receive_maximum() {

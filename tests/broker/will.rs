@@ -17,6 +17,26 @@ fn watcher(version: Version) -> (Client, String) {
     (watcher, topic)
 }
 
+/// A Will Topic longer than other topics may be was accepted: what PUBLISH may not do, a Will may not either.
+#[test]
+fn a_will_topic_is_held_to_the_limits_of_topics() {
+    let limits = "[limits]\nmax_topic_levels = 3\nmax_topic_bytes = 20\n";
+    let Some(broker) = configured(limits) else { return };
+    for version in ALL {
+        for (topic, is_within) in
+            [("a/b/c", true), ("a/b/c/d", false), ("twenty-one-characters", false)]
+        {
+            let mut client = Client::open_to(&broker.address, version);
+            let will = Will::new(topic, "x");
+            client.send(Connect::new(version, unique("c")).will(will).encode());
+            match is_within {
+                true => assert_eq!(client.expect_connack().reason, 0),
+                false => client.expect_refusal(if version == V5 { 0x87 } else { 5 }),
+            }
+        }
+    }
+}
+
 /// [MQTT-3.1.2-7] [MQTT-3.1.2-8] [MQTT311-3.1.2-8]
 #[test]
 fn a_cut_publishes_the_will() {

@@ -5,8 +5,10 @@
 
 #[allow(dead_code, reason = "wills and short Sessions belong to the crash test")]
 mod client;
+mod hand;
 #[allow(dead_code, reason = "wills belong to the crash test")]
 mod promises;
+mod turns;
 mod world;
 
 use petrel::store::faulty::Honesty;

@@ -12,7 +12,7 @@ use crate::packet::acknowledgement::{Acknowledgement, AcknowledgementKind, plain
 use crate::packet::reason_code::ReasonCode;
 use crate::session::Session;
 use crate::session::effects::Effects;
-use crate::session::group::{Group, GroupTerms};
+use crate::session::group::Group;
 use crate::session::outbound::PubrecOutcome;
 
 impl ClientConnection {
@@ -90,9 +90,6 @@ impl Broker {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let topic = group.filter().as_str();
-        let limits = self.limits().queue;
-        let durability = self.limits().durability_of(topic);
-        group.drain_to(session, &GroupTerms { durability, limits: &limits }, now, effects);
+        group.drain_to(session, |topic| self.group_terms(topic), now, effects);
     }
 }

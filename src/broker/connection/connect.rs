@@ -47,15 +47,10 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        if let Some(will) = &connect.will {
-            let client_id = &connect.client_id;
-            let authority = self.broker.authority();
-            if !self.identity.peer.listener.internal
-                && !authority.may_publish(&self.identity.principal, client_id, &will.topic)
-            {
-                self.refuse(ReasonCode::NotAuthorized);
-                return;
-            }
+        let is_will_refused = |will: &OwnedWill| !self.may_publish(&connect.client_id, &will.topic);
+        if connect.will.as_ref().is_some_and(is_will_refused) {
+            self.refuse(ReasonCode::NotAuthorized);
+            return;
         }
         let expiry_seconds = connect.session_expiry_seconds.unwrap_or(u32::MAX);
         if expiry_seconds > 0 && self.broker.store().state() != StoreState::Available {
@@ -100,6 +95,8 @@ impl ClientConnection {
         self.opening.session = Some(Arc::clone(session));
         let wait = promise.wait(effects);
         self.answer(PendingPacket::Connack(Box::new(greeting)), wait, effects);
+        // A Will is not a flow that could be slowed, and whoever set it is gone.
+        effects.slow_nobody();
         self.finish(session, now, effects);
     }
 
@@ -203,6 +200,7 @@ impl ClientConnection {
         effects: &mut Effects,
     ) {
         inbound.epoch += 1;
+        inbound.incoming.begin_quota();
         inbound.expiry_seconds = expiry_seconds;
         inbound.disconnected = None;
         inbound.user_name.clone_from(&self.identity.principal.user_name);

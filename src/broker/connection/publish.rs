@@ -14,7 +14,6 @@ use crate::packet::property::{Property, iterate};
 use crate::packet::publish::Publish;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
-use crate::session::Session;
 use crate::session::aliases::IncomingAliases;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::violation::Violation;
@@ -118,15 +117,13 @@ impl ClientConnection {
     }
 
     /// Whether this Client may publish to `topic`; asked once for each topic.
-    pub(super) fn may_publish(&self, session: &Session, topic: &str) -> bool {
+    pub(super) fn may_publish(&self, client_id: &str, topic: &str) -> bool {
         let limits = self.broker.limits();
         let within = topic.split('/').count() <= limits.max_topic_levels
             && topic.len() <= limits.max_topic_bytes;
         let authority = self.broker.authority();
         let Identity { peer, principal, .. } = &self.identity;
-        within
-            && (peer.listener.internal
-                || authority.may_publish(principal, session.client_id(), topic))
+        within && (peer.listener.internal || authority.may_publish(principal, client_id, topic))
     }
 
     /// Whether a message of this broker has come back over the bridges of others. What neither has a trail nor comes

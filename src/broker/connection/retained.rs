@@ -10,6 +10,7 @@ use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivered, Terms};
 use crate::session::publication::Publication;
+use crate::session::queue::Total;
 use crate::session::retained_delivery::RetainedDelivery;
 
 /// Retained Messages delivered under one lock.
@@ -86,6 +87,8 @@ impl ClientConnection {
             group: None,
             durability: limits.durability_of(publication.topic),
             limits: &limits.queue_of(publication.topic),
+            // What is retained takes no more room by being delivered: it waits in the tree until the Client has some.
+            total: Total::HasRoom,
         };
         let delivered = turn.session.outbound().deliver(publication, &terms, turn.effects);
         if delivered == Delivered::QueuedUntilCommit {

@@ -189,7 +189,8 @@ impl ClientConnection {
         if qos == QoS::ExactlyOnce && inbound.incoming.contains(packet_id) {
             return Ok(Arrival::Repeated);
         }
-        let inflight = usize::from(self.output.pending_pubacks) + inbound.incoming.len() + taken;
+        let inflight =
+            usize::from(self.output.pending_pubacks) + inbound.incoming.in_quota() + taken;
         if self.identity.version == ProtocolVersion::V5_0
             && inflight >= usize::from(limits.receive_maximum)
         {
@@ -205,12 +206,12 @@ impl ClientConnection {
         }
         count_received(&mut turn.effects.tally, run.publications.len(), run.payload_bytes);
         let mut plans = self.input.plans.take().unwrap_or_default();
-        let session = turn.session;
+        let (session, client_id) = (turn.session.id(), turn.session.client_id());
         let cached = plans
-            .plan(&self.broker, run.topic, session.id(), |topic| self.may_publish(session, topic));
+            .plan(&self.broker, run.topic, session, |topic| self.may_publish(client_id, topic));
         match self.refusal(cached, run.storing) {
             Some(refusal) => self.refuse_run(turn, run, refusal),
-            None if self.is_echo(session.id(), run) => {
+            None if self.is_echo(session, run) => {
                 self.take_echo(turn, run, cached.plan.durability);
             }
             None => self.route_run(turn, run, &cached.plan),

@@ -15,7 +15,18 @@ use crate::session::effects::Effects;
 /// A wait under way.
 pub(super) struct Throttle {
     recipients: SmallVec<[Arc<Session>; 1]>,
+    since: Timestamp,
     deadline: Timestamp,
+    policy: Policy,
+}
+
+/// Why the publisher waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    /// A jam may be over in a moment.
+    Courtesy,
+    /// The overflow policy of the topic is back-pressure.
+    Backpressure,
 }
 
 impl Throttle {
@@ -29,22 +40,22 @@ impl ClientConnection {
     /// never catch up while it waits.
     pub(super) fn throttle(&mut self, now: Timestamp, effects: &mut Effects) {
         let mut recipients = std::mem::take(&mut effects.crowded);
-        let is_backpressure = std::mem::take(&mut effects.backpressure);
-        if !self.is_connected() {
-            // A Will is not a flow that could be slowed, and whoever set it is gone.
-            return;
-        }
+        let policy = match std::mem::take(&mut effects.backpressure) {
+            true => Policy::Backpressure,
+            false => Policy::Courtesy,
+        };
         let own = self.opening.session.as_ref().map(|session| session.id());
         recipients.retain(|recipient| Some(recipient.id()) != own);
         if recipients.is_empty() {
             return;
         }
         let limits = self.broker.limits();
-        let wait = match is_backpressure {
-            true => limits.backpressure_wait,
-            false => limits.crowded_wait,
+        let wait = match policy {
+            Policy::Backpressure => limits.backpressure_wait,
+            Policy::Courtesy => limits.crowded_wait,
         };
-        self.input.throttle = Some(Box::new(Throttle { recipients, deadline: now.plus(wait) }));
+        let (since, deadline) = (now, now.plus(wait));
+        self.input.throttle = Some(Box::new(Throttle { recipients, since, deadline, policy }));
     }
 
     /// Ends the wait if everybody caught up, or if it has lasted too long.
@@ -57,12 +68,19 @@ impl ClientConnection {
 
     fn end_wait(&mut self, now: Timestamp) {
         let Some(throttle) = &mut self.input.throttle else { return };
-        throttle.recipients.retain(|recipient| recipient.outbound().makes_wait());
-        if now >= throttle.deadline {
-            for recipient in throttle.recipients.drain(..) {
-                recipient.outbound().set_stalled();
+        let Throttle { recipients, since, deadline, policy } = &mut **throttle;
+        let is_over = now >= *deadline;
+        recipients.retain(|recipient| {
+            let mut outbound = recipient.outbound();
+            let makes_wait = outbound.makes_wait(now);
+            if *policy == Policy::Courtesy && (is_over || !makes_wait) {
+                outbound.note_wait(*since, now);
             }
-        }
+            if is_over && makes_wait {
+                outbound.set_stalled();
+            }
+            makes_wait && !is_over
+        });
         if throttle.recipients.is_empty() {
             self.input.throttle = None;
         }
@@ -73,7 +91,7 @@ impl ClientConnection {
         let Some(throttle) = &self.input.throttle else { return false };
         for recipient in &throttle.recipients {
             let mut outbound = recipient.outbound();
-            if outbound.makes_wait() {
+            if outbound.makes_wait(now) {
                 outbound.wait_for_room(waker);
             }
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::durable::Durability;
 use crate::durable::change::QueueChange;
+use crate::durable::entry::SUBSCRIPTION_ID_BYTES;
 use crate::packet::QoS;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::link::{Encoded, Outgoing};
@@ -75,7 +76,8 @@ impl Outbound {
             subscription_ids: terms.subscription_ids,
             now: publication.arrived,
         };
-        if self.outbox.bytes() + self.writing_bytes + publication.payload.len() > link.outbox_bytes
+        let size_bytes = queued_bytes(publication, terms.subscription_ids);
+        if self.outbox.bytes() + self.writing_bytes + size_bytes > link.outbox_bytes
             && self.outbox.bytes() + self.writing_bytes > 0
         {
             return self.count_drop(DropReason::OutboxFull, effects);
@@ -152,12 +154,13 @@ impl Outbound {
         terms: &Terms<'_>,
         effects: &mut Effects,
     ) -> Delivered {
+        let size_bytes = queued_bytes(publication, terms.subscription_ids);
         let before = effects.tally.dropped_count();
         let mut limits = *terms.limits;
         if let Some(own) = &self.own_queue {
             limits = limits.under(own);
         }
-        let admission = self.queue.admit(publication.size_bytes(), &limits, effects);
+        let admission = self.queue.admit(size_bytes, &limits, terms.total, effects);
         self.dropped_count += effects.tally.dropped_count() - before;
         match admission {
             Admission::Admitted => {}
@@ -184,4 +187,12 @@ impl Outbound {
         }
         Delivered::Queued
     }
+}
+
+/// Bytes of a delivery that count against limits, like [`QueueEntry::size_bytes`].
+///
+/// [`QueueEntry::size_bytes`]: crate::durable::entry::QueueEntry::size_bytes
+#[inline]
+fn queued_bytes(publication: &Publication<'_>, subscription_ids: &[u32]) -> usize {
+    publication.size_bytes() + subscription_ids.len() * SUBSCRIPTION_ID_BYTES
 }
