@@ -23,4 +23,4 @@ pub mod packet;
 pub mod session;
 pub mod store;
 pub mod topic;
-pub mod websocket;
+pub(crate) mod websocket;

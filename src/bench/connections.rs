@@ -8,9 +8,9 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
 
+use crate::bench::client::{Client, Introduction};
 use crate::bench::engine::Engine;
 use crate::bench::error::BenchError;
-use crate::bench::link::{Introduction, Link};
 use crate::bench::meter::{Histograms, SharedHistogram, as_f64, per_second, ratio};
 use crate::bench::report::{Report, Unit};
 use crate::bench::resumption::TlsSession;
@@ -65,14 +65,14 @@ impl ConnectionsOptions {
         allow_files(self.clients as u64 + OTHER_FILES)?;
         report.setting("clients", self.clients);
         report.setting("subscribe", self.subscribe);
-        let crowd = Crowd::new(engine, self.clients, self.subscribe)?;
+        let crowd = Crowd { subscribe: self.subscribe, ..Crowd::new(engine, self.clients)? };
         let before = engine.process_figures()?;
         let began = Instant::now();
-        let links = crowd.connect(engine, self.clients, self.concurrency, Patience::None).await?;
+        let clients = crowd.connect(engine, self.clients, self.concurrency, Patience::None).await?;
         let rate = per_second(self.clients as u64, began.elapsed());
         report.figure("connects_per_second", rate, Unit::PerSecond);
         report.latency("connect", &crowd.latencies.merged()?);
-        let handles = crowd.idle(engine, links);
+        let handles = crowd.idle(engine, clients);
         // Buffers of the handshake are given back meanwhile.
         engine.wait("holding", self.hold.max(Duration::from_secs(1))).await;
         if let (Some(before), Some(after)) = (before, engine.process_figures()?) {
@@ -123,7 +123,7 @@ impl ConnectionsOptions {
         crowd.latencies.reset();
         crowd.forget_handshakes();
         let began = Instant::now();
-        let links =
+        let clients =
             crowd.connect(engine, self.clients, self.clients, Patience::Minute(began)).await?;
         let rate = per_second(self.clients as u64, began.elapsed());
         report.figure("storm_seconds", began.elapsed().as_secs_f64(), Unit::Seconds);
@@ -131,7 +131,7 @@ impl ConnectionsOptions {
         report.count("storm_retries", crowd.retries.load(Ordering::Acquire));
         crowd.describe_handshakes(engine, "storm_", 0, report);
         report.latency("storm", &crowd.latencies.merged()?);
-        drop(links);
+        drop(clients);
         Ok(())
     }
 
@@ -142,7 +142,7 @@ impl ConnectionsOptions {
         report: &mut Report,
     ) -> Result<(), BenchError> {
         allow_files(self.concurrency as u64 + OTHER_FILES)?;
-        let crowd = Crowd::new(engine, self.concurrency, false)?;
+        let crowd = Crowd::new(engine, self.concurrency)?;
         let before = engine.process_figures()?;
         let began = Instant::now();
         let mut handles = Vec::new();
@@ -154,10 +154,10 @@ impl ConnectionsOptions {
                 let introduction = crowd.introduction("cycle", index);
                 while began.elapsed() < time {
                     let attempt = Instant::now();
-                    let link = Link::connect(&target, &introduction).await?;
+                    let client = Client::connect(&target, &introduction).await?;
                     record(&latencies, attempt);
-                    crowd.note_connected(&link);
-                    link.disconnect().await?;
+                    crowd.note_connected(&client);
+                    client.disconnect().await?;
                 }
                 Ok::<_, BenchError>(())
             }));
@@ -203,9 +203,9 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn new(engine: &Engine, clients: usize, subscribe: bool) -> Result<Self, BenchError> {
+    fn new(engine: &Engine, clients: usize) -> Result<Self, BenchError> {
         Ok(Self {
-            subscribe,
+            subscribe: false,
             latencies: engine.histograms()?,
             tls_sessions: (0..clients).map(|_| TlsSession::default()).collect(),
             connected: Arc::default(),
@@ -221,7 +221,7 @@ impl Crowd {
         count: usize,
         concurrency: usize,
         patience: Patience,
-    ) -> Result<Vec<Link>, BenchError> {
+    ) -> Result<Vec<Client>, BenchError> {
         let prefix: Arc<str> = topic_prefix().into();
         let connect = |index| {
             let crowd = self.clone();
@@ -231,13 +231,13 @@ impl Crowd {
             let introduction = self.introduction("idle", index);
             async move {
                 let mut began = Instant::now();
-                let mut link = match patience {
-                    Patience::None => Link::connect(&target, &introduction).await?,
+                let mut client = match patience {
+                    Patience::None => Client::connect(&target, &introduction).await?,
                     Patience::Minute(since) => {
                         began = since;
                         loop {
-                            match Link::connect(&target, &introduction).await {
-                                Ok(link) => break link,
+                            match Client::connect(&target, &introduction).await {
+                                Ok(client) => break client,
                                 Err(error) if since.elapsed() > STORM_PATIENCE => {
                                     return Err(error);
                                 }
@@ -250,11 +250,11 @@ impl Crowd {
                     }
                 };
                 record(&latencies, began);
-                crowd.note_connected(&link);
+                crowd.note_connected(&client);
                 if crowd.subscribe {
-                    link.subscribe(&filters, QoS::AtMostOnce).await?;
+                    client.subscribe(&filters, QoS::AtMostOnce).await?;
                 }
-                Ok(link)
+                Ok(client)
             }
         };
         engine.set_up("connecting", count, concurrency, connect).await
@@ -265,9 +265,9 @@ impl Crowd {
         Introduction { tls_session, ..Introduction::clean(role, index) }
     }
 
-    fn note_connected(&self, link: &Link) {
+    fn note_connected(&self, client: &Client) {
         self.connected.fetch_add(1, Ordering::AcqRel);
-        if link.is_resumed == Some(true) {
+        if client.is_resumed == Some(true) {
             self.resumed.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -291,18 +291,18 @@ impl Crowd {
     }
 
     /// Reads and pings, so that lost connections are noticed and idle ones are not closed.
-    fn idle(&self, engine: &Engine, links: Vec<Link>) -> Vec<JoinHandle<()>> {
+    fn idle(&self, engine: &Engine, clients: Vec<Client>) -> Vec<JoinHandle<()>> {
         const PING_INTERVAL: Duration = Duration::from_mins(5);
-        let idle_client = |(index, mut link): (usize, Link)| {
+        let idle_client = |(index, mut client): (usize, Client)| {
             let lost = Arc::clone(&self.lost);
             engine.spawn(index, async move {
                 loop {
-                    let read = link.read_packet("idle");
+                    let read = client.read_packet("idle");
                     match tokio::time::timeout(PING_INTERVAL, read).await {
                         Ok(Ok(_)) => {}
                         Ok(Err(_)) => break,
                         Err(_elapsed) => {
-                            if link.send(&wire::PINGREQ, "idle").await.is_err() {
+                            if client.send(&wire::PINGREQ, "idle").await.is_err() {
                                 break;
                             }
                         }
@@ -311,7 +311,7 @@ impl Crowd {
                 lost.fetch_add(1, Ordering::AcqRel);
             })
         };
-        links.into_iter().enumerate().map(idle_client).collect()
+        clients.into_iter().enumerate().map(idle_client).collect()
     }
 }
 

@@ -7,12 +7,12 @@
 //!
 //! The scenarios, one file each, set clients up, wait, take figures twice and hand a [`report::Report`] back.
 
+mod client;
 mod connections;
 mod engine;
 mod error;
 mod inflight;
 mod latency;
-mod link;
 mod meter;
 mod process;
 mod publisher;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 
+use crate::bench::client::Client;
 use crate::bench::inflight::{Acknowledged, Inflight};
-use crate::bench::link::Link;
 use crate::bench::meter::{Clock, SharedHistogram};
 use crate::bench::timer::Timer;
 use crate::bench::wire::{self, PublishTemplate, Stamp, kind};
@@ -100,7 +100,7 @@ impl PublisherStatus {
 
 /// A connected publisher.
 pub(super) struct Publisher {
-    link: Link,
+    client: Client,
     plan: PublisherPlan,
     status: Arc<PublisherStatus>,
     inflight: Inflight,
@@ -121,19 +121,19 @@ const ROUNDS_PER_POLL: usize = 8;
 impl Publisher {
     /// Takes a connected client over.
     pub(super) fn new(
-        link: Link,
+        client: Client,
         plan: PublisherPlan,
         status: Arc<PublisherStatus>,
         latencies: SharedHistogram,
         clock: Clock,
     ) -> io::Result<Self> {
-        let window = plan.window.min(link.connack.receive_maximum).max(1);
+        let window = plan.window.min(client.connack.receive_maximum).max(1);
         let (timer, next_due) = match plan.pace {
             Pace::Saturate => (None, 0),
             Pace::Schedule { first, .. } => (Some(Timer::new()?), first),
         };
         Ok(Self {
-            link,
+            client,
             plan,
             status,
             inflight: Inflight::new(window),
@@ -148,19 +148,19 @@ impl Publisher {
     }
 
     /// Runs until everything is sent and acknowledged, or the connection ends; returns the connection.
-    pub(super) async fn run(mut self) -> io::Result<Link> {
+    pub(super) async fn run(mut self) -> io::Result<Client> {
         let result = poll_fn(|cx| self.poll_run(cx)).await;
         if result.is_err() {
             self.status.failed.store(true, Ordering::Release);
         }
-        result.map(|()| self.link)
+        result.map(|()| self.client)
     }
 
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..ROUNDS_PER_POLL {
             let received = self.poll_acknowledgements(cx)?;
             let is_blocked = self.fill(cx)?;
-            let sent = self.link.poll_send(cx)?;
+            let sent = self.client.poll_send(cx)?;
             if self.is_finished() && sent.is_ready() {
                 return Poll::Ready(Ok(()));
             }
@@ -181,12 +181,12 @@ impl Publisher {
     }
 
     fn poll_acknowledgements(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
-        let Self { link, inflight, latencies, clock, status, .. } = self;
+        let Self { client, inflight, latencies, clock, status, .. } = self;
         let mut counts = [0_u64; 3];
         let [acknowledged, refused, unknown] = &mut counts;
         let mut histogram = None;
         let mut now = 0;
-        let received = link.poll_receive(cx, |output, first, body| {
+        let received = client.poll_receive(cx, |output, first, body| {
             let Some((packet_id, code)) = wire::acknowledgement(body) else { return };
             match inflight.acknowledge(first, packet_id, code) {
                 Acknowledged::Complete { since } => {
@@ -225,7 +225,7 @@ impl Publisher {
         // Only then was a waker registered: having used the room up just now is no reason to sleep.
         let is_blocked = room == 0;
         let is_scheduled = matches!(self.plan.pace, Pace::Schedule { .. });
-        while room > 0 && self.link.unsent_bytes() < FILL_BYTES {
+        while room > 0 && self.client.unsent_bytes() < FILL_BYTES {
             if is_scheduled && self.next_due > now {
                 break;
             }
@@ -288,7 +288,7 @@ impl Publisher {
         self.next_template = if at + 1 == topics { 0 } else { at + 1 };
         let stream = self.plan.first_stream + u32::try_from(at).unwrap_or(0);
         let packet_id = if self.plan.qos > QoS::AtMostOnce { self.inflight.begin(time) } else { 0 };
-        template.append(&mut self.link.output, packet_id, Stamp { stream, sequence, time });
+        template.append(&mut self.client.output, packet_id, Stamp { stream, sequence, time });
         self.sent += 1;
     }
 

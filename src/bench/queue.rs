@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use crate::bench::client::{Client, Introduction};
 use crate::bench::engine::Engine;
 use crate::bench::error::BenchError;
-use crate::bench::link::{Introduction, Link};
 use crate::bench::meter::{Histograms, as_f64, per_second, ratio};
 use crate::bench::publisher::{Pace, Publisher, PublisherPlan, PublisherStatus};
 use crate::bench::report::{Report, Unit};
@@ -64,13 +64,13 @@ impl QueueOptions {
         report.setting("payload", self.message.payload);
         report.setting("present", self.present);
         let run = Run::new(&self, engine)?;
-        let links = run.connect(engine, First::Yes).await?;
+        let clients = run.connect(engine, First::Yes).await?;
         let mut drain = None;
         if self.present {
-            drain = Some(run.receive(engine, Instant::now(), links));
+            drain = Some(run.receive(engine, Instant::now(), clients));
         } else {
-            for link in links {
-                link.disconnect().await?;
+            for client in clients {
+                client.disconnect().await?;
             }
         }
         run.fill(engine, &mut report).await?;
@@ -79,8 +79,8 @@ impl QueueOptions {
         } else {
             // From here on, because the broker may send as soon as the first client is back.
             let began = Instant::now();
-            let links = run.connect(engine, First::No).await?;
-            run.receive(engine, began, links)
+            let clients = run.connect(engine, First::No).await?;
+            run.receive(engine, began, clients)
         };
         run.drain(engine, drain, &mut report).await?;
         run.clean_up(engine).await?;
@@ -107,7 +107,7 @@ struct Run<'a> {
     deliveries: Histograms,
 }
 
-type Receiving = (Instant, Vec<tokio::task::JoinHandle<std::io::Result<Link>>>);
+type Receiving = (Instant, Vec<tokio::task::JoinHandle<std::io::Result<Client>>>);
 
 impl<'a> Run<'a> {
     fn new(options: &'a QueueOptions, engine: &Engine) -> Result<Self, BenchError> {
@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
     }
 
     /// Connects the clients of the sessions; a new one subscribes, one that comes back must find its Session.
-    async fn connect(&self, engine: &Engine, first: First) -> Result<Vec<Link>, BenchError> {
+    async fn connect(&self, engine: &Engine, first: First) -> Result<Vec<Client>, BenchError> {
         let connect = |index: usize| {
             let target = Arc::clone(&engine.target);
             let streams = self.streams_of_session(u32::try_from(index).unwrap_or(u32::MAX));
@@ -150,15 +150,15 @@ impl<'a> Run<'a> {
             let qos = self.options.message.qos();
             let introduction = self.introduction(index, SessionKind::Durable);
             async move {
-                let mut link = Link::connect(&target, &introduction).await?;
-                match (first, link.connack.session_present) {
-                    (First::Yes, _) => link.subscribe(&filters, qos).await?,
+                let mut client = Client::connect(&target, &introduction).await?;
+                match (first, client.connack.session_present) {
+                    (First::Yes, _) => client.subscribe(&filters, qos).await?,
                     (First::No, true) => {}
                     (First::No, false) => {
                         return Err(BenchError::Protocol("the broker forgot a durable session"));
                     }
                 }
-                Ok(link)
+                Ok(client)
             }
         };
         engine.set_up("connecting sessions", self.subscribers.len(), 64, connect).await
@@ -167,18 +167,18 @@ impl<'a> Run<'a> {
     async fn fill(&self, engine: &Engine, report: &mut Report) -> Result<(), BenchError> {
         let connect = |index| {
             let target = Arc::clone(&engine.target);
-            async move { Link::connect(&target, &Introduction::clean("fill", index)).await }
+            async move { Client::connect(&target, &Introduction::clean("fill", index)).await }
         };
-        let links = engine.set_up("connecting", self.publishers.len(), 64, connect).await?;
+        let clients = engine.set_up("connecting", self.publishers.len(), 64, connect).await?;
         let bar = engine.progress("filling", self.options.messages);
         let before = engine.process_figures()?;
         let began = Instant::now();
         let mut handles = Vec::new();
-        for (index, link) in links.into_iter().enumerate() {
+        for (index, client) in clients.into_iter().enumerate() {
             let plan = self.plan_of_publisher(engine, index);
             let status = Arc::clone(&self.publishers[index]);
             let latencies = self.acknowledgements.of_client(index);
-            let publisher = Publisher::new(link, plan, status, latencies, engine.clock);
+            let publisher = Publisher::new(client, plan, status, latencies, engine.clock);
             handles.push(engine.spawn(index, async move { publisher?.run().await }));
         }
         self.watch(&bar, || self.acknowledged(), self.options.messages).await;
@@ -233,9 +233,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn receive(&self, engine: &Engine, began: Instant, links: Vec<Link>) -> Receiving {
+    fn receive(&self, engine: &Engine, began: Instant, clients: Vec<Client>) -> Receiving {
         let mut handles = Vec::new();
-        for (index, link) in links.into_iter().enumerate() {
+        for (index, client) in clients.into_iter().enumerate() {
             let plan = SubscriberPlan {
                 publishers: Arc::clone(&self.publishers),
                 streams_per_publisher: self.topics,
@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
             };
             let status = Arc::clone(&self.subscribers[index]);
             let latencies = self.deliveries.of_client(index);
-            let subscriber = Subscriber::new(link, plan, status, latencies, engine.clock);
+            let subscriber = Subscriber::new(client, plan, status, latencies, engine.clock);
             handles.push(engine.spawn(index, subscriber.run()));
         }
         (began, handles)
@@ -306,7 +306,7 @@ impl<'a> Run<'a> {
         let connect = |index| {
             let target = Arc::clone(&engine.target);
             let introduction = self.introduction(index, SessionKind::Clean);
-            async move { Link::connect(&target, &introduction).await?.disconnect().await }
+            async move { Client::connect(&target, &introduction).await?.disconnect().await }
         };
         engine.set_up("cleaning up", self.subscribers.len(), 64, connect).await?;
         Ok(())

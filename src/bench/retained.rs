@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use crate::bench::client::{Client, Introduction};
 use crate::bench::engine::Engine;
 use crate::bench::error::BenchError;
-use crate::bench::link::{Introduction, Link};
 use crate::bench::meter::{as_f64, per_second, ratio};
 use crate::bench::publisher::{Pace, Publisher, PublisherPlan, PublisherStatus};
 use crate::bench::report::{Report, Unit};
@@ -116,9 +116,9 @@ impl RetainedOptions {
             let latencies = latencies.of_client(index);
             handles.push(engine.spawn(index, async move {
                 let lost = |source| BenchError::Lost { during: "publishing", source };
-                let link = Link::connect(&target, &Introduction::clean("set", index)).await?;
+                let client = Client::connect(&target, &Introduction::clean("set", index)).await?;
                 let publisher =
-                    Publisher::new(link, plan, status, latencies, clock).map_err(lost)?;
+                    Publisher::new(client, plan, status, latencies, clock).map_err(lost)?;
                 publisher.run().await.map_err(lost)?.disconnect().await
             }));
         }
@@ -144,23 +144,23 @@ impl RetainedOptions {
     ) -> Result<(), BenchError> {
         let connect = |index| {
             let target = Arc::clone(&engine.target);
-            async move { Link::connect(&target, &Introduction::clean("get", index)).await }
+            async move { Client::connect(&target, &Introduction::clean("get", index)).await }
         };
-        let mut links = engine.set_up("connecting", self.subscribers, 64, connect).await?;
+        let mut clients = engine.set_up("connecting", self.subscribers, 64, connect).await?;
         let filter = format!("{prefix}/#");
         let subscribe = |version| {
             wire::subscribe(version, 1, std::iter::once(filter.as_str()), self.message.qos())
         };
         let before = engine.process_figures()?;
         let began = Instant::now();
-        for link in &mut links {
-            let packet = subscribe(link.version);
-            link.send(&packet, "subscribing").await?;
+        for client in &mut clients {
+            let packet = subscribe(client.version);
+            client.send(&packet, "subscribing").await?;
         }
         let latencies = engine.histograms()?;
-        let statuses: Vec<Arc<SubscriberStatus>> = links.iter().map(|_| Arc::default()).collect();
+        let statuses: Vec<Arc<SubscriberStatus>> = clients.iter().map(|_| Arc::default()).collect();
         let mut handles = Vec::new();
-        for (index, link) in links.into_iter().enumerate() {
+        for (index, client) in clients.into_iter().enumerate() {
             let plan = SubscriberPlan {
                 publishers: Arc::new([]),
                 streams_per_publisher: 1,
@@ -169,7 +169,7 @@ impl RetainedOptions {
                 timed_one_in: 1 << 63,
             };
             let (status, latencies) = (Arc::clone(&statuses[index]), latencies.of_client(index));
-            let subscriber = Subscriber::new(link, plan, status, latencies, engine.clock);
+            let subscriber = Subscriber::new(client, plan, status, latencies, engine.clock);
             handles.push(engine.spawn(index, subscriber.run()));
         }
         let expected = u64::from(self.count) * self.subscribers as u64;

@@ -12,10 +12,10 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use tokio::task::JoinHandle;
 
+use crate::bench::client::{Client, Introduction};
 use crate::bench::connections::allow_files;
 use crate::bench::engine::Engine;
 use crate::bench::error::BenchError;
-use crate::bench::link::{Introduction, Link};
 use crate::bench::meter::{as_f64, per_second};
 use crate::bench::publisher::{Pace, Publisher, PublisherPlan, PublisherStatus};
 use crate::bench::report::{Report, Unit};
@@ -71,20 +71,23 @@ impl SlowOptions {
         let nobody = Readers::default();
         traffic.start(engine);
         traffic.run_for(engine, "warming up", WARM_UP).await;
-        let alone = Phase::measure(engine, &traffic, &nobody, "alone", self.duration).await?;
+        let alone = Observation::measure(engine, &traffic, &nobody, "alone", self.duration).await?;
 
         let readers = self.readers(engine, &prefix).await?;
         let (flood, flooded) = self.flood(engine, &prefix)?;
         traffic.run_for(engine, "warming up", WARM_UP).await;
-        let reading = Phase::measure(engine, &traffic, &readers, "reading", self.duration).await?;
+        let reading =
+            Observation::measure(engine, &traffic, &readers, "reading", self.duration).await?;
         readers.check(&mut report);
         let memory = engine.process_figures()?;
 
         let sent = flooded.sent.load(Ordering::Acquire);
         readers.stop();
-        let filling = Phase::measure(engine, &traffic, &readers, "filling", self.fill).await?;
+        let filling =
+            Observation::measure(engine, &traffic, &readers, "filling", self.fill).await?;
         let sent = flooded.sent.load(Ordering::Acquire) - sent;
-        let stalled = Phase::measure(engine, &traffic, &readers, "stalled", self.duration).await?;
+        let stalled =
+            Observation::measure(engine, &traffic, &readers, "stalled", self.duration).await?;
 
         describe(&[alone, reading, filling, stalled], &mut report);
         let unread = as_f64(sent * self.slow_payload as u64);
@@ -129,13 +132,13 @@ impl SlowOptions {
             async move {
                 let mut introduction = Introduction::clean("slow", index);
                 introduction.receive_buffer_bytes = Some(RECEIVE_BUFFER_BYTES);
-                let mut link = Link::connect(&target, &introduction).await?;
-                link.subscribe(&filters, qos).await?;
-                Ok(link)
+                let mut client = Client::connect(&target, &introduction).await?;
+                client.subscribe(&filters, qos).await?;
+                Ok(client)
             }
         };
-        let links = engine.set_up("connecting slow readers", self.slow, 200, connect).await?;
-        Readers::start(engine, links)
+        let clients = engine.set_up("connecting slow readers", self.slow, 200, connect).await?;
+        Readers::start(engine, clients)
     }
 
     /// Publishes to the readers, whether they read or not.
@@ -172,10 +175,11 @@ impl SlowOptions {
         let status = Arc::<PublisherStatus>::default();
         let flooded = Arc::clone(&status);
         let flood = engine.spawn(0, async move {
-            let Ok(link) = Link::connect(&target, &Introduction::clean("flood", 0)).await else {
+            let Ok(client) = Client::connect(&target, &Introduction::clean("flood", 0)).await
+            else {
                 return;
             };
-            if let Ok(publisher) = Publisher::new(link, plan, status, latencies, clock) {
+            if let Ok(publisher) = Publisher::new(client, plan, status, latencies, clock) {
                 // A broker may close it, too: that protects the others.
                 let _ended = publisher.run().await;
             }
@@ -192,12 +196,12 @@ struct Readers {
 }
 
 impl Readers {
-    fn start(engine: &Engine, links: Vec<Link>) -> Result<Self, BenchError> {
+    fn start(engine: &Engine, clients: Vec<Client>) -> Result<Self, BenchError> {
         /// Never: what counts is what others see.
         const TIMED_ONE_IN: u64 = 1 << 63;
         let latencies = engine.histograms()?;
         let mut readers = Self::default();
-        for (index, link) in links.into_iter().enumerate() {
+        for (index, client) in clients.into_iter().enumerate() {
             let status = Arc::<SubscriberStatus>::default();
             let plan = SubscriberPlan {
                 publishers: Arc::default(),
@@ -208,13 +212,13 @@ impl Readers {
             };
             let latencies = latencies.of_client(index);
             let subscriber =
-                Subscriber::new(link, plan, Arc::clone(&status), latencies, engine.clock);
+                Subscriber::new(client, plan, Arc::clone(&status), latencies, engine.clock);
             readers.statuses.push(status);
             readers.tasks.push(engine.spawn(index, async move {
-                if let Ok(link) = subscriber.run().await {
+                if let Ok(client) = subscriber.run().await {
                     // Stopped: the connection stays open, and what comes stays unread.
                     std::future::pending::<()>().await;
-                    drop(link);
+                    drop(client);
                 }
             }));
         }
@@ -251,7 +255,7 @@ impl Readers {
 }
 
 /// What the pairs saw for a while.
-struct Phase {
+struct Observation {
     name: &'static str,
     /// Messages a second that the pairs delivered.
     delivered: f64,
@@ -262,7 +266,7 @@ struct Phase {
     deliveries: Histogram<u64>,
 }
 
-impl Phase {
+impl Observation {
     async fn measure(
         engine: &Engine,
         traffic: &Traffic,
@@ -290,8 +294,8 @@ impl Phase {
 }
 
 /// The figures of the phases, and their ratios to the two in which nobody stands still.
-fn describe(phases: &[Phase; 4], report: &mut Report) {
-    for Phase { name, delivered, read, cpu_micros, deliveries } in phases {
+fn describe(phases: &[Observation; 4], report: &mut Report) {
+    for Observation { name, delivered, read, cpu_micros, deliveries } in phases {
         report.figure(format!("delivered_{name}_per_second"), *delivered, Unit::PerSecond);
         report.figure(format!("readers_received_{name}_per_second"), *read, Unit::PerSecond);
         if let Some(cost) = cpu_micros {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
 
-use crate::bench::link::Link;
+use crate::bench::client::Client;
 use crate::bench::meter::{Clock, SharedHistogram};
 use crate::bench::publisher::PublisherStatus;
 use crate::bench::tracker::{Faults, OrderTracker, SetTracker};
@@ -64,7 +64,7 @@ impl SubscriberStatus {
 
 /// A connected subscriber.
 pub(super) struct Subscriber {
-    link: Link,
+    client: Client,
     plan: SubscriberPlan,
     status: Arc<SubscriberStatus>,
     latencies: SharedHistogram,
@@ -77,7 +77,7 @@ const READS_PER_POLL: usize = 4;
 impl Subscriber {
     /// Takes a subscribed client over.
     pub(super) fn new(
-        link: Link,
+        client: Client,
         plan: SubscriberPlan,
         status: Arc<SubscriberStatus>,
         latencies: SharedHistogram,
@@ -85,16 +85,16 @@ impl Subscriber {
     ) -> Self {
         let count = if plan.group.is_some() { 0 } else { plan.streams.len() };
         status.trackers.lock().resize(count, OrderTracker::default());
-        Self { link, plan, status, latencies, clock }
+        Self { client, plan, status, latencies, clock }
     }
 
     /// Receives until the connection ends or the task is aborted, or returns the connection when it is stopped.
-    pub(super) async fn run(mut self) -> io::Result<Link> {
+    pub(super) async fn run(mut self) -> io::Result<Client> {
         let result = poll_fn(|cx| self.poll_run(cx)).await;
         if result.is_err() {
             self.status.failed.store(true, Ordering::Release);
         }
-        result.map(|()| self.link)
+        result.map(|()| self.client)
     }
 
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -105,7 +105,7 @@ impl Subscriber {
             let received = self.poll_batch(cx);
             // Acknowledgements that do not fit wait for the socket, and so does reading: a broker that sends but does
             // not read must not fill our memory.
-            let sent = self.link.poll_send(cx)?;
+            let sent = self.client.poll_send(cx)?;
             if received?.is_pending() || sent.is_pending() {
                 return Poll::Pending;
             }
@@ -115,11 +115,11 @@ impl Subscriber {
     }
 
     fn poll_batch(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
-        let Self { link, plan, status, latencies, clock } = self;
-        let version = link.version;
+        let Self { client, plan, status, latencies, clock } = self;
+        let version = client.version;
         let mut trackers = status.trackers.lock();
         let mut batch = Batch::new(plan, &mut trackers);
-        let received = link.poll_receive(cx, |output, first, body| {
+        let received = client.poll_receive(cx, |output, first, body| {
             batch.handle(version, output, first, body, latencies, clock);
         });
         let Batch { received: count, foreign, .. } = batch.finish();

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use crate::bench::client::{Client, Introduction, in_time, refused_code};
 use crate::bench::engine::Engine;
 use crate::bench::error::BenchError;
-use crate::bench::link::{Introduction, Link, in_time, refused_code};
 use crate::bench::meter::{as_f64, per_second, ratio};
 use crate::bench::report::{Report, Unit};
 use crate::bench::throughput::topic_prefix;
@@ -57,10 +57,10 @@ impl SubscriptionsOptions {
         report.setting("clients", self.clients);
         report.setting("batch", self.batch);
         let prefix: Arc<str> = topic_prefix().into();
-        let links = self.subscribe_all(engine, &prefix, &mut report).await?;
+        let clients = self.subscribe_all(engine, &prefix, &mut report).await?;
         let plan = self.plan(&prefix);
         report.setting("topics", plan.topics);
-        let mut traffic = Traffic::with_links(engine, plan, links).await?;
+        let mut traffic = Traffic::with_clients(engine, plan, clients).await?;
         traffic.start(engine);
         traffic.run_for(engine, "warming up", WARM_UP).await;
         let calm = self.publish(engine, &mut traffic, &mut report, "").await?;
@@ -86,27 +86,27 @@ impl SubscriptionsOptions {
         engine: &Engine,
         prefix: &Arc<str>,
         report: &mut Report,
-    ) -> Result<Vec<Link>, BenchError> {
+    ) -> Result<Vec<Client>, BenchError> {
         let connect = |index| {
             let target = Arc::clone(&engine.target);
-            async move { Link::connect(&target, &Introduction::clean("many", index)).await }
+            async move { Client::connect(&target, &Introduction::clean("many", index)).await }
         };
-        let links = engine.set_up("connecting", self.clients, 64, connect).await?;
+        let clients = engine.set_up("connecting", self.clients, 64, connect).await?;
         let before = engine.process_figures()?;
         let bar = engine.progress("subscribing", self.count as u64);
         let began = Instant::now();
         let mut handles = Vec::new();
-        for (index, link) in links.into_iter().enumerate() {
+        for (index, client) in clients.into_iter().enumerate() {
             let (count, clients, batch) = (self.count, self.clients, usize::from(self.batch));
             let (prefix, bar) = (Arc::clone(prefix), bar.clone());
             handles.push(engine.spawn(index, async move {
                 let numbers: Vec<usize> = (index..count).step_by(clients).collect();
-                subscribe_many(link, &numbers, batch, &prefix, &bar).await
+                subscribe_many(client, &numbers, batch, &prefix, &bar).await
             }));
         }
-        let mut links = Vec::new();
+        let mut clients = Vec::new();
         for handle in handles {
-            links.push(handle.await??);
+            clients.push(handle.await??);
         }
         let took = began.elapsed();
         bar.finish_and_clear();
@@ -121,7 +121,7 @@ impl SubscriptionsOptions {
             report.figure("broker_bytes_per_subscription", ratio(grown, count), Unit::Bytes);
             report.figure("broker_resident_bytes", as_f64(after.resident_bytes), Unit::Bytes);
         }
-        Ok(links)
+        Ok(clients)
     }
 
     /// Publishes to topics spread over the filters, each matched by one.
@@ -198,12 +198,12 @@ fn topic_numbers(count: usize, max_topics: usize) -> impl Iterator<Item = usize>
 }
 
 async fn subscribe_many(
-    mut link: Link,
+    mut client: Client,
     numbers: &[usize],
     batch: usize,
     prefix: &str,
     bar: &indicatif::ProgressBar,
-) -> Result<Link, BenchError> {
+) -> Result<Client, BenchError> {
     let mut answered = std::collections::VecDeque::new();
     let mut batches = numbers.chunks(batch).zip((1..=u16::MAX).cycle());
     loop {
@@ -213,16 +213,16 @@ async fn subscribe_many(
             let filters: Vec<String> =
                 numbers.iter().map(|number| filter(prefix, *number)).collect();
             let filters = filters.iter().map(String::as_str);
-            let packet = wire::subscribe(link.version, packet_id, filters, QoS::AtMostOnce);
-            link.send(&packet, "subscribing").await?;
+            let packet = wire::subscribe(client.version, packet_id, filters, QoS::AtMostOnce);
+            client.send(&packet, "subscribing").await?;
             answered.push_back(numbers.len());
         }
-        let Some(count) = answered.pop_front() else { return Ok(link) };
-        let (first, body) = in_time("subscribing", link.read_packet("subscribing")).await?;
+        let Some(count) = answered.pop_front() else { return Ok(client) };
+        let (first, body) = in_time("subscribing", client.read_packet("subscribing")).await?;
         if first != kind::SUBACK {
             return Err(BenchError::Protocol("the answer to SUBSCRIBE is not SUBACK"));
         }
-        if let Some(code) = refused_code(link.version, &body) {
+        if let Some(code) = refused_code(client.version, &body) {
             return Err(BenchError::SubscriptionRefused { code });
         }
         bar.inc(count as u64);
@@ -244,10 +244,10 @@ impl Churn {
         let counter = Arc::clone(&changes);
         let (connected, is_connected) = tokio::sync::oneshot::channel();
         let task = engine.spawn(0, async move {
-            let link = Link::connect(&target, &Introduction::clean("churn", 0)).await?;
+            let client = Client::connect(&target, &Introduction::clean("churn", 0)).await?;
             // The receiver waits for this and cannot be gone.
             let _received = connected.send(());
-            churn(link, &prefix, rate, &counter).await
+            churn(client, &prefix, rate, &counter).await
         });
         if is_connected.await.is_err() {
             task.await??;
@@ -260,7 +260,7 @@ impl Churn {
 /// Every tick, subscribes to some filters and unsubscribes those of the tick before, one filter in a packet. An open
 /// loop: late answers delay nothing until a second's worth of them is missing.
 async fn churn(
-    mut link: Link,
+    mut client: Client,
     prefix: &str,
     rate: u64,
     changes: &AtomicU64,
@@ -272,22 +272,22 @@ async fn churn(
     let mut number = 0_u64;
     loop {
         tokio::select! {
-            answers = read_answers(&mut link) => {
+            answers = read_answers(&mut client) => {
                 let answers = answers?;
                 unanswered -= answers.min(unanswered);
                 changes.fetch_add(answers, Ordering::AcqRel);
             }
             _ = ticks.tick(), if unanswered < 2 * rate.max(100) => {
-                let packets = churn_packets(&link, prefix, number, per_tick);
+                let packets = churn_packets(&client, prefix, number, per_tick);
                 unanswered += per_tick + number.min(per_tick);
                 number += per_tick;
-                link.send(&packets, "subscribing").await?;
+                client.send(&packets, "subscribing").await?;
             }
         }
     }
 }
 
-fn churn_packets(link: &Link, prefix: &str, number: u64, per_tick: u64) -> Vec<u8> {
+fn churn_packets(client: &Client, prefix: &str, number: u64, per_tick: u64) -> Vec<u8> {
     /// Packet Identifiers for each of the two kinds.
     const IDENTIFIERS: u64 = 30_000;
     let filter = |number: u64| format!("{prefix}/churn{}/device{number}/+", number % 997);
@@ -297,7 +297,7 @@ fn churn_packets(link: &Link, prefix: &str, number: u64, per_tick: u64) -> Vec<u
         let filter = filter(number);
         let filters = std::iter::once(filter.as_str());
         let packet = wire::subscribe(
-            link.version,
+            client.version,
             packet_id(number % IDENTIFIERS),
             filters,
             QoS::AtMostOnce,
@@ -308,7 +308,7 @@ fn churn_packets(link: &Link, prefix: &str, number: u64, per_tick: u64) -> Vec<u
         let filter = filter(number);
         let filters = std::iter::once(filter.as_str());
         packets.extend(wire::unsubscribe(
-            link.version,
+            client.version,
             packet_id(number % IDENTIFIERS + IDENTIFIERS),
             filters,
         ));
@@ -317,10 +317,10 @@ fn churn_packets(link: &Link, prefix: &str, number: u64, per_tick: u64) -> Vec<u
 }
 
 /// Waits for some SUBACK and UNSUBACK packets and counts them.
-async fn read_answers(link: &mut Link) -> Result<u64, BenchError> {
+async fn read_answers(client: &mut Client) -> Result<u64, BenchError> {
     let mut answers = 0;
     let received = std::future::poll_fn(|cx| {
-        link.poll_receive(cx, |_output, first, _body| {
+        client.poll_receive(cx, |_output, first, _body| {
             if matches!(first, kind::SUBACK | kind::UNSUBACK) {
                 answers += 1;
             }

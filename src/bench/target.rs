@@ -8,13 +8,13 @@ use clap::{Args, ValueEnum};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 
+use crate::bench::client::ANSWER_TIMEOUT;
 use crate::bench::error::BenchError;
-use crate::bench::link::ANSWER_TIMEOUT;
 use crate::bench::resumption::TlsSession;
 use crate::dial::address::{Address, Carrier};
-use crate::dial::connect::{Destination, Dialed, SocketOptions, Stage, Tls, connect};
+use crate::dial::connect::{Dialed, Route, SocketOptions, Stage, Tls, connect};
 use crate::dial::error::DialError;
-use crate::dial::tls::{TlsSettings, Verify, client_config};
+use crate::dial::tls::{RemoteTls, Verify, client_config};
 use crate::packet::ProtocolVersion;
 
 /// Where the broker is.
@@ -122,11 +122,11 @@ impl TargetOptions {
     }
 
     fn tls_config(&self) -> Result<ClientConfig, DialError> {
-        let mut config = client_config(&TlsSettings {
+        let mut config = client_config(&RemoteTls {
             ca_file: self.cafile.clone(),
             identity: self.cert.clone().zip(self.key.clone()),
             verify: if self.insecure { Verify::None } else { Verify::Full },
-            ..TlsSettings::default()
+            ..RemoteTls::default()
         })?;
         config.resumption = Resumption::disabled();
         Ok(config)
@@ -141,7 +141,7 @@ impl Target {
         receive_buffer_bytes: Option<u32>,
         session: &TlsSession,
     ) -> Result<Dialed, DialError> {
-        let destination = Destination {
+        let route = Route {
             address: &self.address,
             resolved: Some(self.resolved),
             tls: self.tls_of_client(session),
@@ -152,7 +152,7 @@ impl Target {
                 receive_buffer_bytes,
             },
         };
-        connect(&destination, &Stage::default()).await
+        connect(&route, &Stage::default()).await
     }
 
     fn tls_of_client(&self, session: &TlsSession) -> Option<Tls<'static>> {

@@ -8,9 +8,9 @@ use clap::ValueEnum;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::bench::client::{Client, Introduction};
 use crate::bench::engine::Engine;
 use crate::bench::error::BenchError;
-use crate::bench::link::{Introduction, Link};
 use crate::bench::meter::{Histograms, as_f64, per_second, ratio};
 use crate::bench::process::ProcessFigures;
 use crate::bench::publisher::{Pace, Publisher, PublisherPlan, PublisherStatus};
@@ -81,7 +81,7 @@ pub(super) struct Traffic {
     publishers: Arc<[Arc<PublisherStatus>]>,
     subscribers: Vec<Arc<SubscriberStatus>>,
     group: Option<Arc<Mutex<Vec<SetTracker>>>>,
-    waiting: Vec<Link>,
+    waiting: Vec<Client>,
     running: Vec<JoinHandle<()>>,
     /// From the (intended) moment of sending to the arrival at the subscriber.
     pub(super) deliveries: Histograms,
@@ -121,22 +121,23 @@ impl Traffic {
             let filters = plan.filters_of_subscriber(index);
             let qos = plan.qos;
             async move {
-                let mut link = Link::connect(&target, &Introduction::clean("sub", index)).await?;
-                link.subscribe(&filters, qos).await?;
-                Ok(link)
+                let mut client =
+                    Client::connect(&target, &Introduction::clean("sub", index)).await?;
+                client.subscribe(&filters, qos).await?;
+                Ok(client)
             }
         };
         let count = plan.subscribers;
-        let links =
+        let clients =
             engine.set_up("connecting subscribers", count, SET_UP_CONCURRENCY, connect).await?;
-        Self::with_links(engine, plan, links).await
+        Self::with_clients(engine, plan, clients).await
     }
 
     /// The same with subscribers that are connected and subscribed already.
-    pub(super) async fn with_links(
+    pub(super) async fn with_clients(
         engine: &Engine,
         plan: TrafficPlan,
-        subscribers: Vec<Link>,
+        subscribers: Vec<Client>,
     ) -> Result<Self, BenchError> {
         plan.check()?;
         let trackers = || vec![SetTracker::default(); plan.stream_count() as usize];
@@ -154,7 +155,7 @@ impl Traffic {
         traffic.listen(engine, subscribers);
         let connect = |index| {
             let target = Arc::clone(&engine.target);
-            async move { Link::connect(&target, &Introduction::clean("pub", index)).await }
+            async move { Client::connect(&target, &Introduction::clean("pub", index)).await }
         };
         let count = traffic.plan.publishers;
         traffic.waiting =
@@ -162,10 +163,10 @@ impl Traffic {
         Ok(traffic)
     }
 
-    fn listen(&mut self, engine: &Engine, links: Vec<Link>) {
-        for (index, link) in links.into_iter().enumerate() {
+    fn listen(&mut self, engine: &Engine, clients: Vec<Client>) {
+        for (index, client) in clients.into_iter().enumerate() {
             let subscriber = Subscriber::new(
-                link,
+                client,
                 SubscriberPlan {
                     publishers: Arc::clone(&self.publishers),
                     streams_per_publisher: self.plan.topics,
@@ -187,19 +188,19 @@ impl Traffic {
     /// Lets the publishers begin.
     pub(super) fn start(&mut self, engine: &Engine) {
         let begin = engine.clock.now() + 10_000_000;
-        for (index, link) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
+        for (index, client) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
             let plan = self.plan.of_publisher(engine, index, begin);
             let status = Arc::clone(&self.publishers[index]);
             let latencies = self.acknowledgements.of_client(index);
             let clock = engine.clock;
             self.running.push(engine.spawn(index, async move {
                 if let Ok(publisher) =
-                    Publisher::new(link, plan, Arc::clone(&status), latencies, clock)
-                    && let Ok(link) = publisher.run().await
+                    Publisher::new(client, plan, Arc::clone(&status), latencies, clock)
+                    && let Ok(client) = publisher.run().await
                 {
                     // Kept open until the run is over: closing would disturb what is measured.
                     std::future::pending::<()>().await;
-                    drop(link);
+                    drop(client);
                 } else {
                     status.failed.store(true, Ordering::Release);
                 }

@@ -3,7 +3,7 @@
 use crate::bridge::error::LinkError;
 use crate::config::bridge::BridgeSettings;
 use crate::dial::address::Address;
-use crate::dial::connect::{Destination, SocketOptions, Stage, Tls, connect};
+use crate::dial::connect::{Route, SocketOptions, Stage, Tls, connect};
 use crate::dial::stream::BoxStream;
 
 /// Connects to one address, up to where MQTT begins. Runs on the bridge's own task, where no local Client waits for it.
@@ -22,6 +22,6 @@ pub async fn dial(
         receive_buffer_bytes: None,
     };
     let tls = address.tls.then_some(Tls::Settings(&settings.tls));
-    let destination = Destination { address, resolved: None, tls, socket };
-    Ok(connect(&destination, stage).await?.stream)
+    let route = Route { address, resolved: None, tls, socket };
+    Ok(connect(&route, stage).await?.stream)
 }

@@ -141,7 +141,7 @@ fn transport(settings: &Settings) -> Result<Transport, ClientError> {
 
 /// What was reached when an error came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum Reached {
     /// No CONNACK yet.
     Connecting,
     /// Behind it.
@@ -151,7 +151,7 @@ pub(super) enum Phase {
 /// Explains errors of one connection.
 pub(super) struct Explainer {
     pub(super) address: String,
-    pub(super) phase: Phase,
+    pub(super) reached: Reached,
     pub(super) timeout_seconds: u64,
 }
 
@@ -266,27 +266,29 @@ impl Explainer {
     }
 
     fn timeout(&self) -> ClientError {
-        self.broken(match self.phase {
-            Phase::Connecting => format!("no answer within {} s", self.timeout_seconds),
-            Phase::Connected => format!("it took nothing for {} s", self.timeout_seconds),
+        self.broken(match self.reached {
+            Reached::Connecting => format!("no answer within {} s", self.timeout_seconds),
+            Reached::Connected => format!("it took nothing for {} s", self.timeout_seconds),
         })
     }
 
     fn closed(&self) -> ClientError {
-        self.broken(match self.phase {
-            Phase::Connecting => "closed before CONNACK; is it an MQTT broker, on a port without \
+        self.broken(match self.reached {
+            Reached::Connecting => {
+                "closed before CONNACK; is it an MQTT broker, on a port without \
                 TLS, and does it speak this version (-V)?"
-                .to_owned(),
-            Phase::Connected => "the broker closed it".to_owned(),
+                    .to_owned()
+            }
+            Reached::Connected => "the broker closed it".to_owned(),
         })
     }
 
     fn malformed(&self, error: &dyn std::fmt::Display) -> ClientError {
-        self.broken(match self.phase {
-            Phase::Connecting => {
+        self.broken(match self.reached {
+            Reached::Connecting => {
                 format!("the answer is not MQTT ({error}); does this port speak TLS (--cafile)?")
             }
-            Phase::Connected => format!("the broker sent what is not MQTT: {error}"),
+            Reached::Connected => format!("the broker sent what is not MQTT: {error}"),
         })
     }
 
@@ -304,9 +306,9 @@ impl Explainer {
 
     fn broken(&self, reason: String) -> ClientError {
         let address = self.address.clone();
-        match self.phase {
-            Phase::Connecting => ClientError::Connect { address, reason },
-            Phase::Connected => ClientError::Lost { address, reason },
+        match self.reached {
+            Reached::Connecting => ClientError::Connect { address, reason },
+            Reached::Connected => ClientError::Lost { address, reason },
         }
     }
 }

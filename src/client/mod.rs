@@ -2,17 +2,17 @@
 //! the mosquitto tools.
 //!
 //! They speak through the `rumqttc` crate, 3.1.1 and 5.0, on purpose not through this broker's own packets: what one of
-//! them says about the other is a second opinion. [`link`] makes one stream of events of `rumqttc`'s two protocols; the
+//! them says about the other is a second opinion. [`connection`] makes one stream of events of `rumqttc`'s two protocols; the
 //! commands only decide what to do with them. What `rumqttc` cannot do is refused with its reason, never left out in
 //! silence.
 
 mod address;
 mod connect;
+mod connection;
 mod error;
 mod event;
 mod format;
 mod input;
-mod link;
 mod message;
 mod options;
 mod property;

@@ -12,7 +12,7 @@ use crate::client::address::{BrokerUrl, parse_url};
 use crate::client::error::ClientError;
 use crate::client::property::PropertySet;
 use crate::dial::address::{Address, Carrier};
-use crate::dial::tls::{TlsSettings, Verify};
+use crate::dial::tls::{RemoteTls, Verify};
 use crate::packet::QoS;
 
 /// Largest payload and Remaining Length that MQTT knows.
@@ -192,7 +192,7 @@ pub(super) struct Will {
 pub(super) struct Settings {
     pub(super) version: Version,
     pub(super) remote: Remote,
-    pub(super) tls: Option<TlsSettings>,
+    pub(super) tls: Option<RemoteTls>,
     pub(super) client_id: String,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
@@ -248,7 +248,7 @@ impl ConnectionOptions {
         let version = self.version(default)?;
         let url = self.url.as_deref().map(parse_url).transpose();
         let url = url.map_err(|error| ClientError::Usage(format!("-L: {error}")))?;
-        let tls = self.tls(url.as_ref().is_some_and(|url| url.tls));
+        let tls = self.tls(url.as_ref());
         let remote = self.remote(url.as_ref(), tls.as_ref())?;
         let mut settings = Settings {
             version,
@@ -302,7 +302,7 @@ impl ConnectionOptions {
     fn remote(
         &self,
         url: Option<&BrokerUrl>,
-        tls: Option<&TlsSettings>,
+        tls: Option<&RemoteTls>,
     ) -> Result<Remote, ClientError> {
         let usage = |reason: &str| Err(ClientError::Usage(reason.to_owned()));
         if let Some(path) = &self.unix {
@@ -335,15 +335,15 @@ impl ConnectionOptions {
         Ok(Remote::Network(Address { host, port, tls: tls.is_some(), carrier }))
     }
 
-    fn tls(&self, is_url: bool) -> Option<TlsSettings> {
+    fn tls(&self, url: Option<&BrokerUrl>) -> Option<RemoteTls> {
         let tls = &self.tls;
-        let is_wanted = is_url
+        let is_wanted = url.is_some_and(|url| url.tls)
             || tls.tls_use_os_certs
             || tls.insecure
             || tls.tls_version.is_some()
             || tls.tls_alpn.is_some()
             || [&tls.cafile, &tls.capath, &tls.cert].iter().any(|path| path.is_some());
-        is_wanted.then(|| TlsSettings {
+        is_wanted.then(|| RemoteTls {
             ca_file: tls.cafile.clone(),
             ca_dir: tls.capath.clone(),
             identity: tls.cert.clone().zip(tls.key.clone()),

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::Instant;
 
+use crate::client::connection::Connection;
 use crate::client::error::ClientError;
 use crate::client::event::{Accepted, Event};
 use crate::client::input::{PayloadOptions, Source};
-use crate::client::link::Link;
 use crate::client::message::Outgoing;
 use crate::client::options::{
     ConnectionOptions, Settings, Version, check_topic, parse_qos, parse_seconds,
@@ -120,7 +120,7 @@ impl PublishCommand {
         };
         let console = Console { warns: !self.connection.quiet, notes: settings.is_chatty };
         let publisher = Publisher {
-            link: Link::open(&settings)?,
+            connection: Connection::open(&settings)?,
             template: Template { topic, qos: self.qos, retain: self.retain },
             settings,
             console,
@@ -135,7 +135,7 @@ impl PublishCommand {
 }
 
 struct Publisher {
-    link: Link,
+    connection: Connection,
     settings: Settings,
     template: Template,
     console: Console,
@@ -181,7 +181,7 @@ impl Publisher {
             }
         };
         if self.window > 0 {
-            leave(self.link).await;
+            leave(self.connection).await;
         }
         result
     }
@@ -200,7 +200,7 @@ impl Publisher {
             }
         };
         tokio::select! {
-            event = self.link.event() => Ok(Step::Event(event)),
+            event = self.connection.event() => Ok(Step::Event(event)),
             payload = payload => payload.map(Step::Payload),
             () = sleep_until(deadline) => Ok(Step::TimedOut),
             () = interrupt.wait() => Ok(Step::Interrupted),
@@ -209,7 +209,7 @@ impl Publisher {
 
     fn send(&mut self, payload: bytes::Bytes) {
         self.unwritten += 1;
-        self.link.publish(Outgoing {
+        self.connection.publish(Outgoing {
             topic: self.template.topic.clone(),
             qos: self.template.qos,
             retain: self.template.retain,

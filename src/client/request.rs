@@ -10,10 +10,10 @@ use rumqttc::v5::mqttbytes::v5::{Filter, PublishProperties};
 use tokio::time::Instant;
 
 use crate::client::connect::qos_v5;
+use crate::client::connection::Connection;
 use crate::client::error::ClientError;
 use crate::client::event::Event;
 use crate::client::input::PayloadOptions;
-use crate::client::link::Link;
 use crate::client::message::{Incoming, Outgoing};
 use crate::client::options::{
     ConnectionOptions, Settings, Version, check_topic, parse_qos, parse_seconds,
@@ -155,14 +155,14 @@ impl Requester {
         deadline: Option<Instant>,
         patience: Duration,
     ) -> Result<(), ClientError> {
-        let mut link = Link::open(&self.settings)?;
+        let mut connection = Connection::open(&self.settings)?;
         let result = loop {
             let event = tokio::select! {
-                event = link.event() => event,
+                event = connection.event() => event,
                 () = sleep_until(deadline) => break Err(ClientError::NoResponse(patience)),
                 () = interrupt.wait() => break Err(ClientError::Interrupted),
             };
-            match self.handle(event, &link) {
+            match self.handle(event, &connection) {
                 Ok(false) => {}
                 Ok(true) => break Ok(()),
                 Err(error @ (ClientError::Lost { .. } | ClientError::Connect { .. })) => {
@@ -171,16 +171,16 @@ impl Requester {
                 Err(error) => break Err(error),
             }
         };
-        leave(link).await;
+        leave(connection).await;
         result
     }
 
     /// Handles an event; true when all responses are there.
-    fn handle(&mut self, event: Event, link: &Link) -> Result<bool, ClientError> {
+    fn handle(&mut self, event: Event, connection: &Connection) -> Result<bool, ClientError> {
         match event {
             Event::Connected(_) => {
                 let filter = Filter::new(self.response_topic.clone(), qos_v5(self.qos));
-                link.subscribe(&[filter], self.settings.properties.subscribe.as_ref());
+                connection.subscribe(&[filter], self.settings.properties.subscribe.as_ref());
             }
             Event::Subscribed(results) => {
                 if let Some(reason) = results.into_iter().find_map(Result::err) {
@@ -188,13 +188,13 @@ impl Requester {
                     return Err(self.rejected(&format!("the subscription to {topic}: {reason}")));
                 }
                 if let Some(request) = self.request.take() {
-                    link.publish(request);
+                    connection.publish(request);
                 }
             }
             Event::Acknowledged(_, Err(reason)) => {
                 return Err(self.rejected(&format!("the request: {reason}")));
             }
-            Event::Message(message) => return self.handle_message(&message, link),
+            Event::Message(message) => return self.handle_message(&message, connection),
             Event::Note(text) => self.console.note(|| text),
             Event::Lost(error) => return Err(error),
             _ => {}
@@ -202,7 +202,11 @@ impl Requester {
         Ok(false)
     }
 
-    fn handle_message(&mut self, message: &Incoming, link: &Link) -> Result<bool, ClientError> {
+    fn handle_message(
+        &mut self,
+        message: &Incoming,
+        connection: &Connection,
+    ) -> Result<bool, ClientError> {
         let is_response = self.is_response(message);
         if is_response {
             self.printer.print(message);
@@ -213,7 +217,7 @@ impl Requester {
             return Ok(true);
         }
         for (qos, packet_id) in self.printer.take_acknowledgements() {
-            link.acknowledge(qos, packet_id);
+            connection.acknowledge(qos, packet_id);
         }
         self.left -= u64::from(is_response);
         Ok(self.left == 0)

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::client::connection::Connection;
 use crate::client::error::ClientError;
 use crate::client::event::Event;
-use crate::client::link::Link;
 
 /// How long DISCONNECT may take to be written.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -77,12 +77,13 @@ pub(super) async fn sleep_until(deadline: Option<Instant>) {
 }
 
 /// Sends DISCONNECT and waits until the broker has closed the connection: then it has read everything.
-pub(super) async fn leave(mut link: Link) {
-    link.disconnect();
-    let written =
-        async { while !matches!(link.event().await, Event::Disconnected | Event::Lost(_)) {} };
+pub(super) async fn leave(mut connection: Connection) {
+    connection.disconnect();
+    let written = async {
+        while !matches!(connection.event().await, Event::Disconnected | Event::Lost(_)) {}
+    };
     if tokio::time::timeout(FAREWELL, written).await.is_ok() {
-        let closed = async { while !matches!(link.event().await, Event::Lost(_)) {} };
+        let closed = async { while !matches!(connection.event().await, Event::Lost(_)) {} };
         let _closed_in_time = tokio::time::timeout(CLOSING, closed).await;
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::client::connection::Connection;
 use crate::client::error::ClientError;
 use crate::client::event::{Accepted, Event};
-use crate::client::link::Link;
 use crate::client::message::{Incoming, Outgoing};
 use crate::client::options::Settings;
 use crate::client::runtime::{Console, Interrupt, leave, run, sleep_until};
@@ -90,11 +90,11 @@ impl Subscriber {
         let mut pause = PAUSES.0;
         loop {
             let opened = Instant::now();
-            let mut link = Link::open(&self.settings)?;
-            let end = match self.serve(&mut link, &mut interrupt).await {
+            let mut connection = Connection::open(&self.settings)?;
+            let end = match self.serve(&mut connection, &mut interrupt).await {
                 Ok(End::Lost(error)) => error,
                 Ok(end) => {
-                    leave(link).await;
+                    leave(connection).await;
                     return match end {
                         End::TimedOut => Err(ClientError::TimedOut(
                             self.subscription.timeout.unwrap_or_default(),
@@ -103,7 +103,7 @@ impl Subscriber {
                     };
                 }
                 Err(error) => {
-                    leave(link).await;
+                    leave(connection).await;
                     return Err(error);
                 }
             };
@@ -129,19 +129,19 @@ impl Subscriber {
     /// Serves one connection until it ends or all is done.
     async fn serve(
         &mut self,
-        link: &mut Link,
+        connection: &mut Connection,
         interrupt: &mut Interrupt,
     ) -> Result<End, ClientError> {
         loop {
-            let event = match link.ready_event() {
+            let event = match connection.ready_event() {
                 Some(event) => event,
                 // Nothing more has come: what was collected is printed before anything is waited for.
                 None => {
-                    if self.print(link)? == Printed::NobodyReads {
+                    if self.print(connection)? == Printed::NobodyReads {
                         return Ok(End::Done);
                     }
                     tokio::select! {
-                        event = link.event() => event,
+                        event = connection.event() => event,
                         () = sleep_until(self.deadline) => return Ok(End::TimedOut),
                         () = interrupt.wait() => return Ok(End::Done),
                     }
@@ -153,35 +153,35 @@ impl Subscriber {
                 self.printer.forget();
                 return Ok(End::Lost(error));
             }
-            let is_done = self.handle(event, link)?;
+            let is_done = self.handle(event, connection)?;
             let must_print = is_done || self.printer.is_full();
-            if must_print && self.print(link)? == Printed::NobodyReads || is_done {
+            if must_print && self.print(connection)? == Printed::NobodyReads || is_done {
                 return Ok(End::Done);
             }
             // A stream of messages without a gap must not hide these.
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                self.print(link)?;
+                self.print(connection)?;
                 return Ok(End::TimedOut);
             }
         }
     }
 
     /// Writes what was collected, then acknowledges it.
-    fn print(&mut self, link: &Link) -> Result<Printed, ClientError> {
+    fn print(&mut self, connection: &Connection) -> Result<Printed, ClientError> {
         let printed = self.printer.flush()?;
         if printed == Printed::All {
             for (qos, packet_id) in self.printer.take_acknowledgements() {
-                link.acknowledge(qos, packet_id);
+                connection.acknowledge(qos, packet_id);
             }
         }
         Ok(printed)
     }
 
     /// Handles an event; true when all is done.
-    fn handle(&mut self, event: Event, link: &Link) -> Result<bool, ClientError> {
+    fn handle(&mut self, event: Event, connection: &Connection) -> Result<bool, ClientError> {
         match event {
-            Event::Connected(accepted) => self.handle_connected(&accepted, link),
-            Event::Message(message) => return Ok(self.handle_message(message, link)),
+            Event::Connected(accepted) => self.handle_connected(&accepted, connection),
+            Event::Message(message) => return Ok(self.handle_message(message, connection)),
             Event::Released(packet_id) => {
                 self.unreleased.remove(&packet_id);
             }
@@ -207,7 +207,7 @@ impl Subscriber {
         Ok(false)
     }
 
-    fn handle_connected(&mut self, accepted: &Accepted, link: &Link) {
+    fn handle_connected(&mut self, accepted: &Accepted, connection: &Connection) {
         self.was_connected = true;
         let kind = if accepted.session_present { "resumed" } else { "new" };
         self.console.note(|| format!("connected to {}, {kind} session", self.settings.address()));
@@ -216,10 +216,10 @@ impl Subscriber {
         }
         let properties = &self.settings.properties;
         for filter in &self.subscription.unsubscribe {
-            link.unsubscribe(filter, properties.unsubscribe.as_ref());
+            connection.unsubscribe(filter, properties.unsubscribe.as_ref());
         }
         if !self.subscription.filters.is_empty() {
-            link.subscribe(&self.subscription.filters, properties.subscribe.as_ref());
+            connection.subscribe(&self.subscription.filters, properties.subscribe.as_ref());
         }
     }
 
@@ -246,7 +246,7 @@ impl Subscriber {
     }
 
     /// Takes a message; true when it was the last one wanted.
-    fn handle_message(&mut self, message: Incoming, link: &Link) -> bool {
+    fn handle_message(&mut self, message: Incoming, connection: &Connection) -> bool {
         // Wanted no more: it stays unacknowledged, and a durable session gets it next time.
         if self.left == Some(0) {
             return false;
@@ -261,7 +261,7 @@ impl Subscriber {
         }
         if message.retain && self.subscription.removes_retained {
             self.cleanups += 1;
-            link.publish(Outgoing {
+            connection.publish(Outgoing {
                 topic: message.topic.clone(),
                 qos: QoS::AtLeastOnce,
                 retain: true,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::bridge::rule::{ExcludeRule, RuleSet, TopicRule};
 use crate::config::value::{Period, Size};
 use crate::dial::address::{Address, AddressError};
-use crate::dial::tls::{TlsSettings, Verify};
+use crate::dial::tls::{RemoteTls, Verify};
 use crate::durable::record::OverflowPolicy;
 use crate::packet::ProtocolVersion;
 
@@ -202,7 +202,7 @@ pub struct BridgeSettings {
     pub unsubscribe: bool,
     pub hop_limit: u16,
     pub echo_window: Duration,
-    pub tls: TlsSettings,
+    pub tls: RemoteTls,
     pub queue: QueueLimits,
 }
 
@@ -575,7 +575,7 @@ impl Checker<'_> {
         parsed.or_else(|_| self.fail("bind_address", "must be an IP address of this machine"))
     }
 
-    fn tls(&self, file: &BridgeTlsFile) -> Checked<TlsSettings> {
+    fn tls(&self, file: &BridgeTlsFile) -> Checked<RemoteTls> {
         let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
         let identity = match (path(&file.certificate), path(&file.key)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -595,7 +595,7 @@ impl Checker<'_> {
         if file.alpn.iter().any(|name| name.is_empty() || name.len() > 255) {
             return self.fail("tls.alpn", "each name must have 1 to 255 bytes");
         }
-        Ok(TlsSettings {
+        Ok(RemoteTls {
             ca_file: path(&file.ca_file),
             ca_dir: path(&file.ca_dir),
             identity,
@@ -655,7 +655,7 @@ impl Checker<'_> {
             return self.fail("username", "is needed with a password before MQTT 5.0");
         }
         let secure = settings.addresses.iter().any(|address| address.tls);
-        if !secure && settings.tls != TlsSettings::default() {
+        if !secure && settings.tls != RemoteTls::default() {
             return self.fail("tls", "no address uses it; write mqtts:// or wss://");
         }
         Ok(())

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use crate::dial::address::{Address, Carrier};
 use crate::dial::error::{DialError, TlsFailure};
 use crate::dial::stream::{BoxStream, ByteStream};
-use crate::dial::tls::{TlsSettings, client_config};
+use crate::dial::tls::{RemoteTls, client_config};
 use crate::dial::websocket::upgrade;
 
 /// How far an attempt came, for the message when its time is over.
@@ -49,7 +49,7 @@ impl Stage {
 
 /// Where to connect to, and how.
 #[derive(Debug)]
-pub struct Destination<'a> {
+pub(crate) struct Route<'a> {
     /// Where the broker is.
     pub address: &'a Address,
     /// What its name resolved to, if that is known.
@@ -62,16 +62,16 @@ pub struct Destination<'a> {
 
 /// How TLS is spoken.
 #[derive(Debug)]
-pub enum Tls<'a> {
+pub(crate) enum Tls<'a> {
     /// The files are read anew, so that renewed certificates and keys are used without a restart.
-    Settings(&'a TlsSettings),
+    Settings(&'a RemoteTls),
     /// The files have been read. The certificate is for the host of the address.
     Ready(Arc<ClientConfig>),
 }
 
 /// How the socket is made.
 #[derive(Debug, Clone, Copy)]
-pub struct SocketOptions {
+pub(crate) struct SocketOptions {
     /// Where to connect from.
     pub local_address: Option<IpAddr>,
     /// The longest that TCP may take to connect, all addresses of a name together.
@@ -84,7 +84,7 @@ pub struct SocketOptions {
 }
 
 /// A connection up to where MQTT begins.
-pub struct Dialed {
+pub(crate) struct Dialed {
     /// The bytes.
     pub stream: BoxStream,
     /// Whether TLS resumed a session; `None` without TLS.
@@ -95,8 +95,8 @@ pub struct Dialed {
 ///
 /// # Errors
 /// [`DialError`] says which step failed and why.
-pub async fn connect(destination: &Destination<'_>, stage: &Stage) -> Result<Dialed, DialError> {
-    let Destination { address, resolved, tls, socket } = destination;
+pub(crate) async fn connect(route: &Route<'_>, stage: &Stage) -> Result<Dialed, DialError> {
+    let Route { address, resolved, tls, socket } = route;
     stage.reached(0);
     let candidates = match resolved {
         Some(resolved) => vec![*resolved],
@@ -121,7 +121,7 @@ pub async fn connect(destination: &Destination<'_>, stage: &Stage) -> Result<Dia
     Ok(Dialed { stream: carry(stream, address, stage).await?, is_resumed: Some(is_resumed) })
 }
 
-async fn read_files(settings: &TlsSettings) -> Result<Arc<ClientConfig>, DialError> {
+async fn read_files(settings: &RemoteTls) -> Result<Arc<ClientConfig>, DialError> {
     let settings = settings.clone();
     let read = tokio::task::spawn_blocking(move || client_config(&settings)).await;
     read.map_err(|error| DialError::TlsSetUp(error.to_string()))?.map(Arc::new)

@@ -4,9 +4,9 @@
 //! they offer becomes an [`address`], [`tls`] settings and options of the socket ([`connect`]), and what their users can
 //! do about an [`error`] they say themselves.
 
-pub mod address;
-pub mod connect;
-pub mod error;
-pub mod stream;
-pub mod tls;
+pub(crate) mod address;
+pub(crate) mod connect;
+pub(crate) mod error;
+pub(crate) mod stream;
+pub(crate) mod tls;
 pub mod websocket;

@@ -8,4 +8,4 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
 /// Any [`ByteStream`].
-pub type BoxStream = Box<dyn ByteStream>;
+pub(crate) type BoxStream = Box<dyn ByteStream>;

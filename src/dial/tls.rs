@@ -17,7 +17,7 @@ use crate::dial::error::DialError;
 
 /// How TLS is spoken with a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TlsSettings {
+pub struct RemoteTls {
     /// Authorities, PEM; without it and `ca_dir` those of the system.
     pub ca_file: Option<PathBuf>,
     /// Directory of authorities, PEM.
@@ -51,7 +51,7 @@ pub enum Verify {
 ///
 /// # Errors
 /// A file cannot be used, or no authority is known.
-pub fn client_config(settings: &TlsSettings) -> Result<ClientConfig, DialError> {
+pub(crate) fn client_config(settings: &RemoteTls) -> Result<ClientConfig, DialError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] = match settings.only_tls13 {
         true => &[&rustls::version::TLS13],
@@ -77,7 +77,7 @@ pub fn client_config(settings: &TlsSettings) -> Result<ClientConfig, DialError> 
 }
 
 fn verifier(
-    settings: &TlsSettings,
+    settings: &RemoteTls,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, DialError> {
     if settings.verify == Verify::None {
@@ -93,7 +93,7 @@ fn verifier(
     }
 }
 
-fn roots(settings: &TlsSettings) -> Result<RootCertStore, DialError> {
+fn roots(settings: &RemoteTls) -> Result<RootCertStore, DialError> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = &settings.ca_file {
         add(&mut roots, path)?;

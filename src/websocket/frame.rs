@@ -16,7 +16,7 @@ pub enum Role {
 }
 
 /// The longest header: flags, length of 64 bits, mask.
-pub const MAX_HEADER_BYTES: usize = 14;
+pub(crate) const MAX_HEADER_BYTES: usize = 14;
 
 /// The longest payload of a control frame.
 const MAX_CONTROL_BYTES: usize = 125;
@@ -32,7 +32,7 @@ const LENGTH_IN_64_BITS: u8 = 0x7f;
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Opcode {
+pub(crate) enum Opcode {
     /// Goes on with a message.
     Continuation = 0x0,
     /// Never used by MQTT.
@@ -67,7 +67,7 @@ impl Opcode {
 
 /// What the other side did wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
+pub(crate) enum Violation {
     /// A text frame. [MQTT-6.0.0-1] [MQTT311-6.0.0-1]
     #[error("a text frame")]
     Text,
@@ -92,12 +92,12 @@ pub enum Violation {
 }
 
 /// Normal closure.
-pub const CLOSE_NORMAL: u16 = 1000;
+pub(crate) const CLOSE_NORMAL: u16 = 1000;
 
 impl Violation {
     /// The code for our Close frame.
     #[must_use]
-    pub const fn close_code(self) -> u16 {
+    pub(crate) const fn close_code(self) -> u16 {
         match self {
             Self::Text => 1003,
             Self::ReservedBits
@@ -112,7 +112,7 @@ impl Violation {
 
 /// What a control frame asks of us.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Demand {
+pub(crate) enum Demand {
     /// Answer with these bytes.
     Pong(Vec<u8>),
     /// The other side is done; answer with this code, if it had one.
@@ -121,16 +121,16 @@ pub enum Demand {
 
 /// Decodes the frames of one direction.
 #[derive(Debug)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     /// Our own role: the frames come from the other one.
     role: Role,
     /// Within a message of several frames.
     fragmented: bool,
-    phase: Phase,
+    part: Part,
 }
 
 #[derive(Debug)]
-enum Phase {
+enum Part {
     /// The header so far.
     Header(SmallVec<[u8; MAX_HEADER_BYTES]>),
     /// Payload of a data frame.
@@ -141,7 +141,7 @@ enum Phase {
 
 /// What one call of [`Decoder::decode`] found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Decoded {
+pub(crate) struct Decoded {
     /// So many bytes at the start of the buffer are payload now.
     pub payload_bytes: usize,
     /// Raw bytes used up. Less than there were only after a demand, with the rest behind.
@@ -153,18 +153,18 @@ pub struct Decoded {
 impl Decoder {
     /// At the beginning of a frame.
     #[must_use]
-    pub fn new(role: Role) -> Self {
-        Self { role, fragmented: false, phase: Phase::Header(SmallVec::new()) }
+    pub(crate) fn new(role: Role) -> Self {
+        Self { role, fragmented: false, part: Part::Header(SmallVec::new()) }
     }
 
     /// Decodes `bytes` from `consumed` on, and moves payload to `payload` and behind. Stops at a demand.
-    pub fn decode(&mut self, bytes: &mut [u8], from: &mut Decoded) -> Result<(), Violation> {
+    pub(crate) fn decode(&mut self, bytes: &mut [u8], from: &mut Decoded) -> Result<(), Violation> {
         from.demand = None;
         while let Some(raw) = bytes.get_mut(from.consumed_bytes..)
             && !raw.is_empty()
         {
-            match &mut self.phase {
-                Phase::Header(header) => {
+            match &mut self.part {
+                Part::Header(header) => {
                     let [first, ..] = *raw else { break };
                     header.push(first);
                     from.consumed_bytes += 1;
@@ -172,7 +172,7 @@ impl Decoder {
                         from.demand = self.begin(&header)?;
                     }
                 }
-                Phase::Data { left, mask } => {
+                Part::Data { left, mask } => {
                     let count = raw.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     mask.apply(raw.split_at_mut(count).0);
                     *left -= count as u64;
@@ -181,10 +181,10 @@ impl Decoder {
                     from.payload_bytes += count;
                     from.consumed_bytes = end;
                     if *left == 0 {
-                        self.phase = Phase::Header(SmallVec::new());
+                        self.part = Part::Header(SmallVec::new());
                     }
                 }
-                Phase::Control { left, mask, payload, .. } => {
+                Part::Control { left, mask, payload, .. } => {
                     let portion = raw.split_at_mut((*left).min(raw.len())).0;
                     mask.apply(portion);
                     payload.extend_from_slice(portion);
@@ -214,7 +214,7 @@ impl Decoder {
             if !is_final || left > MAX_CONTROL_BYTES {
                 return Err(Violation::ControlFrame);
             }
-            self.phase = Phase::Control { opcode, left, mask, payload: Vec::with_capacity(left) };
+            self.part = Part::Control { opcode, left, mask, payload: Vec::with_capacity(left) };
             return if left == 0 { self.end_control() } else { Ok(None) };
         }
         match opcode {
@@ -223,17 +223,16 @@ impl Decoder {
             Opcode::Binary if self.fragmented => return Err(Violation::Fragmentation),
             _ => self.fragmented = !is_final,
         }
-        self.phase = match length {
-            0 => Phase::Header(SmallVec::new()),
-            left => Phase::Data { left, mask },
+        self.part = match length {
+            0 => Part::Header(SmallVec::new()),
+            left => Part::Data { left, mask },
         };
         Ok(None)
     }
 
     fn end_control(&mut self) -> Result<Option<Demand>, Violation> {
-        let next = Phase::Header(SmallVec::new());
-        let Phase::Control { opcode, payload, .. } = std::mem::replace(&mut self.phase, next)
-        else {
+        let next = Part::Header(SmallVec::new());
+        let Part::Control { opcode, payload, .. } = std::mem::replace(&mut self.part, next) else {
             return Ok(None);
         };
         match opcode {
@@ -293,19 +292,19 @@ impl Header {
 
 /// A masking key, turned to the byte that comes next.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Mask {
+pub(crate) struct Mask {
     key: [u8; 4],
 }
 
 impl Mask {
     /// At the first byte of a payload.
     #[must_use]
-    pub const fn new(key: [u8; 4]) -> Self {
+    pub(crate) const fn new(key: [u8; 4]) -> Self {
         Self { key }
     }
 
     /// Masks (or unmasks, which is the same), and turns on by as many bytes.
-    pub fn apply(&mut self, bytes: &mut [u8]) {
+    pub(crate) fn apply(&mut self, bytes: &mut [u8]) {
         let key = u32::from_ne_bytes(self.key);
         let (words, rest) = bytes.as_chunks_mut::<4>();
         for word in words {
@@ -318,14 +317,14 @@ impl Mask {
     }
 
     /// Turns on without masking.
-    pub fn advance(&mut self, count: usize) {
+    pub(crate) fn advance(&mut self, count: usize) {
         self.key.rotate_left(count % 4);
     }
 }
 
 /// The header of a final frame, as short as it can be.
 #[must_use]
-pub fn header(
+pub(crate) fn header(
     opcode: Opcode,
     length: u64,
     mask: Option<[u8; 4]>,
@@ -350,7 +349,7 @@ pub fn header(
 
 /// A whole control frame.
 #[must_use]
-pub fn control(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
+pub(crate) fn control(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let payload = payload.get(..MAX_CONTROL_BYTES).unwrap_or(payload);
     let mut frame = header(opcode, payload.len() as u64, mask).into_vec();
     let start = frame.len();

@@ -5,8 +5,8 @@
 //! for each connection and collects whole messages, while MQTT wants a stream of bytes and does not care where frames
 //! begin. [MQTT-6.0.0-2]
 
-pub mod frame;
-pub mod stream;
+pub(crate) mod frame;
+pub(crate) mod stream;
 
 use std::io;
 
@@ -16,7 +16,7 @@ use tungstenite::handshake::server::{self, Request};
 use tungstenite::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::websocket::frame::Role;
-pub use crate::websocket::stream::WebSocketStream;
+pub(crate) use crate::websocket::stream::WebSocketStream;
 
 /// The longest request or response head that is read.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
@@ -48,7 +48,7 @@ pub enum HandshakeError {
 }
 
 /// The server's side of the handshake. A refused Client is told why by its HTTP status.
-pub async fn accept<S>(
+pub(crate) async fn accept<S>(
     mut stream: S,
     path: &str,
     origins: &[String],

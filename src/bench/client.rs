@@ -17,7 +17,7 @@ use crate::dial::stream::BoxStream;
 use crate::packet::{ProtocolVersion, QoS};
 
 /// A client that has been accepted by the broker.
-pub(super) struct Link {
+pub(super) struct Client {
     stream: BoxStream,
     /// Whether TLS resumed a session; `None` without TLS.
     pub(super) is_resumed: Option<bool>,
@@ -69,7 +69,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
 }
 
-impl Link {
+impl Client {
     /// Connects and waits until the broker accepts.
     pub(super) async fn connect(
         target: &Target,
@@ -79,16 +79,16 @@ impl Link {
             introduction;
         let connecting = async {
             let dialed = target.dial(*index, *receive_buffer_bytes, tls_session).await?;
-            let mut link = Self::new(dialed, target.version);
-            link.send(&wire::connect(target, client_id, *session), "connecting").await?;
-            let (first, body) = link.read_packet("connecting").await?;
+            let mut client = Self::new(dialed, target.version);
+            client.send(&wire::connect(target, client_id, *session), "connecting").await?;
+            let (first, body) = client.read_packet("connecting").await?;
             if first != kind::CONNACK {
                 return Err(BenchError::Protocol("the answer to CONNECT is not CONNACK"));
             }
-            link.connack = wire::connack(target.version, &body)
+            client.connack = wire::connack(target.version, &body)
                 .ok_or(BenchError::Protocol("the CONNACK is malformed"))?;
-            match link.connack.code {
-                0 => Ok(link),
+            match client.connack.code {
+                0 => Ok(client),
                 code => Err(BenchError::Refused { code }),
             }
         };

@@ -9,7 +9,7 @@ use rumqttc::{Outgoing as Written, v5};
 use tokio::sync::mpsc;
 
 use crate::client::connect::{
-    Explainer, Phase, network_options, options_v4, options_v5, qos_v4, qos_v5,
+    Explainer, Reached, network_options, options_v4, options_v5, qos_v4, qos_v5,
 };
 use crate::client::error::ClientError;
 use crate::client::event::{Accepted, Event};
@@ -24,7 +24,7 @@ const REQUESTS_MAX: usize = 70_000;
 const EVENTS_MAX: usize = 1024;
 
 /// A connection.
-pub(super) struct Link {
+pub(super) struct Connection {
     client: Client,
     events: mpsc::Receiver<Event>,
 }
@@ -34,7 +34,7 @@ enum Client {
     V5(v5::AsyncClient),
 }
 
-impl Link {
+impl Connection {
     /// Starts connecting.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Link {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let explainer = Explainer {
             address: settings.address(),
-            phase: Phase::Connecting,
+            reached: Reached::Connecting,
             timeout_seconds: settings.connect_timeout.as_secs(),
         };
         let client = match settings.version {
@@ -205,7 +205,7 @@ async fn run_v4(
     loop {
         match event_loop.poll().await {
             Ok(event) => {
-                explainer.phase = Phase::Connected;
+                explainer.reached = Reached::Connected;
                 if events.send(translate_v4(event)).await.is_err() {
                     return;
                 }
@@ -230,7 +230,7 @@ async fn run_v5(
     loop {
         match event_loop.poll().await {
             Ok(event) => {
-                explainer.phase = Phase::Connected;
+                explainer.reached = Reached::Connected;
                 if events.send(translate_v5(event)).await.is_err() {
                     return;
                 }
