@@ -1,6 +1,6 @@
 //! Petrel: an MQTT broker that acknowledges only what is safe.
 //!
-//! `packet`, `topic`, `durable`, `session`, `access`, `broker` and `error` are the core: it does no input or output, takes
+//! `packet`, `topic`, `durable`, `session`, `access`, `error` and `broker` are the core: it does no input or output, takes
 //! the time as an argument and returns its effects as values. Everything else is the shell around it. `ARCHITECTURE.md`
 //! shows how a message travels through them.
 

@@ -31,6 +31,57 @@ const BANNED_IN_CORE: [&str; 9] = [
     "thread::sleep",
 ];
 
+/// Every room of `src/` with the rooms that it may use, from the ground up: a room uses only rooms above it in this list, so
+/// there is no circle. The first seven are the core, which knows nothing of the shell below it.
+const ROOMS: [(&str, &[&str]); 20] = [
+    ("packet", &[]),
+    ("topic", &["packet"]),
+    ("durable", &["packet", "topic"]),
+    ("session", &["packet", "topic", "durable"]),
+    ("access", &["packet", "topic"]),
+    ("error", &["packet", "session"]),
+    ("broker", &["packet", "topic", "durable", "session", "access", "error"]),
+    ("metrics", &["durable"]),
+    ("auth", &["packet", "access"]),
+    ("store", &["packet", "durable"]),
+    ("websocket", &[]),
+    ("dial", &["packet", "websocket"]),
+    ("config", &["packet", "topic", "durable", "session", "access", "broker", "store", "dial"]),
+    (
+        "net",
+        &[
+            "packet",
+            "durable",
+            "session",
+            "access",
+            "error",
+            "broker",
+            "metrics",
+            "store",
+            "websocket",
+            "config",
+        ],
+    ),
+    ("bridge", &["packet", "topic", "dial", "config"]),
+    ("control", &["config", "store", "bridge"]),
+    ("http", &["durable", "metrics", "net", "control"]),
+    ("client", &["packet", "topic", "dial"]),
+    ("bench", &["packet", "dial"]),
+    (
+        "node",
+        &[
+            "packet", "topic", "durable", "session", "access", "broker", "metrics", "auth",
+            "store", "config", "net", "bridge", "control", "http",
+        ],
+    ),
+];
+
+/// Rooms of the core: the first so many of [`ROOMS`].
+const CORE_ROOMS: usize = 7;
+
+/// Arrows that [`ROOMS`] forbids and that are there all the same: from, to, and why. The list may shrink, never grow.
+const FORBIDDEN_ARROWS: [(&str, &str, &str); 0] = [];
+
 /// Longest file, without its tests, in lines.
 const MAX_LINES: usize = 600;
 
@@ -106,6 +157,123 @@ fn the_core_does_no_io() {
         }
     }
     assert_none("the core takes bytes, time and randomness as arguments", &found);
+}
+
+/// The room of a file: the first folder below `src/`. The command line and the crates' roots may use everything.
+fn room(file: &str) -> Option<&str> {
+    let inside = file.strip_prefix("src/")?;
+    let room = inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs");
+    (!["cli", "lib", "main"].contains(&room)).then_some(room)
+}
+
+/// What lines of code use of other rooms: from, to, place. Text in quotes is no code.
+fn arrows(files: &[(String, String)]) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    for (file, text) in files {
+        let Some(from) = room(file) else { continue };
+        if file.ends_with("tests.rs") || file.contains("/tests/") {
+            continue;
+        }
+        for (number, line) in lines_without_tests(text) {
+            let code = line.split("//").next().unwrap_or_default();
+            for (index, part) in code.split("crate::").enumerate().skip(1) {
+                let before = code.split("crate::").take(index).collect::<String>();
+                let is_word = before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+                let to: String =
+                    part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                if !is_word && to != from && before.matches('"').count().is_multiple_of(2) {
+                    found.push((from.to_owned(), to, format!("{file}:{number}")));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Arrows that the table does not allow.
+fn forbidden_arrows(files: &[(String, String)]) -> Vec<(String, String, String)> {
+    let table: BTreeMap<&str, &[&str]> = ROOMS.into_iter().collect();
+    let mut found = arrows(files);
+    found.retain(|(from, to, _)| {
+        let allowed = table.get(&**from).is_some_and(|allowed| allowed.contains(&&**to));
+        let listed = FORBIDDEN_ARROWS.iter().any(|(f, t, _)| f == from && t == to);
+        !allowed && !listed
+    });
+    found
+}
+
+#[test]
+fn rooms_use_only_what_the_table_allows() {
+    let found = forbidden_arrows(&rust_files());
+    let found: Vec<String> =
+        found.iter().map(|(from, to, place)| format!("{place}: {from} uses {to}")).collect();
+    assert_none("see the table of rooms", &found);
+}
+
+/// A room that uses only rooms above it cannot be part of a circle, and the core cannot lead into the shell.
+#[test]
+fn the_table_of_rooms_has_no_circle() {
+    let names: Vec<&str> = ROOMS.iter().map(|(name, _)| *name).collect();
+    for (index, (name, allowed)) in ROOMS.iter().enumerate() {
+        for other in *allowed {
+            let above = names.iter().position(|known| known == other);
+            assert!(above.is_some_and(|above| above < index), "{name} may not use {other}");
+            assert!(index >= CORE_ROOMS || above < Some(CORE_ROOMS), "{name} is core");
+        }
+    }
+    let rooms: BTreeSet<String> =
+        rust_files().iter().filter_map(|(file, _)| room(file).map(str::to_owned)).collect();
+    let known: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(rooms, known, "a room is missing in the table, or is gone");
+}
+
+/// Whatever the table allows is used, so that it does not allow more and more.
+#[test]
+fn the_table_of_rooms_allows_no_more_than_is_used() {
+    let used: BTreeSet<(String, String)> =
+        arrows(&rust_files()).into_iter().map(|(from, to, _)| (from, to)).collect();
+    let mut unused = Vec::new();
+    for (from, allowed) in ROOMS {
+        for to in allowed {
+            // The core stands in its order, whether or not each step is taken.
+            let is_core = ROOMS.iter().take(CORE_ROOMS).any(|(name, _)| name == to);
+            if !is_core && !used.contains(&(from.to_owned(), (*to).to_owned())) {
+                unused.push(format!("{from} -> {to}"));
+            }
+        }
+    }
+    assert_none("arrows that nobody needs any more", &unused);
+    for (from, to, why) in FORBIDDEN_ARROWS {
+        assert!(used.contains(&(from.into(), to.into())), "{from} -> {to} ({why}) is mended");
+    }
+}
+
+/// The test of the test: an arrow from the core into the shell is found, in every form it can have.
+#[test]
+fn a_forbidden_arrow_is_found() {
+    let file = |name: &str, text: &str| vec![(name.to_owned(), text.to_owned())];
+    for text in [
+        "use crate::store::rocks::RocksStore;\n",
+        "pub(crate) use crate::store::key;\n",
+        "fn open() { crate::store::open::open(); }\n",
+        "use crate::{store, packet};\n",
+    ] {
+        let found = forbidden_arrows(&file("src/session/made_up.rs", text));
+        assert_eq!(found.len(), 1, "{text}");
+        assert_eq!(found[0].2, "src/session/made_up.rs:1");
+    }
+    // From one shell room into one below it, and from a room that the table does not know.
+    assert_eq!(forbidden_arrows(&file("src/net/a.rs", "use crate::node::Node;\n")).len(), 1);
+    assert_eq!(forbidden_arrows(&file("src/new/a.rs", "use crate::packet::QoS;\n")).len(), 1);
+    for allowed in [
+        "use crate::durable::Store;\n",
+        "use crate::session::queue::Queue;\n",
+        "// use crate::store::rocks;\n",
+        "let text = \"crate::store\";\n",
+        "#[cfg(test)]\nmod tests {\n    use crate::store::memory;\n",
+    ] {
+        assert_eq!(forbidden_arrows(&file("src/session/made_up.rs", allowed)), [], "{allowed}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::broker::connection::{ClientConnection, Phase};
 use crate::durable::message::Timestamp;
-use crate::error;
+use crate::error::{self, CloseReason};
 use crate::packet::ProtocolVersion;
 use crate::packet::connack::{Connack, ConnackProperties};
 use crate::packet::connect;
@@ -16,44 +16,6 @@ use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
 use crate::session::violation::Violation;
-
-/// Why a Network Connection ends.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum CloseReason {
-    /// The Client said goodbye.
-    #[error("disconnected by the client")]
-    ClientDisconnected,
-    /// The Client's bytes are not MQTT.
-    #[error("malformed: {0}")]
-    Malformed(DecodeError),
-    /// The Client broke a rule.
-    #[error("violation: {0}")]
-    Violation(Violation),
-    /// Another Network Connection has the Session now. [MQTT-3.1.4-3]
-    #[error("session taken over")]
-    TakenOver,
-    /// Nothing came for one and a half Keep Alive periods. [MQTT-3.1.2-22]
-    #[error("keep alive timeout")]
-    KeepAliveTimeout,
-    /// No CONNECT came in time.
-    #[error("no CONNECT in time")]
-    ConnectTimeout,
-    /// The broker stops.
-    #[error("the broker shuts down")]
-    ShuttingDown,
-    /// CONNECT was refused.
-    #[error("refused: {0:?}")]
-    Refused(ReasonCode),
-    /// The Client failed to authenticate anew.
-    #[error("re-authentication failed: {0:?}")]
-    AuthenticationFailed(ReasonCode),
-    /// What the Client sent can not be stored at present.
-    #[error("the store takes nothing at present")]
-    Unavailable,
-    /// Somebody who may do so ended it.
-    #[error("ended by the operator")]
-    Administrative,
-}
 
 impl ClientConnection {
     /// Begins to close: the last packet, where there is one for it, and no more input.
