@@ -10,7 +10,8 @@ use petrel::control::command::Command;
 use petrel::net::listener::ListenError;
 use petrel::node::commands::ReadAgain;
 use petrel::node::{Node, NodeError};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use tracing::{error, info, warn};
 
 use crate::cli::check::durability;
@@ -39,12 +40,19 @@ pub(crate) struct ServeCommand {
     configuration: ConfigurationOptions,
 }
 
+/// What the broker keeps is nobody else's business, whatever the umask of whoever starts it: files are made 0600,
+/// directories 0700.
+pub(crate) fn keep_files_private() {
+    umask(Mode::RWXG | Mode::RWXO);
+}
+
 /// After the end, how long threads that wait for a disk may hold the program up.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
 impl ServeCommand {
     /// Runs the command.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        keep_files_private();
         let mut settings = self.configuration.load()?;
         let file = self.configuration.file();
         let _log = logging::start(&settings.file.log)?;

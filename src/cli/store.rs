@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use petrel::store::maintenance::{Health, StoreCommand, run};
 
 use crate::cli::configuration::ConfigurationOptions;
+use crate::cli::serve::keep_files_private;
 
 /// Checks, repairs, counts, backs up and restores the store.
 ///
@@ -37,6 +38,7 @@ impl StoreArguments {
             Some(data_dir) => data_dir,
             None => self.configuration.load()?.data_dir,
         };
+        keep_files_private();
         let health = run(&self.command, &data_dir, &mut std::io::stdout().lock())?;
         Ok(match health {
             Health::Sound => ExitCode::SUCCESS,

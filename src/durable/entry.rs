@@ -21,8 +21,8 @@ pub struct QueueEntry {
     pub retain: bool,
     /// Subscription Identifiers of this delivery.
     pub subscription_ids: SmallVec<[u32; 2]>,
-    /// Where it came from, for members of a Shared Subscription: the group's filter in full. Such a message may go to
-    /// another member when its Session ends.
+    /// The group it came from, for members of a Shared Subscription. What a member has in memory of it at QoS 1 goes to
+    /// another member when its Session ends; what waits in the store ends with the Session.
     pub group: Option<SessionId>,
     state: AtomicU8,
 }

@@ -81,11 +81,11 @@ impl NodeCommands {
     }
 
     async fn backup(&self, directory: PathBuf, progress: Progress) -> Result<Reply, CommandError> {
-        let Some(rocks) = self.handle.rocks().cloned() else {
+        let Some(store) = self.handle.upkeep().cloned() else {
             return Err(CommandError::StoreInMemory);
         };
         let copied = spawn_blocking(move || {
-            rocks.backup(&directory, &|done, total| {
+            store.back_up(&directory, &|done, total| {
                 // Whoever asked is slower than the disk: the next step tells more.
                 let _late = progress.try_send((done, total));
             })

@@ -7,7 +7,7 @@ use crate::broker::Broker;
 use crate::durable::{Durability, Store};
 use crate::metrics::histogram::HistogramSample;
 use crate::metrics::{Gauges, Source, StoreGauges};
-use crate::store::rocks::RocksStore;
+use crate::store::upkeep::Upkeep;
 
 /// Figures of Sessions, Subscriptions, queues and Retained Messages.
 pub struct BrokerFigures {
@@ -50,25 +50,25 @@ impl Source for BrokerFigures {
 /// Figures of the store.
 pub struct StoreFigures {
     store: Arc<dyn Store>,
-    rocks: Option<Arc<RocksStore>>,
+    upkeep: Option<Arc<dyn Upkeep>>,
     durability: Durability,
 }
 
 impl StoreFigures {
-    /// Those of this store.
+    /// Those of this store; `upkeep` is what it has if it is on disk.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
-        rocks: Option<Arc<RocksStore>>,
+        upkeep: Option<Arc<dyn Upkeep>>,
         durability: Durability,
     ) -> Self {
-        Self { store, rocks, durability }
+        Self { store, upkeep, durability }
     }
 }
 
 impl Source for StoreFigures {
     fn fill(&self, gauges: &mut Gauges) {
-        let Some(rocks) = &self.rocks else {
+        let Some(upkeep) = &self.upkeep else {
             gauges.store = Some(StoreGauges {
                 state: self.store.state(),
                 durability: Durability::Memory,
@@ -80,7 +80,7 @@ impl Source for StoreFigures {
             });
             return;
         };
-        let snapshot = rocks.statistics();
+        let snapshot = upkeep.statistics();
         gauges.store = Some(StoreGauges {
             state: snapshot.state,
             durability: self.durability,

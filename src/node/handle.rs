@@ -12,7 +12,7 @@ use crate::net::accept::{Certificates, Handler};
 use crate::net::connection::MqttHandler;
 use crate::net::shutdown::{Shutdown, ShutdownTrigger, Stage};
 use crate::store::clock::BrokerClock;
-use crate::store::rocks::RocksStore;
+use crate::store::upkeep::Upkeep;
 
 /// Bytes in each direction of a connection within the process.
 const INTERNAL_BYTES: usize = 256 * 1024;
@@ -22,7 +22,7 @@ const INTERNAL_BYTES: usize = 256 * 1024;
 pub struct NodeHandle {
     pub(super) broker: Arc<Broker>,
     pub(super) clock: BrokerClock,
-    pub(super) rocks: Option<Arc<RocksStore>>,
+    pub(super) upkeep: Option<Arc<dyn Upkeep>>,
     pub(super) metrics: Metrics,
     pub(super) users: Option<Arc<UsersFile>>,
     pub(super) certificates: Certificates,
@@ -102,7 +102,7 @@ impl NodeHandle {
 
     /// The store on disk, unless the broker keeps everything in memory.
     #[must_use]
-    pub fn rocks(&self) -> Option<&Arc<RocksStore>> {
-        self.rocks.as_ref()
+    pub fn upkeep(&self) -> Option<&Arc<dyn Upkeep>> {
+        self.upkeep.as_ref()
     }
 }

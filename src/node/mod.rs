@@ -42,6 +42,7 @@ use crate::store::clock::BrokerClock;
 use crate::store::error::StoreError;
 use crate::store::memory::MemoryStore;
 use crate::store::rocks::RocksStore;
+use crate::store::upkeep::Upkeep;
 
 /// Why a broker could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +110,7 @@ impl Node {
             }
             None => None,
         };
-        let OpenedStore { store, loaded, clock, rocks } = open_store(&settings)?;
+        let OpenedStore { store, loaded, clock, upkeep } = open_store(&settings)?;
         let authority = Arc::new(DefaultAuthority::new(users.clone()));
         let limits = settings.limits.clone();
         let broker = Broker::new(limits, Arc::clone(&store), authority, loaded, random());
@@ -118,7 +119,7 @@ impl Node {
         let durability = settings.limits.durability;
         metrics.register(Arc::new(StoreFigures::new(
             Arc::clone(&store),
-            rocks.clone(),
+            upkeep.clone(),
             durability,
         )));
         health.watch_store(store);
@@ -128,7 +129,7 @@ impl Node {
         let handle = NodeHandle {
             broker,
             clock,
-            rocks,
+            upkeep,
             metrics,
             users,
             certificates: listeners.certificates(),
@@ -171,7 +172,7 @@ impl Node {
 
     /// Serves until the shutdown begins, drains for the grace configured at most, and closes the store.
     pub async fn run(self) {
-        let NodeHandle { broker, clock, metrics, handler, trigger, rocks, .. } =
+        let NodeHandle { broker, clock, metrics, handler, trigger, upkeep, .. } =
             self.handle.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(handler.clone().keep_time());
@@ -204,9 +205,9 @@ impl Node {
                 error!(error = %bug, "a task ended in a bug");
             }
         }
-        if let Some(rocks) = rocks {
+        if let Some(store) = upkeep {
             info!("writing what is pending and closing the store");
-            let closing = tokio::task::spawn_blocking(move || rocks.close());
+            let closing = tokio::task::spawn_blocking(move || store.close());
             if let Err(bug) = closing.await {
                 error!(error = %bug, "the store could not be closed");
             }
@@ -236,18 +237,18 @@ struct OpenedStore {
     store: Arc<dyn Store>,
     loaded: Loaded,
     clock: BrokerClock,
-    rocks: Option<Arc<RocksStore>>,
+    upkeep: Option<Arc<dyn Upkeep>>,
 }
 
 fn open_store(settings: &Settings) -> Result<OpenedStore, NodeError> {
     if settings.file.persistence.store == StoreKind::Memory {
         let (store, loaded, clock) = MemoryStore::open();
-        return Ok(OpenedStore { store: Arc::new(store), loaded, clock, rocks: None });
+        return Ok(OpenedStore { store: Arc::new(store), loaded, clock, upkeep: None });
     }
     let (rocks, loaded) = RocksStore::open(settings.store.clone())?;
     let rocks = Arc::new(rocks);
     let store = Arc::clone(&rocks) as Arc<dyn Store>;
-    Ok(OpenedStore { store, loaded, clock: rocks.clock(), rocks: Some(rocks) })
+    Ok(OpenedStore { store, loaded, clock: rocks.clock(), upkeep: Some(rocks) })
 }
 
 /// The way out of a running broker.

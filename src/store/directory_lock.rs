@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -30,6 +30,7 @@ impl DirectoryLock {
         let failed = |source| StoreError::Directory { path: data_dir.to_path_buf(), source };
         // Queued messages are nobody else's business.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+        warn_if_open(data_dir);
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -50,6 +51,19 @@ impl DirectoryLock {
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Self { _file: file })
+    }
+}
+
+/// Names a directory that others may look into. Perhaps somebody wants it so, so it stays as it is.
+fn warn_if_open(directory: &Path) {
+    let Ok(metadata) = directory.metadata() else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            directory = %directory.display(),
+            mode = format!("{mode:o}"),
+            "others may look into the data directory, which holds messages: `chmod 700` it"
+        );
     }
 }
 

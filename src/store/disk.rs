@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rocksdb::{DB, WriteBatch};
+use rocksdb::{DB, ErrorKind, WriteBatch};
 
 use crate::durable::StoreState;
 use crate::store::error::StoreError;
@@ -34,6 +34,9 @@ pub enum WriteError {
     /// No space (or no quota) is left.
     #[error("no space left: {0}")]
     NoSpace(String),
+    /// A file that had to be read for it (to be merged, for one) is damaged.
+    #[error("write failed, a file is damaged: {0}")]
+    Damaged(String),
     /// Anything else.
     #[error("write failed: {0}")]
     Failed(String),
@@ -45,7 +48,7 @@ impl WriteError {
     pub fn state(&self) -> StoreState {
         match self {
             Self::NoSpace(_) => StoreState::Full,
-            Self::Failed(_) => StoreState::Failed,
+            Self::Damaged(_) | Self::Failed(_) => StoreState::Failed,
         }
     }
 
@@ -72,7 +75,10 @@ impl Disk for RealDisk {
         operations: &Operations,
         sync: WriteSync,
     ) -> Result<(), WriteError> {
-        let failed = |error: rocksdb::Error| WriteError::from_message(error.into_string());
+        let failed = |error: rocksdb::Error| match error.kind() {
+            ErrorKind::Corruption => WriteError::Damaged(error.into_string()),
+            _ => WriteError::from_message(error.into_string()),
+        };
         let batch = into_batch(db, operations).map_err(|e| WriteError::Failed(e.to_string()))?;
         db.write_opt(batch, &write_options(sync)).map_err(failed)
     }

@@ -34,6 +34,8 @@ pub struct LoadedIndex {
     pub indexes: Indexes,
     /// Values that could not be understood, and so were left where they are.
     pub unreadable_values: u64,
+    /// Messages that checkpoints know of and that are not there; only known where everything was counted.
+    pub missing_messages: u64,
     /// Queues that hold messages and have no owner: its creation never became durable, or was lost.
     pub orphans: Vec<SessionId>,
     /// The next number for a shared body.
@@ -54,7 +56,8 @@ pub enum Recount {
 /// # Errors
 /// [`StoreError::Read`] when a family cannot be read.
 pub fn load_index(db: &DB, recount: Recount) -> Result<LoadedIndex, StoreError> {
-    let mut loader = Loader { db, recount, unreadable_values: 0, orphans: Vec::new() };
+    let mut loader =
+        Loader { db, recount, unreadable_values: 0, missing_messages: 0, orphans: Vec::new() };
     let sessions = loader.sessions()?;
     let mut queues: HashMap<SessionId, QueueIndex> =
         sessions.iter().map(|record| (record.id, QueueIndex::default())).collect();
@@ -80,8 +83,16 @@ pub fn load_index(db: &DB, recount: Recount) -> Result<LoadedIndex, StoreError> 
         indexes.insert(session, index);
     }
     let next_body = loader.next_body()?;
-    let Loader { unreadable_values, orphans, .. } = loader;
-    Ok(LoadedIndex { sessions, queues: others, indexes, unreadable_values, orphans, next_body })
+    let Loader { unreadable_values, missing_messages, orphans, .. } = loader;
+    Ok(LoadedIndex {
+        sessions,
+        queues: others,
+        indexes,
+        unreadable_values,
+        missing_messages,
+        orphans,
+        next_body,
+    })
 }
 
 fn load_queue(record: QueueRecord, queues: &HashMap<SessionId, QueueIndex>) -> LoadedQueue {
@@ -129,6 +140,7 @@ struct Loader<'a> {
     db: &'a DB,
     recount: Recount,
     unreadable_values: u64,
+    missing_messages: u64,
     orphans: Vec<SessionId>,
 }
 
@@ -276,7 +288,12 @@ impl Loader<'_> {
         }
         entries.status()?;
         for (id, index) in queues {
-            found.remove(id).unwrap_or_default().complete(index);
+            let found = found.remove(id).unwrap_or_default();
+            if recount == Recount::Everything {
+                let missing = index.message_count.saturating_sub(found.below_checkpoint);
+                self.missing_messages += missing;
+            }
+            found.complete(index);
         }
         Ok(())
     }
@@ -298,6 +315,9 @@ struct Found {
     count_from: u64,
     message_count: u64,
     message_bytes: u64,
+    /// Counted below the end of the checkpoint.
+    below_checkpoint: u64,
+    checkpoint_end: u64,
     end: u64,
     shared: crate::store::index::Span,
 }
@@ -313,6 +333,8 @@ impl Found {
             count_from: believed.map_or(first.0, |index| index.saved_end),
             message_count: believed.map_or(0, |index| index.message_count),
             message_bytes: believed.map_or(0, |index| index.message_bytes),
+            below_checkpoint: 0,
+            checkpoint_end: index.saved_end,
             end: index.end,
             shared: believed.map(|index| index.shared).unwrap_or_default(),
         }
@@ -321,6 +343,7 @@ impl Found {
     fn count(&mut self, sequence: Sequence, entry: &EncodedEntry<'_>) {
         self.message_count += 1;
         self.message_bytes += entry.size_bytes();
+        self.below_checkpoint += u64::from(sequence.0 < self.checkpoint_end);
         self.end = self.end.max(sequence.0.saturating_add(1));
         if let EntryContent::Shared { .. } = entry.content {
             self.shared.include(sequence.0);

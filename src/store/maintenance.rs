@@ -16,11 +16,13 @@ use crate::store::error::StoreError;
 use crate::store::family::Family;
 use crate::store::group::handle;
 use crate::store::load::{Recount, load_index};
+use crate::store::log_check::{self, LogDamage};
 use crate::store::migration;
 use crate::store::migration::{FORMAT, read_format, read_incarnation};
 use crate::store::open::read_heartbeat;
 use crate::store::options::{WriteSync, database_options, family_descriptors, write_options};
 use crate::store::repair::{self, RepairReport};
+use crate::store::salvage::{self, Salvage};
 use crate::store::settings::{StoreSettings, database};
 use crate::store::survey::{Faults, Survey, survey};
 use crate::store::value::{self, meta};
@@ -129,10 +131,14 @@ fn check(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Mai
     let bar = values_bar("checking", &db);
     let result = survey(&db, Faults::Count, &|read| bar.set_position(read));
     bar.finish_and_clear();
+    let is_log_damaged = log_check::is_damaged(&log_check::logs(&settings.database()))?;
+    if is_log_damaged {
+        writeln!(output, "the log is damaged in the middle; what is behind is not counted here")?;
+    }
     match result {
         Ok(found) => {
             say_survey(output, &found)?;
-            if !found.has_faults() {
+            if !found.has_faults() && !is_log_damaged {
                 writeln!(output, "nothing is wrong")?;
                 return Ok(Health::Sound);
             }
@@ -151,16 +157,19 @@ fn mend(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Main
     let found = loop {
         let (db, opened) = repair::open_or_repair(settings)?;
         report.absorb(opened);
-        migration::migrate(&db)?;
         let bar = values_bar("repairing", &db);
-        let result = survey(&db, Faults::Mend, &|read| bar.set_position(read));
+        let restored = salvage::restore(&db, &settings.data_dir);
+        let result = restored.and_then(|salvage| {
+            report.salvage.absorb(salvage);
+            migration::migrate(&db)?;
+            survey(&db, Faults::Mend, &|read| bar.set_position(read))
+        });
         bar.finish_and_clear();
         match result {
             Ok(found) => break found,
             Err(error) => {
-                drop(db);
                 let Some(path) = repair::damage_of(&error) else { return Err(error.into()) };
-                report.absorb(repair::set_aside_and_rebuild(settings, &path)?);
+                report.absorb(repair::set_aside_and_rebuild(settings, db, &path)?);
             }
         }
     };
@@ -174,6 +183,17 @@ fn mend(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Main
     )?;
     for path in &report.files_set_aside {
         writeln!(output, "  {}", path.display())?;
+    }
+    let Salvage { values, holes } = report.salvage;
+    if holes > 0 {
+        writeln!(output, "kept {values} values of them; {holes} places could not be read")?;
+    }
+    let LogDamage { holes, bytes, operations } = report.log_damage;
+    if holes > 0 {
+        writeln!(
+            output,
+            "{holes} holes in the log: {bytes} bytes, {operations} changes are missing"
+        )?;
     }
     let nothing = !found.has_faults() && !report.has_losses();
     writeln!(output, "{}", if nothing { "nothing was wrong" } else { "repaired" })?;

@@ -17,6 +17,7 @@ use crate::store::options::{WriteSync, write_options};
 use crate::store::repair::{
     MAX_DAMAGED_FILES, RepairReport, damage_of, open_or_repair, set_aside_and_rebuild,
 };
+use crate::store::salvage;
 use crate::store::settings::StoreSettings;
 use crate::store::value::{self, meta};
 use crate::store::{key, migration};
@@ -42,7 +43,7 @@ pub struct Opened {
 /// # Errors
 /// [`StoreError`] when its format is unknown or nothing can be read.
 pub fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
-    let (db, contents, report) = open_and_read(settings)?;
+    let (db, contents, report) = open_and_read(settings, Recount::Recent)?;
     let Contents { index, retained } = contents;
     let LoadedIndex { sessions, queues, indexes, orphans, next_body, .. } = index;
     let last = read_heartbeat(&db)?;
@@ -98,24 +99,26 @@ pub struct Contents {
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_and_read(settings: &StoreSettings) -> Result<(DB, Contents, RepairReport), StoreError> {
+pub fn open_and_read(
+    settings: &StoreSettings,
+    recount: Recount,
+) -> Result<(DB, Contents, RepairReport), StoreError> {
     let mut report = RepairReport::default();
     for _ in 0..MAX_DAMAGED_FILES {
         let (db, opened) = open_or_repair(settings)?;
         report.absorb(opened);
-        let recount = if report.has_losses() { Recount::Everything } else { Recount::Recent };
-        let error = match read(&db, recount) {
+        let error = match read(&db, settings, recount, &mut report) {
             Ok((contents, unreadable_values)) => {
                 report.unreadable_values += unreadable_values;
                 report.orphaned_queues += contents.index.orphans.len() as u64;
+                report.missing_messages += contents.index.missing_messages;
                 return Ok((db, contents, report));
             }
             Err(error) => error,
         };
         let Some(path) = damage_of(&error) else { return Err(error) };
-        drop(db);
         tracing::error!(%error, "a file of the store is damaged: setting it aside");
-        report.absorb(set_aside_and_rebuild(settings, &path)?);
+        report.absorb(set_aside_and_rebuild(settings, db, &path)?);
     }
     Err(StoreError::Open {
         path: settings.database(),
@@ -123,8 +126,15 @@ pub fn open_and_read(settings: &StoreSettings) -> Result<(DB, Contents, RepairRe
     })
 }
 
-fn read(db: &DB, recount: Recount) -> Result<(Contents, u64), StoreError> {
+fn read(
+    db: &DB,
+    settings: &StoreSettings,
+    recount: Recount,
+    report: &mut RepairReport,
+) -> Result<(Contents, u64), StoreError> {
+    report.salvage.absorb(salvage::restore(db, &settings.data_dir)?);
     migration::migrate(db)?;
+    let recount = if report.has_losses() { Recount::Everything } else { recount };
     let index = load_index(db, recount)?;
     let (retained, unreadable) = load_retained(db)?;
     let unreadable = unreadable + index.unreadable_values;

@@ -1,5 +1,7 @@
 //! Opens a database that may be damaged: what can be read stays, what cannot is moved aside and reported in numbers.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +10,9 @@ use rocksdb::{DB, ErrorKind, Options};
 
 use crate::store::clock::wall_milliseconds;
 use crate::store::error::StoreError;
+use crate::store::log_check::{self, LogDamage};
 use crate::store::options::{database_options, family_descriptors};
+use crate::store::salvage::{self, Salvage};
 use crate::store::settings::StoreSettings;
 
 /// Damaged files that are set aside one after the other before opening gives up.
@@ -20,11 +24,17 @@ pub struct RepairReport {
     /// Bytes at the end of the log that were not whole: what a power cut or kill leaves of a write that was never
     /// acknowledged.
     pub dropped_log_bytes: u64,
+    /// What is missing from the middle of the log, which no crash explains.
+    pub log_damage: LogDamage,
     /// Files moved aside, and where to.
     pub files_set_aside: Vec<PathBuf>,
     /// Their bytes.
     pub bytes_set_aside: u64,
-    /// Copies of logs that were cut.
+    /// What was carried over from damaged files.
+    pub salvage: Salvage,
+    /// Messages that are missing from queues, as far as their last checkpoints tell.
+    pub missing_messages: u64,
+    /// Copies of logs that were cut or mended.
     pub logs_kept: Vec<PathBuf>,
     /// Whether the list of files was rebuilt from the files.
     pub rebuilt: bool,
@@ -38,12 +48,18 @@ impl RepairReport {
     /// Whether anything that may have been acknowledged is missing.
     #[must_use]
     pub fn has_losses(&self) -> bool {
-        self.rebuilt || !self.files_set_aside.is_empty() || self.unreadable_values > 0
+        self.rebuilt
+            || !self.files_set_aside.is_empty()
+            || self.unreadable_values > 0
+            || self.log_damage.holes > 0
     }
 
     /// Adds what another opening found.
     pub fn absorb(&mut self, other: Self) {
         self.dropped_log_bytes += other.dropped_log_bytes;
+        self.log_damage.absorb(other.log_damage);
+        self.salvage.absorb(other.salvage);
+        self.missing_messages += other.missing_messages;
         self.files_set_aside.extend(other.files_set_aside);
         self.bytes_set_aside += other.bytes_set_aside;
         self.logs_kept.extend(other.logs_kept);
@@ -59,16 +75,23 @@ impl RepairReport {
                 files_set_aside = self.files_set_aside.len(),
                 bytes_set_aside = self.bytes_set_aside,
                 unreadable_values = self.unreadable_values,
+                values_salvaged = self.salvage.values,
+                unreadable_places = self.salvage.holes,
+                log_holes = self.log_damage.holes,
+                log_bytes_lost = self.log_damage.bytes,
+                log_changes_lost = self.log_damage.operations,
+                messages_missing = self.missing_messages,
+                queues_without_session = self.orphaned_queues,
                 rebuilt = self.rebuilt,
                 first_file = ?self.files_set_aside.first(),
-                "the store was damaged: what could not be read was set aside, messages may be lost"
+                "the store was damaged: what could be read was kept, acknowledged messages may be lost"
             );
         }
         if self.dropped_log_bytes > 0 {
             tracing::warn!(
                 bytes = self.dropped_log_bytes,
                 copies = ?self.logs_kept,
-                "the end of the store's log was torn and has been cut"
+                "the end of the store's log was torn and has been cut: it was not acknowledged, unless the disk is at fault"
             );
         }
         if self.orphaned_queues > 0 {
@@ -83,6 +106,7 @@ impl RepairReport {
 /// [`StoreError::Open`] when it cannot be opened even so.
 pub fn open_or_repair(settings: &StoreSettings) -> Result<(DB, RepairReport), StoreError> {
     let mut report = RepairReport::default();
+    mend_logs(settings, &mut report);
     let logs = LogLinks::take(settings);
     if lacks_current(&settings.database()) {
         // RocksDB would take the directory for a new one and remove the files that it does not know.
@@ -113,6 +137,35 @@ pub fn open_or_repair(settings: &StoreSettings) -> Result<(DB, RepairReport), St
     Err(cannot_open(settings, "too many of its files are damaged".into()))
 }
 
+/// Mends logs that are damaged in the middle, which RocksDB would take for their end; keeps copies of them.
+fn mend_logs(settings: &StoreSettings, report: &mut RepairReport) {
+    let logs = log_check::logs(&settings.database());
+    let mended = log_check::is_damaged(&logs).and_then(|is_damaged| {
+        if !is_damaged {
+            return Ok(LogDamage::default());
+        }
+        tracing::error!("the store's log is damaged in the middle: reading on behind it");
+        let target = make_aside(settings)?;
+        for log in &logs {
+            let Some(name) = log.path.file_name() else { continue };
+            std::fs::copy(&log.path, target.join(name))?;
+            report.logs_kept.push(target.join(name));
+        }
+        log_check::mend(&logs, &settings.data_dir.join("log-being-mended"))
+    });
+    match mended {
+        Ok(damage) => report.log_damage.absorb(damage),
+        Err(error) => tracing::error!(%error, "the store's log cannot be checked for damage"),
+    }
+}
+
+/// A new directory for what is set aside.
+fn make_aside(settings: &StoreSettings) -> std::io::Result<PathBuf> {
+    let path = settings.data_dir.join(format!("damaged-{}", wall_milliseconds()));
+    DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    Ok(path)
+}
+
 /// Second names of the logs, so that a log can still be kept after opening has cut and removed it.
 struct LogLinks {
     directory: PathBuf,
@@ -137,12 +190,20 @@ impl LogLinks {
 
     /// Copies the logs aside: a link would be written over when RocksDB uses the file again.
     fn keep(&self, settings: &StoreSettings, report: &mut RepairReport) {
-        let target = settings.data_dir.join(format!("damaged-{}", wall_milliseconds()));
-        for log in files_with_extension(&self.directory, "log") {
+        let logs = files_with_extension(&self.directory, "log");
+        if logs.is_empty() {
+            return;
+        }
+        let target = match make_aside(settings) {
+            Ok(target) => target,
+            Err(error) => {
+                tracing::warn!(%error, "a torn log could not be kept");
+                return;
+            }
+        };
+        for log in logs {
             let Some(name) = log.file_name() else { continue };
-            let copied = std::fs::create_dir_all(&target)
-                .and_then(|()| std::fs::copy(&log, target.join(name)));
-            match copied {
+            match std::fs::copy(&log, target.join(name)) {
                 Ok(_) => report.logs_kept.push(target.join(name)),
                 Err(error) => tracing::warn!(%error, "a torn log could not be kept"),
             }
@@ -230,14 +291,21 @@ fn dropped_bytes(line: &str) -> Option<u64> {
     rest.split_once(" bytes")?.0.trim().parse().ok()
 }
 
-/// Moves a damaged file aside that was found after opening; the database must be closed.
+/// Moves a damaged file aside that was found after opening, with the last handle of the open database; what can be read of
+/// it is kept for the next opening.
 ///
 /// # Errors
 /// [`StoreError::Open`] when the list of files cannot be rebuilt without it.
 pub fn set_aside_and_rebuild(
     settings: &StoreSettings,
+    db: DB,
     path: &Path,
 ) -> Result<RepairReport, StoreError> {
+    if let Err(error) = salvage::collect(&db, path, &settings.data_dir) {
+        tracing::error!(%error, "nothing can be salvaged from a damaged file");
+    }
+    db.cancel_all_background_work(true);
+    drop(db);
     let mut report = RepairReport::default();
     // RocksDB does not open all files with the database, so one that is missing may be found late.
     if path.exists() {
@@ -248,13 +316,14 @@ pub fn set_aside_and_rebuild(
 }
 
 fn set_aside(settings: &StoreSettings, path: &Path, report: &mut RepairReport) {
-    let directory = settings.data_dir.join(format!("damaged-{}", wall_milliseconds()));
     let Some(name) = path.file_name() else { return };
-    let target = directory.join(name);
     let bytes = path.metadata().map_or(0, |metadata| metadata.len());
-    let moved = std::fs::create_dir_all(&directory).and_then(|()| std::fs::rename(path, &target));
+    let moved = make_aside(settings).and_then(|directory| {
+        let target = directory.join(name);
+        std::fs::rename(path, &target).map(|()| target)
+    });
     match moved {
-        Ok(()) => {
+        Ok(target) => {
             report.files_set_aside.push(target);
             report.bytes_set_aside += bytes;
         }

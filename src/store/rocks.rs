@@ -30,6 +30,7 @@ use crate::store::queue_page::{self, BodyCache, PageRange};
 use crate::store::repair::RepairReport;
 use crate::store::settings::StoreSettings;
 use crate::store::statistics::{Statistics, StatisticsSnapshot, read};
+use crate::store::upkeep::Upkeep;
 use crate::store::writer::Writer;
 
 /// RocksDB behind [`Store`].
@@ -215,6 +216,24 @@ impl RocksStore {
 impl Drop for RocksStore {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+impl Upkeep for RocksStore {
+    fn statistics(&self) -> StatisticsSnapshot {
+        Self::statistics(self)
+    }
+
+    fn back_up(
+        &self,
+        directory: &Path,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<BackupReport, StoreError> {
+        self.backup(directory, progress)
+    }
+
+    fn close(&self) {
+        Self::close(self);
     }
 }
 

@@ -16,6 +16,7 @@ use crate::store::disk::{Disk, WriteError};
 use crate::store::error::StoreError;
 use crate::store::family::Family;
 use crate::store::group::{BuiltGroup, Group, Mode, handle};
+use crate::store::load::Recount;
 use crate::store::open::{encode_heartbeat, open_and_read};
 use crate::store::operations::Operations;
 use crate::store::options::WriteSync;
@@ -148,6 +149,11 @@ impl Writer {
                 Err(trouble) => trouble,
             };
             self.report(&trouble);
+            if let Trouble::Write(WriteError::Damaged(message)) = &trouble {
+                // Merging files comes across damage, too, and would do so again after every opening.
+                *self.shared.damaged.lock() = repair::damaged_file(message);
+                self.set_aside_damage();
+            }
             let must_reopen = !matches!(trouble, Trouble::LowSpace);
             if must_reopen {
                 mode = Mode::Again;
@@ -157,7 +163,7 @@ impl Writer {
                     return false;
                 }
                 wait = (wait * 2).min(RECOVERY.1);
-                if self.has_space() && (!must_reopen || self.reopen()) {
+                if self.has_space() && (!must_reopen || self.reopen(Recount::Recent)) {
                     break;
                 }
             }
@@ -361,9 +367,9 @@ impl Writer {
     }
 
     /// Closes the database and opens it again. False when that fails: then it is tried again later.
-    fn reopen(&mut self) -> bool {
-        self.close_database();
-        match open_and_read(&self.shared.settings) {
+    fn reopen(&mut self, recount: Recount) -> bool {
+        drop(self.take_database());
+        match open_and_read(&self.shared.settings, recount) {
             Ok((db, contents, report)) => {
                 report.log();
                 *self.shared.indexes.lock() = contents.index.indexes;
@@ -378,11 +384,16 @@ impl Writer {
         }
     }
 
-    fn close_database(&self) {
-        let Some(mut held) = self.shared.db.write().take() else { return };
+    /// Takes the database away from everybody else.
+    fn take_database(&self) -> Option<DB> {
+        let mut held = self.shared.db.write().take()?;
         held.cancel_all_background_work(false);
         // Readers hold it for one page at most.
-        while Arc::get_mut(&mut held).is_none() {
+        loop {
+            match Arc::try_unwrap(held) {
+                Ok(db) => return Some(db),
+                Err(shared) => held = shared,
+            }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -392,12 +403,12 @@ impl Writer {
         let Some(path) = self.shared.damaged.lock().take().filter(|path| path.exists()) else {
             return;
         };
-        self.close_database();
-        match repair::set_aside_and_rebuild(&self.shared.settings, &path) {
+        let Some(db) = self.take_database() else { return };
+        match repair::set_aside_and_rebuild(&self.shared.settings, db, &path) {
             Ok(report) => report.log(),
             Err(error) => self.report(&Trouble::Read(error)),
         }
-        if !self.reopen() {
+        if !self.reopen(Recount::Everything) {
             self.report(&Trouble::Read(StoreError::Unavailable));
         }
     }

@@ -4,6 +4,7 @@
 
 mod bench;
 mod control;
+mod restart;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -69,8 +70,11 @@ struct Broker {
 impl Broker {
     /// Starts on the defaults, changed by `variables`, and waits until it says that it is ready.
     fn start(directory: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::start_by(petrel(directory, &["serve"]), directory, variables)
+    }
+
+    fn start_by(mut command: Command, directory: &Path, variables: &[(&str, &str)]) -> Self {
         let port = free_port();
-        let mut command = petrel(directory, &["serve"]);
         command
             .env("PETREL_LISTENER__0__LISTEN", format!("127.0.0.1:{port}"))
             .env("PETREL_HTTP__LISTEN", "")

@@ -50,7 +50,7 @@ fn messages(store: &dyn Store) -> usize {
 }
 
 #[test]
-fn a_damaged_block_costs_its_file_and_no_more() {
+fn a_damaged_block_costs_what_is_in_it_and_no_more() {
     let directory = filled();
     spoil(&files(directory.path(), "sst")[0], |length| length / 3..length / 3 + 64);
     let (store, loaded) = open(directory.path());
@@ -63,10 +63,13 @@ fn a_damaged_block_costs_its_file_and_no_more() {
     };
     let all = || (0..SESSIONS).all(read);
     wait_until("every queue can be read", all);
-    assert_eq!(messages(&store), 0, "they lay in that file");
+    let left = messages(&store) as u64;
+    // The 64 bytes lie in two neighbouring blocks at most.
+    assert!((SESSIONS * MESSAGES - 1000..SESSIONS * MESSAGES).contains(&left), "{left} left");
     // And it goes on.
     commit(&store, vec![enqueue(3, 1000)]);
-    assert_eq!(places(&store, 3), [1000]);
+    assert_eq!(places(&store, 3).last(), Some(&1000));
+    let of_one = places(&store, 3).len();
     store.close();
     let aside = std::fs::read_dir(directory.path()).unwrap().flatten();
     let aside: Vec<_> = aside
@@ -75,8 +78,8 @@ fn a_damaged_block_costs_its_file_and_no_more() {
         .collect();
     assert_eq!(aside.len(), 1);
     let (store, loaded) = open(directory.path());
-    assert_eq!(find(&loaded, 3).queue.message_count, 1);
-    assert_eq!(places(&store, 3), [1000]);
+    assert_eq!(find(&loaded, 3).queue.message_count, of_one as u64);
+    assert_eq!(places(&store, 3).len(), of_one);
 }
 
 #[test]

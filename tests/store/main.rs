@@ -4,6 +4,7 @@ mod backup;
 mod crash;
 mod damage;
 mod failure;
+mod flipped;
 mod harness;
 mod kill;
 mod queues;
