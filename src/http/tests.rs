@@ -151,6 +151,32 @@ async fn endless_requests_are_cut() {
     assert_eq!(get_page(server.address, "/live").await.0, 200);
 }
 
+/// Once thirty-two connections that said nothing, or half a request, kept everybody out for half a minute, so that the broker
+/// was taken for dead.
+#[tokio::test]
+async fn silent_connections_do_not_keep_out_those_who_ask() {
+    let server = start().await;
+    let mut silent = Vec::new();
+    for number in 0..300 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    assert_eq!(get_page(server.address, "/live").await, (200, "alive\n".to_owned()));
+    // The oldest had to go, the youngest have not been silent for long.
+    let mut rest = Vec::new();
+    let _end_or_reset = silent[0].read_to_end(&mut rest).await;
+    let youngest = silent.last_mut().unwrap();
+    youngest
+        .write_all(b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    youngest.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
+}
+
 #[tokio::test]
 async fn stopping_ends_idle_connections() {
     let server = start().await;
