@@ -213,6 +213,8 @@ fn options(arguments: &Arguments, id: &str) -> Result<MqttOptions, String> {
     let mut options = MqttOptions::new(id, host, port);
     options.set_keep_alive(Duration::from_secs(30));
     options.set_connection_timeout(20);
+    // The client reserves room for all that may be in flight: the default, 65,535 messages, is 10 MB for each device.
+    options.set_outgoing_inflight_upper_limit(100);
     options.set_clean_start(false);
     options.set_session_expiry_interval(Some(3600));
     Ok(options)

@@ -25,7 +25,7 @@ const FLUSH_WAIT: Duration = Duration::from_secs(2);
 
 /// Starts logging. Keep the guard until the end: dropping it writes what still waits.
 pub(crate) fn start(settings: &Log) -> anyhow::Result<LogGuard> {
-    let (lines, guard) = start_thread(io::stderr())?;
+    let (lines, guard) = start_thread(io::stderr(), settings.format)?;
     let subscriber = tracing_subscriber::registry().with(targets(settings));
     match settings.format {
         LogFormat::Human => {
@@ -36,17 +36,21 @@ pub(crate) fn start(settings: &Log) -> anyhow::Result<LogGuard> {
         LogFormat::Json => {
             let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
             subscriber.with(layer.with_writer(lines)).try_init()?;
+            // Whoever reads lines of JSON cannot read what is printed otherwise.
+            std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "bug")));
         }
     }
     Ok(guard)
 }
 
 /// Our own modules at the configured level. Libraries say what concerns only them at `info` and below: they are heard
-/// from `warn` on, unless they are named.
+/// from `warn` on, unless they are named. `rustls` warns of what Clients send before anybody knows them; what becomes of
+/// such connections our own modules say.
 fn targets(settings: &Log) -> Targets {
     let level = level_filter(settings.level);
     let libraries = level.min(LevelFilter::WARN);
     let targets = Targets::new().with_default(libraries).with_target("petrel", level);
+    let targets = targets.with_target("rustls", level.min(LevelFilter::ERROR));
     let modules = settings.modules.iter().map(|(name, level)| (name.clone(), level_filter(*level)));
     targets.with_targets(modules)
 }
@@ -86,24 +90,39 @@ struct LineWriter<'a> {
     text: Vec<u8>,
 }
 
-fn start_thread(out: impl Write + Send + 'static) -> io::Result<(Lines, LogGuard)> {
+fn start_thread(
+    out: impl Write + Send + 'static,
+    format: LogFormat,
+) -> io::Result<(Lines, LogGuard)> {
     let (sender, receiver) = sync_channel(MAX_LINES);
     let lost = Arc::new(AtomicU64::new(0));
     let lines = Lines { sender: sender.clone(), lost: Arc::clone(&lost) };
     let thread = std::thread::Builder::new()
         .name("log".into())
-        .spawn(move || write_lines(&receiver, &lost, out))?;
+        .spawn(move || write_lines(&receiver, &lost, out, format))?;
     Ok((lines, LogGuard { lines: sender, thread: Some(thread) }))
 }
 
-fn write_lines(receiver: &Receiver<Line>, lost: &AtomicU64, mut out: impl Write) {
+fn write_lines(
+    receiver: &Receiver<Line>,
+    lost: &AtomicU64,
+    mut out: impl Write,
+    format: LogFormat,
+) {
     while let Ok(Line::Text(text)) = receiver.recv() {
         // Nobody is left to tell if the log itself cannot be written.
         let _gone = out.write_all(&text);
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let _gone =
-                writeln!(out, "... {lost} lines of the log are lost here: it is read too slowly");
+            let problem = "lines of the log are lost here: it is read too slowly";
+            let _gone = match format {
+                LogFormat::Human => writeln!(out, "... {lost} {problem}"),
+                LogFormat::Json => {
+                    let line =
+                        serde_json::json!({ "level": "WARN", "lost": lost, "message": problem });
+                    writeln!(out, "{line}")
+                }
+            };
         }
     }
     let _gone = out.flush();
@@ -197,7 +216,7 @@ mod tests {
     #[test]
     fn a_log_that_nobody_reads_blocks_nobody_and_its_gaps_are_counted() {
         let valve = Valve::default();
-        let (lines, guard) = start_thread(valve.clone()).unwrap();
+        let (lines, guard) = start_thread(valve.clone(), LogFormat::Human).unwrap();
         let count = MAX_LINES + 100;
         for number in 0..count {
             writeln!(lines.make_writer(), "line {number}").unwrap();
@@ -225,5 +244,15 @@ mod tests {
         assert!(!targets.would_enable("tokio", &tracing::Level::INFO));
         assert!(targets.would_enable("tokio", &tracing::Level::WARN));
         assert!(targets.would_enable("rustls::client", &tracing::Level::TRACE));
+    }
+
+    /// Every Client that named an IP address was a warning of two lines, before any login.
+    #[test]
+    fn what_clients_say_to_rustls_is_no_warning() {
+        let settings =
+            Log { level: Level::Trace, modules: BTreeMap::new(), format: LogFormat::Human };
+        let targets = targets(&settings);
+        assert!(!targets.would_enable("rustls::msgs::handshake", &tracing::Level::WARN));
+        assert!(targets.would_enable("rustls::msgs::handshake", &tracing::Level::ERROR));
     }
 }

@@ -19,6 +19,7 @@ use crate::cli::configuration::{ConfigurationOptions, describe};
 use crate::cli::serve::signals::{Request, Signals};
 use crate::cli::{explain, logging};
 
+mod precautions;
 mod signals;
 mod welcome;
 
@@ -69,6 +70,7 @@ impl ServeCommand {
             connections,
             "starting"
         );
+        precautions::warn_of(&settings);
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = settings.worker_threads {
             runtime.worker_threads(threads);

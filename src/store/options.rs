@@ -49,8 +49,11 @@ pub fn database_options(settings: &StoreSettings, warnings: Warnings) -> Options
     options.set_stats_persist_period_sec(0);
     options.set_max_manifest_file_size(16 * MEBIBYTE);
     options.set_is_fd_close_on_exec(true);
-    options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, move |_, line| {
-        warnings(line.trim_end());
+    options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, move |level, line| {
+        // At opening all options are written, whatever the level: more than a thousand lines.
+        if matches!(level, LogLevel::Warn | LogLevel::Error | LogLevel::Fatal) {
+            warnings(line.trim_end());
+        }
     }));
     options
 }

@@ -4,6 +4,7 @@
 
 mod bench;
 mod control;
+mod logs;
 mod restart;
 
 use std::fs;

@@ -2,21 +2,37 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use petrel::config::choice::StoreKind;
+use petrel::config::choice::{LogFormat, StoreKind};
 use petrel::config::settings::{ListenAddress, Settings, Transport};
 
 use crate::cli::check::{describe_listener, durability};
 use crate::cli::say;
 
-/// Prints it to standard output. `addresses` are where the listeners really listen.
+/// Prints it to standard output, or one line to a log that machines read. `addresses` are where the listeners really
+/// listen.
 pub(crate) fn print(settings: &Settings, addresses: &[ListenAddress]) {
+    if settings.file.log.format == LogFormat::Json {
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+        return;
+    }
     // The broker runs, also where nobody reads what it says.
-    if let Err(error) = say(&text(settings, addresses)) {
+    if let Err(error) = say(&text(settings, addresses, &program())) {
         tracing::debug!(%error, "standard output is closed");
     }
 }
 
-fn text(settings: &Settings, addresses: &[ListenAddress]) -> String {
+/// This program as it was called: that works where the name alone would not, as after `make run`.
+fn program() -> String {
+    let called = std::env::args().next().unwrap_or_default();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    match called.is_empty() {
+        true => "petrel".to_owned(),
+        false if called.chars().all(is_plain) => called,
+        false => format!("'{}'", called.replace('\'', r"'\''")),
+    }
+}
+
+fn text(settings: &Settings, addresses: &[ListenAddress], program: &str) -> String {
     let mut lines = vec![format!("Petrel {} is ready.", env!("CARGO_PKG_VERSION"))];
     for (listener, address) in settings.listeners.iter().zip(addresses) {
         lines.push(format!("  {}", describe_listener(listener, address)));
@@ -28,12 +44,12 @@ fn text(settings: &Settings, addresses: &[ListenAddress]) -> String {
         lines.push(format!("  data: {}", settings.data_dir.display()));
     }
     lines.push(format!("  durability: {}", durability(settings)));
-    lines.extend(commands(settings, addresses));
+    lines.extend(commands(settings, addresses, program));
     lines.join("\n")
 }
 
 /// Three commands for the first listener that takes them.
-fn commands(settings: &Settings, addresses: &[ListenAddress]) -> Vec<String> {
+fn commands(settings: &Settings, addresses: &[ListenAddress], program: &str) -> Vec<String> {
     let tcp = settings.listeners.iter().zip(addresses).find_map(|(listener, address)| {
         let plain = listener.tls.is_none()
             && !listener.proxy_protocol
@@ -48,8 +64,8 @@ fn commands(settings: &Settings, addresses: &[ListenAddress]) -> Vec<String> {
     let to = format!("-h {} -p {}{user}", address.ip(), address.port());
     vec![
         "Try:".to_owned(),
-        format!("  petrel sub {to} -v -t 'hello/#'"),
-        format!("  petrel pub {to} -q 1 -t hello/world -m 'good morning'"),
+        format!("  {program} sub {to} -v -t 'hello/#'"),
+        format!("  {program} pub {to} -q 1 -t hello/world -m 'good morning'"),
         format!("  mosquitto_sub {to} -v -t '$SYS/#'"),
     ]
 }
@@ -75,13 +91,13 @@ mod tests {
         let settings = Settings::from_source(&source).unwrap();
         let addresses: Vec<_> =
             settings.listeners.iter().map(|listener| listener.address.clone()).collect();
-        text(&settings, &addresses)
+        text(&settings, &addresses, "bin/petrel")
     }
 
     #[test]
     fn the_commands_name_an_address_that_answers() {
         let text = welcome("[[listener]]\nlisten = \"0.0.0.0:1884\"\nallow_anonymous = true\n");
-        assert!(text.contains("petrel sub -h 127.0.0.1 -p 1884 -v -t 'hello/#'"), "{text}");
+        assert!(text.contains("bin/petrel sub -h 127.0.0.1 -p 1884 -v -t 'hello/#'"), "{text}");
         let text = welcome("[auth]\nusers_file = \"u\"\n[[listener]]\nlisten = \"[::]:1883\"\n");
         assert!(text.contains("-h ::1 -p 1883 -u NAME -P PASSWORD"), "{text}");
     }

@@ -1,0 +1,84 @@
+//! What the broker writes while it runs: the log, and nothing else where machines read it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use crate::{free_port, petrel, set_password};
+
+/// A broker whose log and standard output are files; killed when dropped.
+struct Logged<'a> {
+    directory: &'a Path,
+    child: Child,
+}
+
+impl<'a> Logged<'a> {
+    /// Starts, and waits until the log says `ready`.
+    fn start(directory: &'a Path, variables: &[(&str, &str)], ready: &str) -> Self {
+        let file = |name: &str| fs::File::create(directory.join(name)).unwrap();
+        let child = petrel(directory, &["serve"])
+            .env("PETREL_LISTENER__0__LISTEN", format!("127.0.0.1:{}", free_port()))
+            .env("PETREL_HTTP__LISTEN", "")
+            .envs(variables.iter().copied())
+            .stdout(file("stdout"))
+            .stderr(file("log"))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut broker = Self { directory, child };
+        while !broker.read("log").contains(ready) {
+            assert!(broker.child.try_wait().unwrap().is_none(), "{}", broker.read("log"));
+            std::thread::yield_now();
+        }
+        broker
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.join(name)).unwrap()
+    }
+
+    /// Stops it, and returns the log.
+    fn stop(&mut self) -> String {
+        let id = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").arg(id).status().unwrap().success());
+        self.child.wait().unwrap();
+        self.read("log")
+    }
+}
+
+impl Drop for Logged<'_> {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+/// Once thirteen plain lines went to standard output, and a start at `debug` logged all options of RocksDB.
+#[test]
+fn json_is_all_there_is_and_debug_is_readable() {
+    let directory = tempfile::tempdir().unwrap();
+    let variables = [("PETREL_LOG__FORMAT", "json"), ("PETREL_LOG__LEVEL", "debug")];
+    let mut broker = Logged::start(directory.path(), &variables, "\"ready\"");
+    let log = broker.stop();
+    assert_eq!(broker.read("stdout"), "");
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+    assert!(log.lines().count() < 200, "{log}");
+}
+
+#[test]
+fn secrets_that_others_can_read_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    set_password(directory.path(), "ann", "secret");
+    let users = directory.path().join("users.txt");
+    for (mode, warns) in [(0o640, false), (0o644, true)] {
+        fs::set_permissions(&users, fs::Permissions::from_mode(mode)).unwrap();
+        let variables = [("PETREL_AUTH__USERS_FILE", "users.txt"), ("NO_COLOR", "1")];
+        let log = Logged::start(directory.path(), &variables, " listening").stop();
+        let named = log.lines().any(|line| line.contains("WARN") && line.contains("users.txt"));
+        assert_eq!(named, warns, "{mode:o} {log}");
+    }
+}
