@@ -37,6 +37,9 @@ pub enum CloseReason {
     /// What the Client sent can not be stored at present.
     #[error("the store takes nothing at present")]
     Unavailable,
+    /// The user was removed, or has another password by now.
+    #[error("the credentials have changed")]
+    CredentialsChanged,
     /// Somebody who may do so ended it.
     #[error("ended by the operator")]
     Administrative,
@@ -55,6 +58,7 @@ pub fn reason_code(reason: &CloseReason) -> Option<ReasonCode> {
         CloseReason::ShuttingDown => Some(ReasonCode::ServerShuttingDown),
         CloseReason::Refused(code) | CloseReason::AuthenticationFailed(code) => Some(*code),
         CloseReason::Unavailable => Some(ReasonCode::ImplementationSpecificError),
+        CloseReason::CredentialsChanged => Some(ReasonCode::NotAuthorized),
         CloseReason::Administrative => Some(ReasonCode::AdministrativeAction),
     }
 }

@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::packet::reason_code::ReasonCode;
+use crate::topic::mount_point::MountPoint;
 
 /// Where a Network Connection comes from, as the listener found it.
 #[derive(Debug, Clone)]
@@ -25,8 +26,8 @@ pub struct ListenerRules {
     pub allow_anonymous: bool,
     /// The certificate's name is the user name; CONNECT's user name is ignored.
     pub certificate_as_user_name: bool,
-    /// Prepended to every topic of its Clients, and taken off again on delivery.
-    pub mount_point: Option<Arc<str>>,
+    /// Where its Clients live: stands before every topic of theirs.
+    pub mount_point: Option<MountPoint>,
     /// Tighter Maximum Packet Size than the broker's.
     pub max_packet_bytes: Option<u32>,
     /// Tighter limit of Keep Alive, in seconds.
@@ -86,6 +87,17 @@ pub trait Authority: Send + Sync {
 
     /// Starts enhanced authentication; `None` if the method is not supported (0x8C Bad authentication method).
     fn begin_exchange(&self, method: &str, peer: &Peer) -> Option<Box<dyn Exchange>>;
+
+    /// Rises whenever somebody who was let in may have lost what let them in.
+    fn revision(&self) -> u64 {
+        0
+    }
+
+    /// Whether a Client that was let in at this revision would have to prove anew who it is: its user was removed, or has
+    /// other credentials by now.
+    fn is_revoked(&self, _principal: &Principal, _peer: &Peer, _revision: u64) -> bool {
+        false
+    }
 
     /// Whether this Topic Name (with mount point) may be published to. On the message path: must be quick.
     fn may_publish(&self, principal: &Principal, client_id: &str, topic: &str) -> bool;

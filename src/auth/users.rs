@@ -13,18 +13,18 @@
 //! across restarts. A name has no control characters and does not begin with `#` or `@`; it may contain a colon.
 //! `petrel passwd` writes the file, the broker reads it at start and on SIGHUP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use argon2::password_hash::{PasswordHash, SaltString};
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD as BASE64, STANDARD_NO_PAD as BASE64_NO_PAD};
 use hmac::{Hmac, Mac};
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Mutex, RwLock};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
@@ -107,8 +107,10 @@ impl Users {
     /// [`UsersError::Line`] for the first line that is not of the documented form.
     pub fn parse(text: &str, file: &Path) -> Result<Self, UsersError> {
         let mut users = Self::default();
+        // Editors put a byte order mark in front, carriage returns at the end, and blanks behind anything.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (index, line) in text.lines().enumerate() {
-            let line = line.trim_end_matches('\r');
+            let line = line.trim_end();
             users.parse_line(line).map_err(|problem| UsersError::Line {
                 file: file.to_owned(),
                 line: index + 1,
@@ -220,6 +222,21 @@ impl Users {
         format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${output}")
     }
 
+    /// Takes over what an earlier reading of the file has learned of users that are still the same; returns those that are
+    /// not, or no longer there.
+    fn take_over_from(&self, earlier: &Self) -> Vec<String> {
+        let mut changed = Vec::new();
+        for (name, user) in &earlier.users {
+            match self.users.get(name) {
+                Some(same) if same.hash == user.hash && same.verifier == user.verifier => {
+                    *same.recent.lock() = *user.recent.lock();
+                }
+                Some(_) | None => changed.push(name.clone()),
+            }
+        }
+        changed
+    }
+
     /// Whether this password was found right before, without the full hash.
     fn is_recent(&self, name: &str, digest: &[u8; 32]) -> bool {
         let recent = self.users.get(name).and_then(|user| *user.recent.lock());
@@ -252,29 +269,17 @@ fn params_of(hash: &str) -> Option<Params> {
     Params::try_from(&PasswordHash::new(hash).ok()?).ok()
 }
 
-/// What a check found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// The password is right.
-    Right,
-    /// It is wrong, or there is no such user.
-    Wrong,
-    /// Too many passwords wait to be checked.
-    Busy,
-}
-
 /// A users file that a running broker looks into.
 #[derive(Debug)]
 pub struct UsersFile {
     path: PathBuf,
     users: RwLock<Arc<Users>>,
-    gate: Gate,
+    /// Names whose password was changed or that were removed since the start, with the revision that did it.
+    changed: Mutex<HashMap<String, u64>>,
+    revision: AtomicU64,
     /// Key of the digests of recent passwords: new in each process, so they are worthless elsewhere.
     digest_key: [u8; 32],
 }
-
-/// How long a check waits for its turn. Longer than the connect timeout of most Clients is of no use.
-const MAX_WAIT: Duration = Duration::from_secs(20);
 
 impl UsersFile {
     /// Reads the file.
@@ -284,20 +289,38 @@ impl UsersFile {
     pub fn open(path: &Path) -> Result<Self, UsersError> {
         let users = RwLock::new(Arc::new(read(path)?));
         let digest_key = random_bytes().ok_or(UsersError::NoRandomness)?;
-        // Each hash takes a core for some ten milliseconds and 19 MiB: more at a time would only take memory.
-        let places = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Self { path: path.to_owned(), users, gate: Gate::new(places), digest_key })
+        let (changed, revision) = (Mutex::default(), AtomicU64::new(0));
+        Ok(Self { path: path.to_owned(), users, changed, revision, digest_key })
     }
 
-    /// Reads the file again; on a mistake the old users stay. Returns how many users there are.
+    /// Reads the file again; on a mistake the old users stay. Returns how many users were removed or changed.
     ///
     /// # Errors
     /// [`UsersError`] if it cannot be read or has a mistake.
     pub fn reload(&self) -> Result<usize, UsersError> {
         let users = read(&self.path)?;
-        let count = users.users.len();
-        *self.users.write() = Arc::new(users);
+        let mut current = self.users.write();
+        let changed = users.take_over_from(&current);
+        let count = changed.len();
+        if count > 0 {
+            let revision = self.revision.load(Ordering::Relaxed) + 1;
+            self.changed.lock().extend(changed.into_iter().map(|name| (name, revision)));
+            self.revision.store(revision, Ordering::Release);
+        }
+        *current = Arc::new(users);
         Ok(count)
+    }
+
+    /// Rises with each reload that changed or removed a user.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Whether this user was changed or removed after this revision.
+    #[must_use]
+    pub fn is_changed_since(&self, name: &str, revision: u64) -> bool {
+        self.changed.lock().get(name).is_some_and(|at| *at > revision)
     }
 
     /// The file.
@@ -318,20 +341,19 @@ impl UsersFile {
         !self.users().is_recent(name, &self.digest(name, password))
     }
 
-    /// Checks a password. Blocks for as long as the hash takes, and for its turn.
+    /// Whether this is the password of this user. Takes a core for as long as the hash takes.
     #[must_use]
-    pub fn verify(&self, name: &str, password: &[u8]) -> Verdict {
+    pub fn verify(&self, name: &str, password: &[u8]) -> bool {
         let users = self.users();
         let digest = self.digest(name, password);
         if users.is_recent(name, &digest) {
-            return Verdict::Right;
+            return true;
         }
-        let Some(_turn) = self.gate.enter(MAX_WAIT) else { return Verdict::Busy };
-        if !users.verify(name, password) {
-            return Verdict::Wrong;
+        let is_right = users.verify(name, password);
+        if is_right {
+            users.remember(name, digest);
         }
-        users.remember(name, digest);
-        Verdict::Right
+        is_right
     }
 
     fn digest(&self, name: &str, password: &[u8]) -> [u8; 32] {
@@ -360,41 +382,6 @@ fn read(path: &Path) -> Result<Users, UsersError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Users::parse(&text, path),
         Err(error) => Err(UsersError::Unreadable { file: path.to_owned(), error }),
-    }
-}
-
-/// Lets so many in at a time.
-#[derive(Debug)]
-struct Gate {
-    places: Mutex<usize>,
-    freed: Condvar,
-}
-
-/// A place inside the gate, given back when dropped.
-struct Turn<'a>(&'a Gate);
-
-impl Gate {
-    fn new(places: usize) -> Self {
-        Self { places: Mutex::new(places), freed: Condvar::new() }
-    }
-
-    fn enter(&self, max_wait: Duration) -> Option<Turn<'_>> {
-        let deadline = Instant::now() + max_wait;
-        let mut places = self.places.lock();
-        while *places == 0 {
-            if self.freed.wait_until(&mut places, deadline).timed_out() && *places == 0 {
-                return None;
-            }
-        }
-        *places -= 1;
-        Some(Turn(self))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *self.0.places.lock() += 1;
-        self.0.freed.notify_one();
     }
 }
 

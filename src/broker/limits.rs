@@ -51,6 +51,8 @@ pub struct Limits {
     pub max_subscription_ids: usize,
     /// Most levels of a Topic Name or Topic Filter.
     pub max_topic_levels: usize,
+    /// Topics that begin with `$` are ordinary ones, unless the broker owns them.
+    pub dollar_topics: bool,
     /// Most bytes of a Topic Name or Topic Filter.
     pub max_topic_bytes: usize,
     /// Most bytes of a Client Identifier.

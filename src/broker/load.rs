@@ -57,6 +57,7 @@ impl Broker {
             figures: Figures::default(),
             loop_guard: OnceLock::new(),
             plan_budget: Arc::default(),
+            access_revision: AtomicU64::new(0),
         };
         for message in loaded.retained {
             let _replaced = broker.retained.set(message);

@@ -58,6 +58,7 @@ pub struct Broker {
     figures: Figures,
     loop_guard: OnceLock<Arc<dyn LoopGuard>>,
     plan_budget: Arc<PlanBudget>,
+    access_revision: AtomicU64,
 }
 
 /// Recognises messages of this broker that come back over the bridges of others.
@@ -161,6 +162,27 @@ impl Broker {
         queued.fold((0, 0), |(messages, bytes), (more, more_bytes)| {
             (messages + more, bytes + more_bytes)
         })
+    }
+
+    /// The revision of who may be here: see [`Self::handle_access_change`].
+    #[inline]
+    #[must_use]
+    pub fn access_revision(&self) -> u64 {
+        self.access_revision.load(Ordering::Acquire)
+    }
+
+    /// What let Clients in has changed: every connection looks whether it still does.
+    pub fn handle_access_change(&self) {
+        let revision = self.authority.revision();
+        if self.access_revision.swap(revision, Ordering::AcqRel) == revision {
+            return;
+        }
+        self.registry.for_each(|session| {
+            let waker = session.outbound().signal();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        });
     }
 
     /// From now on Clients are sent away.

@@ -154,8 +154,8 @@ pub(crate) fn describe_listener(listener: &ListenerSettings, address: &ListenAdd
     let (scheme, path) = match (&listener.transport, &listener.tls) {
         (Transport::Mqtt, None) => ("mqtt", ""),
         (Transport::Mqtt, Some(_)) => ("mqtts", ""),
-        (Transport::WebSocket { path, .. }, None) => ("ws", path.as_str()),
-        (Transport::WebSocket { path, .. }, Some(_)) => ("wss", path.as_str()),
+        (Transport::WebSocket { .. }, None) => ("ws", listener.transport.usual_path()),
+        (Transport::WebSocket { .. }, Some(_)) => ("wss", listener.transport.usual_path()),
     };
     let address = match address {
         ListenAddress::Tcp(address) => format!("{scheme}://{address}{path}"),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::config::check::Checker;
-use crate::config::value::{FileMode, Period, Seconds, Size, Switch};
+use crate::config::value::{FileMode, Period, Seconds, Size, Switch, TextList};
 
 /// A section of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +90,7 @@ written! {
     u64: "count",
     String: "text",
     Vec<String>: "list of texts",
+    TextList: "list of texts, or one",
     Period: "duration",
     Seconds: "duration in whole seconds",
     FileMode: "octal, as text",

@@ -149,11 +149,21 @@ pub enum Transport {
     Mqtt,
     /// Inside WebSocket. [MQTT-6.0.0-1]
     WebSocket {
-        /// Path of the request, for instance `/mqtt`.
-        path: String,
-        /// Allowed Origin values; empty allows every one.
+        /// Paths of requests that are let in, for instance `/mqtt`.
+        paths: Vec<String>,
+        /// Allowed Origin values; empty: pages of this machine and of the same host.
         origins: Vec<String>,
     },
+}
+
+impl Transport {
+    /// The path that people are told: `/mqtt` where it is let in, else the first; empty without WebSocket.
+    #[must_use]
+    pub fn usual_path(&self) -> &str {
+        let Self::WebSocket { paths, .. } = self else { return "" };
+        let usual = paths.iter().find(|path| *path == "/mqtt").or_else(|| paths.first());
+        usual.map_or("", String::as_str)
+    }
 }
 
 /// TLS of one listener.

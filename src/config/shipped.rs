@@ -7,7 +7,9 @@ use crate::config::choice::ClientCertificate;
 use crate::config::description::{BEGIN, END, annotated, documented};
 use crate::config::settings::{ListenAddress, Settings, Transport};
 use crate::config::source::Source;
-use crate::config::table::{File, Listener, Overflow, Tls, TopicDurability, sections};
+use crate::config::table::{
+    DEFAULT_PATHS, File, Listener, Overflow, Tls, TopicDurability, sections,
+};
 
 const SHIPPED: &str = include_str!("../../config/petrel.toml");
 const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
@@ -196,6 +198,9 @@ fn the_shipped_file_listens_on_loopback_only() {
         .collect();
     assert_eq!(ports, [1883, 8883, 8083]);
     assert!(settings.listeners.iter().all(|listener| listener.rules.allow_anonymous));
-    let web = Transport::WebSocket { path: "/mqtt".into(), origins: Vec::new() };
+    let web = Transport::WebSocket {
+        paths: DEFAULT_PATHS.map(str::to_owned).into(),
+        origins: Vec::new(),
+    };
     assert_eq!(settings.listeners[2].transport, web);
 }

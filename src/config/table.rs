@@ -28,10 +28,13 @@ use crate::config::choice::{
 use crate::config::conversion::IntoLimit;
 use crate::config::setting::{Bound, Reload, Section, Setting, Written, settings};
 use crate::config::settings::{AcceptLimits, ComposedLimits};
-use crate::config::value::{FileMode, Period, Seconds, Size, Switch};
+use crate::config::value::{FileMode, Period, Seconds, Size, Switch, TextList};
 use crate::durable::Durability;
 use crate::durable::record::OverflowPolicy;
 use crate::store::settings::StoreSettings;
+
+/// Paths that common WebSocket clients of MQTT ask for.
+pub const DEFAULT_PATHS: [&str; 3] = ["/", "/mqtt", "/ws"];
 
 settings! {
     "" File file {
@@ -107,6 +110,9 @@ settings! {
         wildcard_subscriptions: bool = true, limits.wildcard_available;
         /// Accept shared subscriptions, $share/group/filter.
         shared_subscriptions: bool = true, limits.shared_available;
+        /// Take topics that begin with $, such as $aws/..., as ordinary ones, unless the broker owns them ($SYS and others). If
+        /// false, clients may not use them.
+        dollar_topics: bool = true, limits.dollar_topics;
         /// Accept subscription identifiers (MQTT 5.0).
         subscription_identifiers: bool = true, limits.subscription_ids_available;
         /// Check that payloads marked as UTF-8 are UTF-8, and refuse others with 0x99 (MQTT 5.0). Costs a pass over each of
@@ -232,9 +238,10 @@ settings! {
         listen: String = "127.0.0.1:1883".into(), shown = "\"127.0.0.1:1883\"";
         /// mqtt or websocket.
         transport: ListenerTransport = ListenerTransport::default();
-        /// WebSocket only: the path of the request.
-        path: String = "/mqtt".into();
-        /// WebSocket only: the Origin values that are let in; none: every one.
+        /// WebSocket only: the paths of requests that are let in.
+        path: TextList = TextList(DEFAULT_PATHS.map(str::to_owned).into());
+        /// WebSocket only: the Origin values that are let in; none: pages of this machine and of the very host and port that
+        /// they call. "*" stands for every one.
         origins: Vec<String> = Vec::new();
         /// Unix socket only: its file mode.
         unix_mode: FileMode = FileMode(0o660);
@@ -246,7 +253,7 @@ settings! {
         /// true, false or "auto": let clients in that do not say who they are. "auto" does so on loopback and Unix sockets
         /// while there are no users.
         allow_anonymous: Switch = Switch::Auto;
-        /// Put before every topic of its clients, and taken off again on delivery, for instance "site-1/".
+        /// Where its clients live: stands before every topic of theirs, for instance "site-1/".
         mount_point: String = String::new();
         /// Largest packet; 0: as under [limits].
         max_packet_size: Size = Size(0), [zero_or(Size(128)..=MAX_PACKET)];

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Error, Unexpected, Visitor};
+use serde::de::{Error, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A number of bytes, written `"64KiB"`, `"1.5GiB"`, `"10MB"` or as a plain number of bytes.
@@ -24,6 +24,10 @@ pub struct Seconds(pub u64);
 /// The mode of a Unix socket, written in octal as text: `"660"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileMode(pub u32);
+
+/// Texts, written as a list, or as one text where there is but one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TextList(pub Vec<String>);
 
 /// `true`, `false`, or `"auto"`: decided by the rest of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -243,6 +247,40 @@ impl<'de> Deserialize<'de> for FileMode {
 impl Serialize for FileMode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+struct TextListVisitor;
+
+impl<'de> Visitor<'de> for TextListVisitor {
+    type Value = TextList;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a list of texts, or one text")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<TextList, E> {
+        Ok(TextList(vec![text.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TextList, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = list.next_element()? {
+            texts.push(text);
+        }
+        Ok(TextList(texts))
+    }
+}
+
+impl<'de> Deserialize<'de> for TextList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextListVisitor)
+    }
+}
+
+impl Serialize for TextList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
     }
 }
 

@@ -63,6 +63,8 @@ const PUBLISHES: &str = "PUBLISH packets, by direction.";
 const PUBLISH_BYTES: &str = "Payload bytes of PUBLISH packets, by direction.";
 const DENIED: &str = "Operations that access rules denied.";
 const WILLS: &str = "Will Messages published.";
+const LEFT_OUT: &str =
+    "Lines about Clients that the log left out, because there were too many at once.";
 const PANICS: &str = "Tasks that ended in a bug of the broker.";
 
 counters! {
@@ -147,6 +149,8 @@ counters! {
     SubscribeDenied = "petrel_access_denied_total" {"operation": "subscribe"} DENIED,
     /// A Will Message was published.
     WillsPublished = "petrel_wills_published_total" WILLS,
+    /// Lines of the log that Clients brought about and that found no room.
+    LogLinesLeftOut = "petrel_log_lines_left_out_total" LEFT_OUT,
     /// A task panicked; its connection was closed, the broker went on.
     TaskPanics = "petrel_task_panics_total" PANICS,
 }
@@ -192,6 +196,8 @@ drop_reasons! {
     StoreUnavailable = "store-unavailable",
     /// It came back over bridges to the broker it started from.
     BridgeLoop = "bridge-loop",
+    /// It has no name below the mount point where the recipient lives.
+    OutsideMountPoint = "outside-mount-point",
 }
 
 const COUNTER_COUNT: usize = Counter::ALL.len();

@@ -23,6 +23,7 @@ use crate::metrics::exposition::{Exposition, Kind};
 use crate::metrics::{Gauges, Metrics, Source};
 use crate::net::entrance::{Entrance, House, Place, Watch};
 use crate::net::establish::{Establishment, serve_established};
+use crate::net::line_budget::LineBudget;
 use crate::net::listener::{BoundListener, ListenAddressText, ListenError, ListeningSocket};
 use crate::net::shutdown::{Shutdown, Stage};
 use crate::net::stream::ClientStream;
@@ -108,6 +109,7 @@ impl Listeners {
                 proxy_protocol: listener.settings.proxy_protocol,
                 timeout: self.limits.connect_timeout,
                 counters: self.counters.clone(),
+                lines: LineBudget::new(self.counters.clone()),
             };
             let intake = Intake {
                 peer: Peer {
@@ -139,7 +141,7 @@ fn describe(listener: &BoundListener) -> String {
     let tls = if listener.tls.is_some() { " over TLS" } else { "" };
     let (transport, path) = match &settings.transport {
         Transport::Mqtt => ("MQTT", ""),
-        Transport::WebSocket { path, .. } => ("MQTT in WebSocket", path.as_str()),
+        Transport::WebSocket { .. } => ("MQTT in WebSocket", settings.transport.usual_path()),
     };
     let proxy = if settings.proxy_protocol { ", PROXY protocol" } else { "" };
     let address = ListenAddressText(listener.address.clone());

@@ -7,6 +7,7 @@
 //! thread, not to the connection.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,16 +20,21 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
-use crate::access::Peer;
+use crate::access::{Credentials, Peer};
+
 use crate::broker::Broker;
 use crate::broker::connection::{Authenticated, ClientConnection, CloseReason, Exchanged, Request};
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::Timestamp;
+use crate::error::decode_reason_code;
 use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
+use crate::net::client_log::ClientLog;
 use crate::net::deadlines::{Deadlines, Place as DeadlinePlace};
 use crate::net::entrance::Place;
+use crate::net::hash_pool::HashPool;
 use crate::net::lingering::close_gracefully;
+use crate::net::packet_log;
 use crate::net::shutdown::Shutdown;
 use crate::net::stream::ClientStream;
 use crate::net::tally::{self, Stage};
@@ -79,6 +85,8 @@ struct Shared {
     counters: Counters,
     shutdown: Shutdown,
     deadlines: Deadlines,
+    passwords: HashPool,
+    log: ClientLog,
 }
 
 impl MqttHandler {
@@ -90,8 +98,10 @@ impl MqttHandler {
         counters: Counters,
         shutdown: Shutdown,
     ) -> Self {
-        let deadlines = Deadlines::default();
-        Self { shared: Arc::new(Shared { broker, clock, counters, shutdown, deadlines }) }
+        let (deadlines, passwords) = (Deadlines::default(), HashPool::default());
+        let log = ClientLog::new(counters.clone());
+        let shared = Shared { broker, clock, counters, shutdown, deadlines, passwords, log };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Keeps the time of its connections: without it, none is closed for being silent.
@@ -173,6 +183,10 @@ impl<S> Drop for Driver<S> {
         tally::count(&self.shared.counters, &mut effects.tally);
         if let Some(deadline) = self.deadline.take() {
             self.shared.deadlines.remove(deadline);
+        }
+        if let Some(job) = &self.job {
+            // A password that nobody waits for need not be checked.
+            job.abort();
         }
     }
 }
@@ -262,6 +276,7 @@ impl<S: ClientStream> Driver<S> {
         }
         if self.unhandled.is_empty() {
             let consumed = self.connection.handle_bytes(input, now, &mut scratch.effects);
+            note_handled(&mut self.connection, &self.shared.log, input, consumed);
             let rest = input.get(consumed..).unwrap_or_default();
             if !rest.is_empty() {
                 self.unhandled.extend_from_slice(rest);
@@ -276,6 +291,7 @@ impl<S: ClientStream> Driver<S> {
 
     fn handle_unhandled(&mut self, now: Timestamp, effects: &mut Effects) {
         let consumed = self.connection.handle_bytes(&self.unhandled, now, effects);
+        note_handled(&mut self.connection, &self.shared.log, &self.unhandled, consumed);
         self.unhandled.drain(..consumed);
         // Stopped although it may read: the packet at the front is not complete.
         self.needs_more = self.connection.is_reading();
@@ -307,6 +323,9 @@ impl<S: ClientStream> Driver<S> {
             self.writing.discard();
             let has_output = self.connection.take_output(&mut self.writing, cx.waker());
             if !self.writing.is_empty() {
+                if packet_log::is_on() {
+                    packet_log::write_sent(&self.connection, &self.writing);
+                }
                 continue;
             }
             if self.needs_flush {
@@ -330,6 +349,7 @@ impl<S: ClientStream> Driver<S> {
             if let Some(place) = &mut self.place {
                 place.settle();
             }
+            self.announce();
         }
         if self.timer.is_some() || self.connection.throttled_until().is_some() {
             self.poll_throttle(now, cx);
@@ -382,10 +402,7 @@ impl<S: ClientStream> Driver<S> {
         let Some(request) = self.connection.poll_request() else { return };
         let shared = Arc::clone(&self.shared);
         self.job = Some(match request {
-            Request::Authenticate(credentials) => tokio::task::spawn_blocking(move || {
-                let authority = shared.broker.authority();
-                JobResult::Authenticated(authority.authenticate(&credentials))
-            }),
+            Request::Authenticate(credentials) => tokio::spawn(authenticate(shared, credentials)),
             Request::Exchange(mut exchange, data) => tokio::task::spawn_blocking(move || {
                 let step = exchange.step(&data);
                 JobResult::Exchanged((exchange, step))
@@ -420,30 +437,59 @@ impl<S: ClientStream> Driver<S> {
         true
     }
 
+    /// Says that the Client is connected, once.
+    #[cold]
+    fn announce(&mut self) {
+        if let Some(introduction) = self.connection.take_introduction() {
+            self.shared.log.connected(&self.connection, &introduction);
+        }
+    }
+
+    fn speaks_other_version(&self) -> bool {
+        let Some(CloseReason::Malformed(error)) = self.connection.closing() else { return false };
+        decode_reason_code(error) == ReasonCode::UnsupportedProtocolVersion
+    }
+
+    fn log_end(&mut self, reason: &dyn fmt::Display) {
+        let log = &self.shared.log;
+        match (self.connection.session().is_some(), self.connection.take_introduction()) {
+            (true, introduction) => {
+                if let Some(introduction) = introduction {
+                    log.connected(&self.connection, &introduction);
+                }
+                log.disconnected(&self.connection, reason);
+            }
+            (false, Some(introduction)) => log.refused(&self.connection, &introduction, reason),
+            // One that speaks a version that we do not is a Client; everything else may be anybody.
+            (false, None) if self.speaks_other_version() => log.stranger(&self.connection, reason),
+            (false, None) => {
+                let address = self.connection.peer().address;
+                debug!(?address, %reason, "network connection ended before CONNECT");
+            }
+        }
+    }
+
     fn finish(&mut self, ending: &Ending) {
         let now = self.shared.clock.now();
         let mut effects = Effects::new();
-        let client_id = self.connection.session().map(|session| Arc::clone(session.client_id()));
-        let stage = match client_id {
+        let stage = match self.connection.session() {
             Some(_) => Stage::Connected,
             None => Stage::Connecting,
         };
-        let client_id = client_id.as_deref().unwrap_or_default();
-        let address = self.connection.peer().address;
-        let cause = match (ending, self.connection.closing()) {
-            (_, Some(reason)) => {
-                debug!(client_id, ?address, %reason, "network connection closed");
-                tally::counter_of_close(reason, stage)
-            }
+        let closing = self.connection.closing().cloned();
+        let cause = match &closing {
+            Some(reason) => tally::counter_of_close(reason, stage),
+            None => tally::counter_of_loss(stage),
+        };
+        match (ending, &closing) {
+            (_, Some(reason)) => self.log_end(reason),
             (Ending::Failed(error), None) => {
-                debug!(client_id, ?address, %error, "network connection failed");
-                tally::counter_of_loss(stage)
+                self.log_end(&format_args!("connection lost: {error}"));
             }
             (Ending::Closing | Ending::Closed, None) => {
-                debug!(client_id, ?address, "network connection ended without DISCONNECT");
-                tally::counter_of_loss(stage)
+                self.log_end(&"connection closed without DISCONNECT");
             }
-        };
+        }
         self.shared.counters.add(cause, 1);
         self.connection.handle_closed(now, &mut effects);
         tally::count(&self.shared.counters, &mut effects.tally);
@@ -462,6 +508,28 @@ impl<S: ClientStream> Future for Driver<S> {
             result
         })
     }
+}
+
+/// What an operator wants to read of the bytes that were handled.
+#[inline]
+fn note_handled(connection: &mut ClientConnection, log: &ClientLog, input: &[u8], consumed: usize) {
+    if packet_log::is_on() {
+        packet_log::write_received(connection, input.get(..consumed).unwrap_or_default());
+    }
+    if connection.has_remarks() {
+        let remarks = connection.take_remarks();
+        log.denied(connection, remarks);
+    }
+}
+
+/// Checks a password when it is this Client's turn.
+async fn authenticate(shared: Arc<Shared>, credentials: Box<Credentials>) -> JobResult {
+    let address = credentials.peer.address.map(|address| address.ip());
+    let user_name = credentials.user_name.clone().unwrap_or_default();
+    let broker = Arc::clone(&shared.broker);
+    let check = move || broker.authority().authenticate(&credentials);
+    let checked = shared.passwords.run(address, &user_name, check).await;
+    JobResult::Authenticated(checked.unwrap_or(Err(ReasonCode::ServerBusy)))
 }
 
 async fn read_page(shared: Arc<Shared>, request: PageRequest) -> JobResult {

@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::access::Peer;
 use crate::config::settings::Transport;
 use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
+use crate::net::client_text::ClientText;
 use crate::net::entrance::Place;
+use crate::net::line_budget::LineBudget;
 use crate::net::proxy_protocol::{self, HeaderError};
 use crate::net::stream::ClientStream;
 use crate::net::tls::TlsAcceptor;
+use crate::websocket::door::Door;
 use crate::websocket::{self, HandshakeError, WebSocketStream};
 
 /// What lies between the socket and MQTT on one listener.
@@ -28,6 +31,8 @@ pub(crate) struct Establishment {
     pub(crate) proxy_protocol: bool,
     pub(crate) timeout: Duration,
     pub(crate) counters: Counters,
+    /// For lines about requests that an operator may have meant to let in.
+    pub(crate) lines: LineBudget,
 }
 
 /// Any stream, for the kinds of connection that are too rare to be compiled for each kind of socket.
@@ -85,9 +90,10 @@ impl Establishment {
         let Some(tls) = &self.tls else {
             return match &self.transport {
                 Transport::Mqtt => Ok(Established::Plain(socket)),
-                Transport::WebSocket { path, origins } => {
+                Transport::WebSocket { paths, origins } => {
                     let boxed: AnyStream = Box::new(socket);
-                    Ok(Established::WebSocket(websocket::accept(boxed, path, origins).await?))
+                    let door = Door { paths, origins };
+                    Ok(Established::WebSocket(websocket::accept(boxed, door).await?))
                 }
             };
         };
@@ -95,9 +101,10 @@ impl Establishment {
         peer.certificate_name = tls.client_name(&stream);
         match &self.transport {
             Transport::Mqtt => Ok(Established::Tls(Box::new(stream))),
-            Transport::WebSocket { path, origins } => {
+            Transport::WebSocket { paths, origins } => {
                 let boxed: AnyStream = Box::new(stream);
-                Ok(Established::WebSocket(websocket::accept(boxed, path, origins).await?))
+                let door = Door { paths, origins };
+                Ok(Established::WebSocket(websocket::accept(boxed, door).await?))
             }
         }
     }
@@ -132,7 +139,18 @@ pub(crate) async fn serve_established<H, S>(
         Err(error) => {
             establishment.counters.add(error.counter(), 1);
             let listener = &peer.listener.name;
-            debug!(listener, address = ?peer.address, %error, "connection not established");
+            let address = peer.address;
+            match error {
+                EstablishError::WebSocket(HandshakeError::NotLetIn { refusal, asked }) => {
+                    if establishment.lines.permit() {
+                        let [path, host, origin] =
+                            [asked.path, asked.host, asked.origin].map(ClientText);
+                        let reason = refusal;
+                        info!(listener, ?address, %path, %host, %origin, %reason, "WebSocket request refused");
+                    }
+                }
+                error => debug!(listener, ?address, %error, "connection not established"),
+            }
         }
     }
 }

@@ -5,12 +5,17 @@
 //! through all of it as a value.
 
 pub mod accept;
+mod client_log;
+pub mod client_text;
 pub mod connection;
 pub mod deadlines;
 pub mod entrance;
 pub mod establish;
+mod hash_pool;
+mod line_budget;
 pub mod lingering;
 pub mod listener;
+mod packet_log;
 pub mod proxy_protocol;
 pub mod shutdown;
 pub mod stream;

@@ -55,6 +55,7 @@ fn drop_counter(reason: DropReason) -> DropCounter {
         DropReason::QueueFull => DropCounter::QueueFull,
         DropReason::Oldest => DropCounter::QueueFullOldest,
         DropReason::BridgeLoop => DropCounter::BridgeLoop,
+        DropReason::OutsideMountPoint => DropCounter::OutsideMountPoint,
         DropReason::Expired => DropCounter::Expired,
         DropReason::PacketTooLarge => DropCounter::PacketTooLarge,
         DropReason::StoreUnavailable => DropCounter::StoreUnavailable,
@@ -95,7 +96,9 @@ pub(crate) fn counter_of_close(reason: &CloseReason, stage: Stage) -> Counter {
         (CloseReason::AuthenticationFailed(_) | CloseReason::Unavailable, Stage::Connected) => {
             Counter::DisconnectsOther
         }
-        (CloseReason::Administrative, _) => Counter::DisconnectsAdministrative,
+        (CloseReason::CredentialsChanged | CloseReason::Administrative, _) => {
+            Counter::DisconnectsAdministrative
+        }
     }
 }
 

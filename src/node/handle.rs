@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::io::DuplexStream;
+use tracing::info;
 
 use crate::access::{ListenerRules, Peer};
 use crate::auth::users::UsersFile;
@@ -75,10 +76,13 @@ impl NodeHandle {
             .into_iter()
             .map(|(listener, error)| format!("listener `{listener}`: {error}"))
             .collect();
-        if let Some(users) = &self.users
-            && let Err(error) = users.reload()
-        {
-            problems.push(error.to_string());
+        match self.users.as_ref().map(|users| users.reload()) {
+            Some(Ok(0)) | None => {}
+            Some(Ok(changed)) => {
+                info!(changed, "users were changed or removed: their clients are disconnected");
+                self.broker.handle_access_change();
+            }
+            Some(Err(error)) => problems.push(error.to_string()),
         }
         problems
     }

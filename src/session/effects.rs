@@ -123,11 +123,13 @@ pub enum DropReason {
     Refused = 7,
     /// It came back over bridges to the broker it started from.
     BridgeLoop = 8,
+    /// It has no name below the recipient's mount point.
+    OutsideMountPoint = 9,
 }
 
 impl DropReason {
     /// All reasons, in order of their number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OutboxFull,
         Self::QueueFull,
         Self::Oldest,
@@ -137,6 +139,7 @@ impl DropReason {
         Self::SessionEnded,
         Self::Refused,
         Self::BridgeLoop,
+        Self::OutsideMountPoint,
     ];
 }
 
@@ -170,7 +173,7 @@ pub struct Tally {
     /// Will Messages published.
     pub wills_published: u64,
     /// Messages dropped, by [`DropReason`].
-    pub dropped: [u64; 9],
+    pub dropped: [u64; DropReason::ALL.len()],
 }
 
 impl Tally {

@@ -1,14 +1,17 @@
 //! The way to one Client: how its Network Connection wants packets encoded.
 
 use core::net::SocketAddr;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::durable::message::Timestamp;
 use crate::packet::publish::OutgoingPublish;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::aliases::{OutgoingAliases, TopicNaming};
+use crate::session::effects::DropReason;
 use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES};
 use crate::session::publication::Publication;
+use crate::topic::mount_point::MountPoint;
 
 /// What a Network Connection demands of what is sent through it.
 pub struct LinkParameters {
@@ -20,8 +23,8 @@ pub struct LinkParameters {
     pub receive_maximum: u16,
     /// Topic Aliases, if the Client takes any.
     pub aliases: Option<Box<OutgoingAliases>>,
-    /// Taken off the front of topics.
-    pub mount_point: Option<Arc<str>>,
+    /// Where the Client lives: taken off the front of topics.
+    pub mount_point: Option<MountPoint>,
     /// Bytes of QoS 0 messages that may wait in the outbox.
     pub outbox_bytes: usize,
     /// The Client is a bridge that takes messages on to another broker over a link of 3.x, which has no
@@ -52,12 +55,6 @@ pub(super) struct Outgoing<'a> {
     pub(super) now: Timestamp,
 }
 
-#[derive(PartialEq, Eq)]
-pub(super) enum Encoded {
-    Yes,
-    TooLarge,
-}
-
 impl LinkParameters {
     /// Whether packets need not be made for this Client: full topics, of any size.
     #[inline]
@@ -65,16 +62,20 @@ impl LinkParameters {
         self.aliases.is_none() && self.mount_point.is_none() && self.max_packet_bytes == u32::MAX
     }
 
+    /// Appends a PUBLISH to the outbox, or tells why this Client cannot get the message.
     #[inline]
     pub(super) fn encode(
         &mut self,
         outbox: &mut Outbox,
         publication: &mut Publication<'_>,
         outgoing: &Outgoing<'_>,
-    ) -> Encoded {
-        let topic = match &self.mount_point {
-            Some(mount) => publication.topic.strip_prefix(&**mount).unwrap_or(publication.topic),
-            None => publication.topic,
+    ) -> Result<(), DropReason> {
+        let (topic, properties) = match &self.mount_point {
+            Some(mount) => {
+                let topic = mount.inside(publication.topic).ok_or(DropReason::OutsideMountPoint)?;
+                (topic, mount.properties_inside(publication.properties))
+            }
+            None => (publication.topic, Cow::Borrowed(publication.properties)),
         };
         let mut publish = OutgoingPublish {
             dup: outgoing.dup,
@@ -85,13 +86,13 @@ impl LinkParameters {
             topic_alias: None,
             message_expiry: publication.expires.map(|at| seconds_left(at, outgoing.now)),
             subscription_ids: outgoing.subscription_ids,
-            properties: publication.properties,
+            properties: &properties,
             payload_bytes: publication.payload.len(),
         };
         if self.max_packet_bytes < u32::MAX
             && publish.encoded_bytes(self.version) > self.max_packet_bytes as usize
         {
-            return Encoded::TooLarge;
+            return Err(DropReason::PacketTooLarge);
         }
         match self.aliases.as_mut().map(|aliases| aliases.name(topic)) {
             Some(TopicNaming::Introduce(alias)) => publish.topic_alias = Some(alias),
@@ -107,13 +108,11 @@ impl LinkParameters {
         };
         if forwarded + publication.payload.len() < SHARED_PAYLOAD_BYTES {
             outbox.append_publish(&publish, self.version, publication.payload);
-            return Encoded::Yes;
+            return Ok(());
         }
-        match publication.message() {
-            Some(message) => outbox.append_shared(&publish, self.version, message),
-            None => return Encoded::TooLarge,
-        }
-        Encoded::Yes
+        let message = publication.message().ok_or(DropReason::PacketTooLarge)?;
+        outbox.append_shared(&publish, self.version, message);
+        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{ProtocolVersion, QoS};
 use crate::session::effects::{DropReason, Effects};
-use crate::session::link::{ClientOrigin, Encoded, LinkParameters, Outgoing};
+use crate::session::link::{ClientOrigin, LinkParameters, Outgoing};
 use crate::session::outbox::Outbox;
 use crate::session::publication::Publication;
 use crate::session::queue::{Oldest, Queue, QueueLimits, Queued, Total, dequeue};
@@ -451,9 +451,9 @@ impl Outbound {
             now,
         };
         let mut publication = Publication::from_message(&entry.message);
-        if link.encode(&mut self.outbox, &mut publication, &outgoing) == Encoded::TooLarge {
+        if let Err(reason) = link.encode(&mut self.outbox, &mut publication, &outgoing) {
             effects.changes.extend(dequeue(self.session, &entry));
-            self.count_drop(DropReason::PacketTooLarge, effects);
+            self.count_drop(reason, effects);
             return Some(());
         }
         effects.tally.publish_sent += 1;
@@ -485,8 +485,8 @@ impl Outbound {
         let mut publication = Publication::from_message(&entry.message);
         let encoded = link.encode(&mut self.outbox, &mut publication, &outgoing);
         effects.changes.extend(dequeue(self.session, entry));
-        if encoded == Encoded::TooLarge {
-            self.count_drop(DropReason::PacketTooLarge, effects);
+        if let Err(reason) = encoded {
+            self.count_drop(reason, effects);
             return Some(());
         }
         effects.tally.publish_sent += 1;

@@ -15,7 +15,9 @@ mod subscription_branch;
 
 pub mod filter;
 pub mod fingerprint;
+pub mod mount_point;
 pub mod name;
+pub mod reserved;
 pub mod retained_tree;
 pub mod subscription_place;
 pub mod subscription_tree;

@@ -5,6 +5,7 @@
 //! for each connection and collects whole messages, while MQTT wants a stream of bytes and does not care where frames
 //! begin. [MQTT-6.0.0-2]
 
+pub(crate) mod door;
 pub(crate) mod frame;
 pub(crate) mod stream;
 
@@ -15,6 +16,7 @@ use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{self, Request};
 use tungstenite::http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use crate::websocket::door::{Door, Refusal, text};
 use crate::websocket::frame::Role;
 pub(crate) use crate::websocket::stream::WebSocketStream;
 
@@ -39,6 +41,14 @@ pub enum HandshakeError {
     /// We refused the Client with this status.
     #[error("refused: {0} ({1})")]
     Refused(StatusCode, &'static str),
+    /// The rules of the listener do not let it in.
+    #[error("{refusal}")]
+    NotLetIn {
+        /// Why.
+        refusal: Refusal,
+        /// What it asked for.
+        asked: Box<Asked>,
+    },
     /// The server refused us, or answered something else.
     #[error("the server answered {0} instead of changing to WebSocket")]
     Status(StatusCode),
@@ -47,18 +57,28 @@ pub enum HandshakeError {
     Answer(&'static str),
 }
 
+/// What a request that is not let in asked for, as it was sent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The path.
+    pub path: String,
+    /// What the server was called.
+    pub host: String,
+    /// The page, if a browser asked.
+    pub origin: String,
+}
+
 /// The server's side of the handshake. A refused Client is told why by its HTTP status.
 pub(crate) async fn accept<S>(
     mut stream: S,
-    path: &str,
-    origins: &[String],
+    door: Door<'_>,
 ) -> Result<WebSocketStream<S>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let accepted = match read_head::<Request, S>(&mut stream).await {
         // Before our answer a Client has nothing to say in WebSocket.
-        Ok((request, tail)) if tail.is_empty() => answer(&request, path, origins),
+        Ok((request, tail)) if tail.is_empty() => answer(&request, door),
         Ok(_) => Err(HandshakeError::Refused(StatusCode::BAD_REQUEST, "data before the answer")),
         Err(error) => Err(error),
     };
@@ -70,14 +90,17 @@ where
         }
         Err(error) => {
             let (status, reason) = match &error {
-                HandshakeError::Refused(status, reason) => (*status, *reason),
-                HandshakeError::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed request"),
+                HandshakeError::Refused(status, reason) => (*status, (*reason).to_owned()),
+                HandshakeError::NotLetIn { refusal, .. } => (refusal.status(), refusal.to_string()),
+                HandshakeError::Malformed(_) => {
+                    (StatusCode::BAD_REQUEST, "malformed request".to_owned())
+                }
                 HandshakeError::TooLong => {
-                    (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request too long")
+                    (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request too long".to_owned())
                 }
                 _ => return Err(error),
             };
-            stream.write_all(refusal(status, reason).as_bytes()).await?;
+            stream.write_all(refusal(status, &reason).as_bytes()).await?;
             stream.shutdown().await?;
             Err(error)
         }
@@ -106,19 +129,19 @@ where
 }
 
 /// The head of the answer to an acceptable request.
-fn answer(request: &Request, path: &str, origins: &[String]) -> Result<Vec<u8>, HandshakeError> {
+fn answer(request: &Request, door: Door<'_>) -> Result<Vec<u8>, HandshakeError> {
     let refuse = |status, reason| Err(HandshakeError::Refused(status, reason));
-    if request.uri().path() != path {
-        return refuse(StatusCode::NOT_FOUND, "there is no MQTT at this path");
+    let headers = request.headers();
+    let let_in = door.check(request.uri(), headers);
+    if let Err(refusal @ Refusal::Path) = let_in {
+        return Err(not_let_in(refusal, request));
     }
     let Ok(mut response) = server::create_response(request) else {
         return refuse(StatusCode::UPGRADE_REQUIRED, "MQTT in WebSocket is spoken here");
     };
-    if !origin_allowed(request.headers(), origins) {
-        return refuse(StatusCode::FORBIDDEN, "this origin is not allowed");
-    }
+    let_in.map_err(|refusal| not_let_in(refusal, request))?;
     // [MQTT-6.0.0-3] [MQTT311-6.0.0-3]
-    let Some(protocol) = choose_protocol(request.headers()) else {
+    let Some(protocol) = choose_protocol(headers) else {
         return refuse(StatusCode::BAD_REQUEST, "the sub-protocol mqtt is required");
     };
     let headers = response.headers_mut();
@@ -128,15 +151,11 @@ fn answer(request: &Request, path: &str, origins: &[String]) -> Result<Vec<u8>, 
     Ok(head)
 }
 
-/// Only browsers send an Origin, and they cannot but send it: the list keeps foreign web pages from using a visitor's
-/// access to the broker. Programs without it are no danger that the list could avert.
-fn origin_allowed(headers: &HeaderMap, origins: &[String]) -> bool {
-    if origins.is_empty() {
-        return true;
-    }
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let is_origin = |allowed: &String| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes());
-    origins.iter().any(is_origin)
+fn not_let_in(refusal: Refusal, request: &Request) -> HandshakeError {
+    let header = |name| text(request.headers(), &name).to_owned();
+    let (host, origin) = (header(header::HOST), header(header::ORIGIN));
+    let asked = Asked { path: request.uri().path().to_owned(), host, origin };
+    HandshakeError::NotLetIn { refusal, asked: Box::new(asked) }
 }
 
 fn choose_protocol(headers: &HeaderMap) -> Option<&'static str> {

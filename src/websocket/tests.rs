@@ -19,11 +19,19 @@ async fn handshake(request: &str, origins: &[&str]) -> (String, Result<(), Hands
     let (mut client, server) = duplex(32 * 1024);
     client.write_all(request.as_bytes()).await.unwrap();
     let origins: Vec<String> = origins.iter().map(|&origin| origin.to_owned()).collect();
-    let result = accept(server, "/mqtt", &origins).await;
+    let paths = ["/mqtt".to_owned()];
+    let result = accept(server, Door { paths: &paths, origins: &origins }).await;
     let ended = result.map(drop);
     let mut response = String::new();
     client.read_to_string(&mut response).await.unwrap();
     (response, ended)
+}
+
+/// `accept` for requests to `/mqtt`.
+async fn accept_usual<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+) -> Result<WebSocketStream<S>, HandshakeError> {
+    accept(stream, Door { paths: &["/mqtt".to_owned()], origins: &[] }).await
 }
 
 fn request(path: &str, extra: &str) -> String {
@@ -110,9 +118,32 @@ async fn foreign_origins_are_refused() {
         let request = request("/mqtt", &format!("{MQTT}{origin}"));
         let (response, _) = handshake(&request, &listed).await;
         assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{origin} {response}");
-        let (response, _) = handshake(&request, &[]).await;
+        let (response, _) = handshake(&request, &["*"]).await;
         assert!(response.starts_with("HTTP/1.1 101 "), "{origin} {response}");
     }
+}
+
+/// Once every page could open the listener of a broker on the visitor's machine, whatever its origin.
+#[tokio::test]
+async fn without_a_list_only_pages_of_this_machine_and_this_host_come_in() {
+    for (origin, status) in [
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("http://localhost:3000", 101),
+        ("http://broker", 101),
+    ] {
+        let request = request("/mqtt", &format!("{MQTT}Origin: {origin}\r\n"));
+        let (response, ended) = handshake(&request, &[]).await;
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{origin} {response}");
+        match ended {
+            Err(HandshakeError::NotLetIn { asked, .. }) => assert_eq!(asked.origin, origin),
+            other => assert!(status == 101 && other.is_ok(), "{other:?}"),
+        }
+    }
+    let rebound = request("/mqtt", &format!("{MQTT}Origin: http://rebound.example:8083\r\n"))
+        .replace("Host: broker", "Host: rebound.example:8083");
+    let (response, _) = handshake(&rebound, &[]).await;
+    assert!(response.starts_with("HTTP/1.1 403 "), "{response}");
 }
 
 #[tokio::test]
@@ -120,7 +151,7 @@ async fn a_client_that_leaves_within_the_handshake_is_an_error() {
     let (mut client, server) = duplex(1024);
     client.write_all(b"GET /mqtt HT").await.unwrap();
     drop(client);
-    assert!(matches!(accept(server, "/mqtt", &[]).await, Err(HandshakeError::Io(_))));
+    assert!(matches!(accept_usual(server).await, Err(HandshakeError::Io(_))));
 }
 
 /// A foreign Client and our server, connected.
@@ -130,7 +161,7 @@ async fn with_foreign_client() -> (Foreign<DuplexStream>, WebSocketStream<Duplex
     let headers = request.headers_mut();
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mqtt"));
     let connecting = tokio_tungstenite::client_async(request, client);
-    let (client, server) = tokio::join!(connecting, accept(server, "/mqtt", &[]));
+    let (client, server) = tokio::join!(connecting, accept_usual(server));
     (client.unwrap().0, server.unwrap())
 }
 
@@ -324,7 +355,8 @@ async fn frames_behind_the_answer_are_kept() {
     let (client, mut server) = duplex(4096);
     let serving = tokio::spawn(async move {
         let (request, _) = read_head::<Request, _>(&mut server).await.unwrap();
-        let mut answer = answer(&request, "/mqtt", &[]).unwrap();
+        let mut answer =
+            answer(&request, Door { paths: &["/mqtt".to_owned()], origins: &[] }).unwrap();
         answer.extend_from_slice(&[0x82, 3, b'n', b'o', b'w']);
         server.write_all(&answer).await.unwrap();
         server

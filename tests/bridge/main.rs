@@ -18,3 +18,4 @@ mod proxy;
 mod queue;
 mod rules;
 mod rumqttc_limits;
+mod state;

@@ -299,6 +299,14 @@ impl Client {
         codes
     }
 
+    /// Whether something has come that was not read yet, or the end.
+    pub fn has_input(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let found = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        found.is_ok()
+    }
+
     /// Says goodbye and waits until the broker has closed.
     pub fn disconnect(mut self) {
         self.send([0xE0, 0]);

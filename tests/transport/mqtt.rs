@@ -74,7 +74,7 @@ impl Broker {
 }
 
 fn in_websocket(settings: ListenerSettings) -> ListenerSettings {
-    let transport = Transport::WebSocket { path: "/mqtt".to_owned(), origins: Vec::new() };
+    let transport = Transport::WebSocket { paths: vec!["/mqtt".to_owned()], origins: Vec::new() };
     ListenerSettings { transport, ..settings }
 }
 

@@ -65,7 +65,8 @@ async fn header_stands_in_front_of_tls_and_websocket() {
     let mut settings = loopback();
     settings.proxy_protocol = true;
     settings.tls = Some(authority.server_settings());
-    settings.transport = Transport::WebSocket { path: "/mqtt".to_owned(), origins: Vec::new() };
+    settings.transport =
+        Transport::WebSocket { paths: vec!["/mqtt".to_owned()], origins: Vec::new() };
     let running = start(&[settings]);
     let mut socket = running.connect().await;
     socket.write_all(&v2(1)).await.unwrap();

@@ -14,7 +14,7 @@ use crate::tls::Authority;
 
 fn in_websocket(settings: ListenerSettings) -> ListenerSettings {
     let origins = vec!["https://panel.example".to_owned()];
-    let transport = Transport::WebSocket { path: "/mqtt".to_owned(), origins };
+    let transport = Transport::WebSocket { paths: vec!["/mqtt".to_owned()], origins };
     ListenerSettings { transport, ..settings }
 }
 

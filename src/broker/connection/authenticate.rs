@@ -1,9 +1,11 @@
 //! CONNECT up to the point where it is known who the Client is: by name and password, by enhanced
 //! authentication, or not at all. What may block is left to the shell.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::access::{Credentials, Exchange, ExchangeStep};
+use crate::broker::connection::remark::Introduction;
 use crate::broker::connection::{
     Authenticated, ClientConnection, CloseReason, EnhancedAuthentication, Exchanged, Phase, Request,
 };
@@ -15,6 +17,8 @@ use crate::packet::reason_code::ReasonCode;
 use crate::packet::{Packet, ProtocolVersion, QoS};
 use crate::session::effects::Effects;
 use crate::session::violation::Violation;
+use crate::topic::mount_point::MountPoint;
+use crate::topic::name::MAX_TOPIC_BYTES;
 
 /// Client Identifiers of the broker's own parts: nobody else may take over their Sessions.
 const INTERNAL_PREFIX: &str = "$bridge/";
@@ -98,6 +102,9 @@ impl ClientConnection {
 
     fn handle_connect(&mut self, connect: &Connect<'_>, now: Timestamp, effects: &mut Effects) {
         self.identity.version = connect.version;
+        if !self.identity.peer.listener.internal {
+            self.identity.introduction = Some(Box::new(Introduction::new(connect)));
+        }
         let properties = &connect.properties;
         self.identity.sends_problem_information =
             properties.request_problem_information.unwrap_or(true);
@@ -186,7 +193,8 @@ impl ClientConnection {
             ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => Some(0),
             ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => None,
         };
-        let mount = self.identity.peer.listener.mount_point.as_deref().unwrap_or_default();
+        let mount = self.identity.peer.listener.mount_point.as_ref();
+        let will = connect.will.as_ref().map(|will| OwnedWill::new(will, mount)).transpose()?;
         Ok(PendingConnect {
             client_id,
             is_id_assigned,
@@ -197,7 +205,7 @@ impl ClientConnection {
             maximum_packet_bytes: properties.maximum_packet_bytes,
             topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
             requests_response_information: properties.request_response_information.unwrap_or(false),
-            will: connect.will.as_ref().map(|will| OwnedWill::new(will, mount)),
+            will,
             authentication_data: None,
         })
     }
@@ -360,15 +368,21 @@ impl ClientConnection {
 }
 
 impl OwnedWill {
-    fn new(will: &Will<'_>, mount: &str) -> Self {
-        Self {
+    /// With its topics as they are called outside; refused if one would be longer than a topic can be.
+    fn new(will: &Will<'_>, mount: Option<&MountPoint>) -> Result<Self, ReasonCode> {
+        let (topic, properties) = match mount {
+            Some(mount) => (mount.outside(will.topic), mount.properties_outside(&will.properties)),
+            None => (will.topic.to_owned(), Some(Cow::Borrowed(&*will.properties))),
+        };
+        let properties = properties.filter(|_| topic.len() <= MAX_TOPIC_BYTES);
+        Ok(Self {
             qos: will.qos,
             retain: will.retain,
-            topic: format!("{mount}{}", will.topic),
+            topic,
             payload: will.payload.to_vec(),
-            properties: will.properties.to_vec(),
+            properties: properties.ok_or(ReasonCode::TopicNameInvalid)?.into_owned(),
             delay_seconds: will.delay_seconds.unwrap_or(0),
             message_expiry: will.message_expiry,
-        }
+        })
     }
 }

@@ -19,6 +19,7 @@ use crate::session::inbound::{Inbound, Will};
 use crate::session::link::{ClientOrigin, LinkParameters};
 use crate::session::outbound::Outbound;
 use crate::session::queue::Queue;
+use crate::topic::reserved::bridge_state;
 
 /// What CONNACK will say, and on what terms messages follow it.
 pub(super) struct Greeting {
@@ -47,6 +48,9 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
+        // Bridges without the bit of 3.x show by their Will that they are some.
+        let states = connect.will.as_ref().and_then(|will| bridge_state(&will.topic));
+        self.identity.states_itself = states == Some(&*connect.client_id);
         let is_will_refused = |will: &OwnedWill| !self.may_publish(&connect.client_id, &will.topic);
         if connect.will.as_ref().is_some_and(is_will_refused) {
             self.refuse(ReasonCode::NotAuthorized);
@@ -255,6 +259,9 @@ impl ClientConnection {
         let version = self.identity.version;
         self.output.own.append(|out| connack.encode(out, version));
         self.opening.phase = Phase::Connected;
+        if let Some(introduction) = &mut self.identity.introduction {
+            introduction.is_resumed = greeting.session_present;
+        }
         session.outbound().open(self.opening.epoch, greeting.link);
     }
 

@@ -13,7 +13,9 @@ mod connect;
 mod pending;
 mod plans;
 mod publish;
+pub mod remark;
 mod retained;
+mod rights;
 mod run;
 mod subscribe;
 mod throttle;
@@ -30,6 +32,7 @@ use crate::broker::connection::authenticate::PendingConnect;
 use crate::broker::connection::pending::Pending;
 pub use crate::broker::connection::plans::PlanBudget;
 use crate::broker::connection::plans::PlanCache;
+use crate::broker::connection::remark::{Introduction, MAX_REMARKS, Remark};
 use crate::broker::connection::run::Run;
 use crate::broker::connection::throttle::Throttle;
 use crate::broker::connection::turn::Turn;
@@ -86,6 +89,12 @@ struct Identity {
     sends_problem_information: bool,
     /// A bridge of 3.x by the bit in its protocol level: it gets no echo, and RETAIN as published.
     is_bridge: bool,
+    /// It has shown by its Will that it is a bridge, whose state has its Client Identifier.
+    states_itself: bool,
+    /// Until it is connected or refused.
+    introduction: Option<Box<Introduction>>,
+    /// The revision of who may be here that let this Client in.
+    access_revision: u64,
 }
 
 /// How far the connection has come, and the Session that it holds.
@@ -121,6 +130,8 @@ struct OutputFlow {
     /// Whether something outside its own queue may wait for the Client: groups, Retained Messages.
     watches_others: bool,
     requests: Rare<VecDeque<Request>>,
+    /// What an operator may want to read, until the shell takes it.
+    remarks: Rare<Vec<Remark>>,
 }
 
 /// How the connection ends.
@@ -178,6 +189,10 @@ impl ClientConnection {
             enhanced: None,
             sends_problem_information: true,
             is_bridge: false,
+            states_itself: false,
+            introduction: None,
+            // Before anything is checked: what changes from now on concerns this connection.
+            access_revision: broker.access_revision(),
         };
         let opening =
             Opening { phase: Phase::AwaitsConnect, session: None, epoch: 0, is_guest: false };
@@ -207,6 +222,38 @@ impl ClientConnection {
     #[must_use]
     pub fn version(&self) -> ProtocolVersion {
         self.identity.version
+    }
+
+    /// Who the Client was found to be.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.identity.principal
+    }
+
+    /// How the Client introduced itself: once, after its CONNECT.
+    pub fn take_introduction(&mut self) -> Option<Box<Introduction>> {
+        self.identity.introduction.take()
+    }
+
+    /// Whether there is something to take with [`Self::take_remarks`].
+    #[must_use]
+    #[inline]
+    pub fn has_remarks(&self) -> bool {
+        !self.output.remarks.is_empty()
+    }
+
+    /// What an operator may want to read since the last call.
+    pub fn take_remarks(&mut self) -> Vec<Remark> {
+        self.output.remarks.take()
+    }
+
+    /// Keeps a remark for the shell.
+    #[cold]
+    fn note(&mut self, remark: impl FnOnce() -> Remark) {
+        let remarks = self.output.remarks.fill();
+        if remarks.len() < MAX_REMARKS {
+            remarks.push(remark());
+        }
     }
 
     /// Whether CONNECT has been answered with success.
@@ -368,6 +415,10 @@ impl ClientConnection {
             self.close(CloseReason::ShuttingDown);
             return;
         }
+        if self.broker.access_revision() != self.identity.access_revision && self.is_revoked() {
+            self.close(CloseReason::CredentialsChanged);
+            return;
+        }
         self.settle(now, effects);
         let mut outbound = session.outbound();
         if outbound.is_taken_over(self.opening.epoch) {
@@ -383,6 +434,15 @@ impl ClientConnection {
             }
             self.finish(&session, now, effects);
         }
+    }
+
+    /// Whether what let this Client in has been taken away since.
+    #[cold]
+    fn is_revoked(&mut self) -> bool {
+        let revision = self.broker.access_revision();
+        let Identity { principal, peer, access_revision, .. } = &mut self.identity;
+        let since = std::mem::replace(access_revision, revision);
+        self.broker.authority().is_revoked(principal, peer, since)
     }
 
     /// What time brings: Keep Alive and the connect timeout.

@@ -2,6 +2,7 @@
 //! their topics, gateways those of all their devices, and a repeated topic costs a few atomic loads
 //! instead of a walk of the tree.
 
+use std::cell::Cell;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,6 +37,8 @@ pub(super) struct Cached {
     hash: TopicHash,
     /// Whether this Client may publish to it.
     pub(super) is_allowed: bool,
+    /// Whether it has been remarked that it may not.
+    pub(super) is_denial_noted: Cell<bool>,
     /// Where its messages go.
     pub(super) plan: Plan,
 }
@@ -76,7 +79,13 @@ impl PlanCache {
                 let topic_hash = TopicHash::of(topic);
                 let plan = broker.plan(topic, &topic_hash, Some(publisher));
                 let is_allowed = is_allowed(topic);
-                let cached = Cached { topic: topic.into(), hash: topic_hash, is_allowed, plan };
+                let cached = Cached {
+                    topic: topic.into(),
+                    hash: topic_hash,
+                    is_allowed,
+                    is_denial_noted: Cell::new(false),
+                    plan,
+                };
                 plans
                     .insert_unique(hash, Box::new(cached), |known| hasher.hash_one(&*known.topic))
                     .into_mut()

@@ -17,6 +17,7 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::aliases::IncomingAliases;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::violation::Violation;
+use crate::topic::mount_point::MountPoint;
 
 /// Why a message is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(super) enum Refusal {
     NotAuthorized,
     /// The payload is not what its Payload Format Indicator says. [MQTT-3.3.2-4]
     PayloadFormatInvalid,
+    /// With the mount point before it, its Response Topic is longer than a topic can be.
+    ResponseTopicTooLong,
     /// It has to go to the store, which takes nothing at present.
     StoreUnavailable,
     /// There are too many Retained Messages.
@@ -95,14 +98,26 @@ impl ClientConnection {
             self.refuse_publish(qos, packet_id, Refusal::PayloadFormatInvalid, turn.effects);
             return;
         }
-        let mounted = self.mount_point().map(|mount| format!("{mount}{topic}"));
+        let mounted = self
+            .mount_point()
+            .map(|mount| (mount.outside(topic), mount.properties_outside(&publish.properties)));
+        let (topic, properties) = match &mounted {
+            None => (topic, &publish.properties),
+            Some((topic, Some(properties))) => (&**topic, properties),
+            Some((_, None)) => {
+                count_received(&mut turn.effects.tally, 1, publish.payload.len() as u64);
+                let (qos, packet_id) = (publish.qos, publish.packet_id);
+                self.refuse_publish(qos, packet_id, Refusal::ResponseTopicTooLong, turn.effects);
+                return;
+            }
+        };
         let expiry = publish.message_expiry.map(|seconds| Duration::from_secs(seconds.into()));
         let arriving = Arriving {
             qos: publish.qos,
             packet_id: publish.packet_id,
             retain: publish.retain,
-            topic: mounted.as_deref().unwrap_or(topic),
-            properties: &publish.properties,
+            topic,
+            properties,
             payload: publish.payload,
             expires: expiry.map(|expiry| turn.now.plus(expiry)),
         };
@@ -110,20 +125,10 @@ impl ClientConnection {
         self.flush_run(turn, &mut run);
     }
 
-    /// Stands before the topics of this Client.
+    /// Where this Client lives, if not everywhere.
     #[inline]
-    pub(super) fn mount_point(&self) -> Option<&str> {
-        self.identity.peer.listener.mount_point.as_deref()
-    }
-
-    /// Whether this Client may publish to `topic`; asked once for each topic.
-    pub(super) fn may_publish(&self, client_id: &str, topic: &str) -> bool {
-        let limits = self.broker.limits();
-        let within = topic.split('/').count() <= limits.max_topic_levels
-            && topic.len() <= limits.max_topic_bytes;
-        let authority = self.broker.authority();
-        let Identity { peer, principal, .. } = &self.identity;
-        within && (peer.listener.internal || authority.may_publish(principal, client_id, topic))
+    pub(super) fn mount_point(&self) -> Option<&MountPoint> {
+        self.identity.peer.listener.mount_point.as_ref()
     }
 
     /// Whether a message of this broker has come back over the bridges of others. What neither has a trail nor comes
@@ -192,6 +197,7 @@ impl Refusal {
         match self {
             Self::NotAuthorized => ReasonCode::NotAuthorized,
             Self::PayloadFormatInvalid => ReasonCode::PayloadFormatInvalid,
+            Self::ResponseTopicTooLong => ReasonCode::TopicNameInvalid,
             Self::StoreUnavailable | Self::TooManyRetained => ReasonCode::QuotaExceeded,
         }
     }
@@ -199,7 +205,7 @@ impl Refusal {
     /// How the message is counted, if it is us who lose it.
     fn drop_reason(self) -> Option<DropReason> {
         match self {
-            Self::NotAuthorized | Self::PayloadFormatInvalid => None,
+            Self::NotAuthorized | Self::PayloadFormatInvalid | Self::ResponseTopicTooLong => None,
             Self::StoreUnavailable => Some(DropReason::StoreUnavailable),
             Self::TooManyRetained => Some(DropReason::QueueFull),
         }

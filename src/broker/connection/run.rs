@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::broker::connection::pending::Promise;
 use crate::broker::connection::plans::Cached;
 use crate::broker::connection::publish::Refusal;
+use crate::broker::connection::remark::Remark;
 use crate::broker::connection::turn::Turn;
 use crate::broker::connection::{ClientConnection, InputFlow};
 use crate::broker::route::{Plan, Routed};
@@ -210,7 +211,13 @@ impl ClientConnection {
         let cached = plans
             .plan(&self.broker, run.topic, session, |topic| self.may_publish(client_id, topic));
         match self.refusal(cached, run.storing) {
-            Some(refusal) => self.refuse_run(turn, run, refusal),
+            Some(refusal) => {
+                if refusal == Refusal::NotAuthorized && !cached.is_denial_noted.replace(true) {
+                    let reason = ReasonCode::NotAuthorized;
+                    self.note(|| Remark::publish_denied(run.topic, reason));
+                }
+                self.refuse_run(turn, run, refusal);
+            }
             None if self.is_echo(session, run) => {
                 self.take_echo(turn, run, cached.plan.durability);
             }

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::broker::connection::pending::{PendingPacket, Promise};
+use crate::broker::connection::remark::Remark;
 use crate::broker::connection::turn::Turn;
 use crate::broker::connection::{ClientConnection, CloseReason};
 use crate::durable::StoreState;
@@ -50,7 +51,10 @@ impl ClientConnection {
                     reasons.push(granted_code(granted.qos));
                     retained.extend(granted.retained);
                 }
-                Err(reason) => reasons.push(reason),
+                Err(reason) => {
+                    self.note(|| Remark::subscribe_refused(filter, reason));
+                    reasons.push(reason);
+                }
             }
         }
         let wait = promise.wait(turn.effects);
@@ -86,15 +90,9 @@ impl ClientConnection {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         let client_id = session.client_id();
-        if !self.identity.peer.listener.internal
-            && !self.broker.authority().may_subscribe(
-                &self.identity.principal,
-                client_id,
-                parsed.filter.as_str(),
-            )
-        {
+        if let Some(reason) = self.subscription_refusal(client_id, parsed.filter.as_str()) {
             effects.tally.subscribe_denied += 1;
-            return Err(ReasonCode::NotAuthorized);
+            return Err(reason);
         }
         if inbound.subscription_count() >= limits.max_subscriptions
             && !self.broker.has_subscription(session, inbound, &parsed)
@@ -127,11 +125,7 @@ impl ClientConnection {
         let invalid = |_| ReasonCode::TopicFilterInvalid;
         let parsed = TopicFilter::parse(filter).map_err(invalid)?;
         let Some(mount) = &self.identity.peer.listener.mount_point else { return Ok(parsed) };
-        let mounted = match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
-            Some((share, rest)) => format!("$share/{share}/{mount}{rest}"),
-            None => format!("{mount}{filter}"),
-        };
-        TopicFilter::parse(&mounted).map_err(invalid)
+        TopicFilter::parse(&mount.filter_outside(filter)).map_err(invalid)
     }
 
     pub(super) fn handle_unsubscribe(

@@ -13,7 +13,8 @@ use crate::config::settings::{
     CertificateName, ListenAddress, ListenerSettings, TlsSettings, Transport,
 };
 use crate::config::table::{File, Listener, Tls};
-use crate::config::value::Switch;
+use crate::config::value::{Switch, TextList};
+use crate::topic::mount_point::MountPoint;
 
 /// Checks all listeners. Without any, there is one for MQTT on loopback.
 pub fn listeners(checker: &mut Checker<'_>, file: &File) -> Vec<ListenerSettings> {
@@ -149,21 +150,25 @@ fn transport(checker: &mut Checker<'_>, index: usize, written: &Listener) -> Tra
     match written.transport {
         ListenerTransport::Mqtt => Transport::Mqtt,
         ListenerTransport::WebSocket => {
-            if !written.path.starts_with('/') {
-                let key = format!("listener[{index}].path");
+            let key = format!("listener[{index}].path");
+            let TextList(paths) = &written.path;
+            if paths.is_empty() {
+                checker.report(&key, "no request would be let in", "write [\"/mqtt\"]");
+            }
+            if paths.iter().any(|path| !path.starts_with('/')) {
                 checker.report(&key, "a path begins with /", "write \"/mqtt\"");
             }
-            Transport::WebSocket { path: written.path.clone(), origins: written.origins.clone() }
+            Transport::WebSocket { paths: paths.clone(), origins: written.origins.clone() }
         }
     }
 }
 
-fn mount_point(checker: &mut Checker<'_>, key: &str, text: &str) -> Option<Arc<str>> {
-    if text.contains(['+', '#', '\0']) || text.starts_with('$') || text.len() > 1024 {
-        let cure = "write the beginning of a Topic Name without wildcards, such as \"site-1/\"";
-        checker.report(key, format!("\"{text}\" cannot stand before a topic"), cure);
-    }
-    (!text.is_empty()).then(|| Arc::from(text))
+fn mount_point(checker: &mut Checker<'_>, key: &str, text: &str) -> Option<MountPoint> {
+    MountPoint::parse(text).unwrap_or_else(|error| {
+        let cure = "write the first levels of a Topic Name without wildcards, such as \"site-1/\"";
+        checker.report(key, format!("\"{text}\" cannot stand before a topic: {error}"), cure);
+        None
+    })
 }
 
 fn uses_certificate_name(tls: Option<&Tls>) -> bool {

@@ -7,7 +7,7 @@ use crate::durable::change::QueueChange;
 use crate::durable::entry::SUBSCRIPTION_ID_BYTES;
 use crate::packet::QoS;
 use crate::session::effects::{DropReason, Effects};
-use crate::session::link::{Encoded, Outgoing};
+use crate::session::link::Outgoing;
 use crate::session::outbound::{Delivered, Link, Outbound, PUMP_BYTES, Persistence, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::{Admission, Keep, Spilled};
@@ -83,8 +83,8 @@ impl Outbound {
             return self.count_drop(DropReason::OutboxFull, effects);
         }
         match link.encode(&mut self.outbox, publication, &outgoing) {
-            Encoded::TooLarge => self.count_drop(DropReason::PacketTooLarge, effects),
-            Encoded::Yes => {
+            Err(reason) => self.count_drop(reason, effects),
+            Ok(()) => {
                 effects.tally.publish_sent += 1;
                 effects.tally.publish_bytes_sent += publication.payload.len() as u64;
                 self.notify(effects);
@@ -124,8 +124,8 @@ impl Outbound {
             subscription_ids: terms.subscription_ids,
             now: publication.arrived,
         };
-        if link.encode(&mut self.outbox, publication, &outgoing) == Encoded::TooLarge {
-            return self.count_drop(DropReason::PacketTooLarge, effects);
+        if let Err(reason) = link.encode(&mut self.outbox, publication, &outgoing) {
+            return self.count_drop(reason, effects);
         }
         self.queue.take_place();
         let mut entry = None;

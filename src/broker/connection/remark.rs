@@ -1,0 +1,74 @@
+//! What an operator may want to read about a Client, as values: the shell writes them, if anybody listens.
+
+use crate::packet::connect::Connect;
+use crate::packet::reason_code::ReasonCode;
+
+/// Remarks kept until the shell takes them: more at once say nothing new.
+pub(super) const MAX_REMARKS: usize = 32;
+
+/// Bytes of a text of the Client's that are kept for the log.
+const MAX_TEXT_BYTES: usize = 1024;
+
+/// How a Client introduced itself. Kept until it is connected or refused.
+#[derive(Debug)]
+pub struct Introduction {
+    /// Client Identifier, as it was sent.
+    pub client_id: Box<str>,
+    /// User Name, as it was claimed.
+    pub user_name: Option<Box<str>>,
+    /// Keep Alive, as it was wished for.
+    pub keep_alive_seconds: u16,
+    /// Clean Start.
+    pub clean_start: bool,
+    /// Whether it found its Session.
+    pub is_resumed: bool,
+}
+
+/// Something that a Client wanted and did not get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remark {
+    /// It may not publish there. Said once for a topic, as long as the connection remembers it.
+    PublishDenied {
+        /// The Topic Name, with the mount point.
+        topic: Box<str>,
+        /// What it was told.
+        reason: ReasonCode,
+    },
+    /// It did not get a Subscription.
+    SubscribeRefused {
+        /// The Topic Filter, as it was sent.
+        filter: Box<str>,
+        /// What it was told.
+        reason: ReasonCode,
+    },
+}
+
+impl Introduction {
+    pub(super) fn new(connect: &Connect<'_>) -> Self {
+        Self {
+            client_id: cut(connect.client_id),
+            user_name: connect.user_name.map(cut),
+            keep_alive_seconds: connect.keep_alive_seconds,
+            clean_start: connect.clean_start,
+            is_resumed: false,
+        }
+    }
+}
+
+impl Remark {
+    pub(super) fn publish_denied(topic: &str, reason: ReasonCode) -> Self {
+        Self::PublishDenied { topic: cut(topic), reason }
+    }
+
+    pub(super) fn subscribe_refused(filter: &str, reason: ReasonCode) -> Self {
+        Self::SubscribeRefused { filter: cut(filter), reason }
+    }
+}
+
+fn cut(text: &str) -> Box<str> {
+    let mut end = text.len().min(MAX_TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().into()
+}

@@ -1,0 +1,62 @@
+//! What a Client may do with which topic: the topics that the broker owns, and then what the authority says.
+
+use crate::broker::connection::{ClientConnection, Identity};
+use crate::packet::reason_code::ReasonCode;
+use crate::topic::reserved::{bridge_state, reserved_root};
+
+impl ClientConnection {
+    /// Whether this Client may publish to `topic`, as it is called outside of mount points; asked once for each topic.
+    pub(super) fn may_publish(&self, client_id: &str, topic: &str) -> bool {
+        let limits = self.broker.limits();
+        let within = topic.split('/').count() <= limits.max_topic_levels
+            && topic.len() <= limits.max_topic_bytes;
+        let Identity { peer, principal, .. } = &self.identity;
+        let authority = self.broker.authority();
+        within
+            && (peer.listener.internal
+                || (self.is_open(client_id, topic)
+                    && authority.may_publish(principal, client_id, topic)))
+    }
+
+    /// Why this Client may not subscribe to `filter` (as it is called outside, without `$share/…/`), if so.
+    pub(super) fn subscription_refusal(&self, client_id: &str, filter: &str) -> Option<ReasonCode> {
+        let Identity { peer, principal, .. } = &self.identity;
+        if peer.listener.internal {
+            return None;
+        }
+        let seen = self.as_seen(filter);
+        let is_open = match reserved_root(seen) {
+            // It tells of everybody, so it is not shown inside of a mount point.
+            Some("SYS") => peer.listener.mount_point.is_none(),
+            Some(_) => return Some(ReasonCode::TopicFilterInvalid),
+            None => !seen.starts_with('$') || self.broker.limits().dollar_topics,
+        };
+        let authority = self.broker.authority();
+        let is_allowed = is_open && authority.may_subscribe(principal, client_id, filter);
+        (!is_allowed).then_some(ReasonCode::NotAuthorized)
+    }
+
+    /// Whether Clients exchange messages through this topic. The broker's own are closed, so that nobody forges its figures;
+    /// but bridges of other brokers say there whether they are connected, by Will Message among others, and mosquitto's do
+    /// not connect without it.
+    fn is_open(&self, client_id: &str, topic: &str) -> bool {
+        let seen = self.as_seen(topic);
+        if !seen.starts_with('$') {
+            return true;
+        }
+        let Identity { peer, is_bridge, states_itself, .. } = &self.identity;
+        match (reserved_root(seen), bridge_state(seen)) {
+            (None, _) => self.broker.limits().dollar_topics,
+            (Some(_), Some(name)) if peer.listener.mount_point.is_none() => {
+                *is_bridge || (*states_itself && name == client_id)
+            }
+            (Some(_), _) => false,
+        }
+    }
+
+    /// What the Client calls a topic that is called so outside.
+    fn as_seen<'a>(&self, topic: &'a str) -> &'a str {
+        let mount_point = self.identity.peer.listener.mount_point.as_ref();
+        mount_point.and_then(|mount| mount.inside(topic)).unwrap_or(topic)
+    }
+}

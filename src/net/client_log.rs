@@ -1,0 +1,152 @@
+//! What operators read about Clients: who connected, who was refused, who left and why, what was denied.
+//!
+//! One line each, at `info`, under the name `petrel::client`, so that `modules = { "petrel::client" = "warn" }` turns them
+//! off. Their number is bounded ([`LineBudget`]); what Clients have sent is escaped and cut ([`ClientText`]).
+
+use std::fmt;
+
+use tracing::{Level, enabled, info};
+
+use crate::broker::connection::ClientConnection;
+use crate::broker::connection::remark::{Introduction, Remark};
+use crate::metrics::counter::Counters;
+use crate::net::client_text::ClientText;
+use crate::net::line_budget::LineBudget;
+use crate::packet::ProtocolVersion;
+
+/// What the lines are told apart by.
+const TARGET: &str = "petrel::client";
+
+/// Writes lines about the Clients of one broker.
+#[derive(Debug)]
+pub(crate) struct ClientLog {
+    lines: LineBudget,
+}
+
+impl ClientLog {
+    pub(crate) fn new(counters: Counters) -> Self {
+        Self { lines: LineBudget::new(counters) }
+    }
+
+    /// A Client has got its CONNACK.
+    #[cold]
+    pub(crate) fn connected(&self, connection: &ClientConnection, introduction: &Introduction) {
+        if !self.writes(connection) {
+            return;
+        }
+        info!(
+            target: TARGET,
+            client_id = %client_id(connection),
+            user = user(connection).map(tracing::field::display),
+            address = connection.peer().address.map(tracing::field::display),
+            listener = connection.peer().listener.name,
+            version = version(connection.version()),
+            keep_alive = introduction.keep_alive_seconds,
+            clean_start = introduction.clean_start,
+            session = if introduction.is_resumed { "resumed" } else { "new" },
+            "connected"
+        );
+    }
+
+    /// The Network Connection of a connected Client has ended.
+    #[cold]
+    pub(crate) fn disconnected(&self, connection: &ClientConnection, reason: &dyn fmt::Display) {
+        if !self.writes(connection) {
+            return;
+        }
+        info!(
+            target: TARGET,
+            client_id = %client_id(connection),
+            user = user(connection).map(tracing::field::display),
+            address = connection.peer().address.map(tracing::field::display),
+            listener = connection.peer().listener.name,
+            reason = %reason,
+            "disconnected"
+        );
+    }
+
+    /// A CONNECT was refused, or its Client left before it was answered.
+    #[cold]
+    pub(crate) fn refused(
+        &self,
+        connection: &ClientConnection,
+        introduction: &Introduction,
+        reason: &dyn fmt::Display,
+    ) {
+        if !self.writes(connection) {
+            return;
+        }
+        info!(
+            target: TARGET,
+            client_id = %ClientText(&*introduction.client_id),
+            user = introduction.user_name.as_deref().map(|name| tracing::field::display(ClientText(name))),
+            address = connection.peer().address.map(tracing::field::display),
+            listener = connection.peer().listener.name,
+            version = version(connection.version()),
+            reason = %reason,
+            "not connected"
+        );
+    }
+
+    /// A Client could not even introduce itself.
+    #[cold]
+    pub(crate) fn stranger(&self, connection: &ClientConnection, reason: &dyn fmt::Display) {
+        if !self.writes(connection) {
+            return;
+        }
+        info!(
+            target: TARGET,
+            address = connection.peer().address.map(tracing::field::display),
+            listener = connection.peer().listener.name,
+            reason = %reason,
+            "not connected"
+        );
+    }
+
+    /// What a connected Client was denied.
+    #[cold]
+    pub(crate) fn denied(&self, connection: &ClientConnection, remarks: Vec<Remark>) {
+        for remark in remarks {
+            if !self.writes(connection) {
+                continue;
+            }
+            let (what, topic, reason) = match &remark {
+                Remark::PublishDenied { topic, reason } => ("PUBLISH denied", topic, reason),
+                Remark::SubscribeRefused { filter, reason } => {
+                    ("SUBSCRIBE refused", filter, reason)
+                }
+            };
+            info!(
+                target: TARGET,
+                client_id = %client_id(connection),
+                user = user(connection).map(tracing::field::display),
+                topic = %ClientText(&**topic),
+                reason = ?reason,
+                "{what}"
+            );
+        }
+    }
+
+    /// Whether somebody listens, the Client is none of the broker's own parts, and there is a line left for it.
+    fn writes(&self, connection: &ClientConnection) -> bool {
+        enabled!(target: TARGET, Level::INFO)
+            && !connection.peer().listener.internal
+            && self.lines.permit()
+    }
+}
+
+fn client_id(connection: &ClientConnection) -> ClientText<&str> {
+    ClientText(connection.session().map_or("", |session| &**session.client_id()))
+}
+
+fn user(connection: &ClientConnection) -> Option<ClientText<&str>> {
+    connection.principal().user_name.as_deref().map(ClientText)
+}
+
+const fn version(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::V3_1 => "3.1",
+        ProtocolVersion::V3_1_1 => "3.1.1",
+        ProtocolVersion::V5_0 => "5.0",
+    }
+}

@@ -1,0 +1,343 @@
+//! Threads of their own for password hashes, and whose turn it is.
+//!
+//! A password hash takes a core for some ten milliseconds, by design, and anybody who can open a connection can ask for
+//! one. So hashes have threads of their own (half of the cores at most, with less priority than everything else), and a
+//! queue that is fair: addresses take turns, and within an address user names do. A flood of wrong passwords delays the
+//! next login from another address, or of another user, by the hash in progress and one of each address that waits. What
+//! finds no room, or no turn in time, is answered Server busy.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Hashes that may wait for each thread: what it can do in the time that they wait. Beyond it, whoever has most of them
+/// loses its newest.
+const MAX_WAITING: usize = 1024;
+
+/// How long a hash may wait for its turn. Longer than the connect timeout of most Clients is of no use.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+
+/// What the threads yield to everything else, as `nice` counts.
+const NICENESS: i32 = 5;
+
+/// The pool. Its threads are started with the first hash, and end with the last clone.
+#[derive(Debug, Clone)]
+pub(crate) struct HashPool {
+    owner: Arc<Owner>,
+}
+
+/// Ends the threads when nobody can ask any more.
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+    start: Once,
+    threads: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+#[derive(Debug)]
+struct Queue {
+    waiting: FairQueue<Work>,
+    is_closed: bool,
+}
+
+struct Work(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Work")
+    }
+}
+
+impl Default for HashPool {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = (cores / 2).max(1);
+        let queue = Queue { waiting: FairQueue::new(threads * MAX_WAITING), is_closed: false };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), arrived: Condvar::new() });
+        Self { owner: Arc::new(Owner { shared, start: Once::new(), threads }) }
+    }
+}
+
+impl HashPool {
+    /// Does `work` when it is the turn of `address` and `user_name`; `None` if there is no room or no turn in time.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        address: Option<IpAddr>,
+        user_name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        let work = move || {
+            // Nobody waits for it any more: the Client has left, or its time is over.
+            if !sender.is_closed() {
+                let _left_meanwhile = sender.send(work());
+            }
+        };
+        self.submit(address, user_name, Work(Box::new(work)));
+        timeout(MAX_WAIT, receiver).await.ok()?.ok()
+    }
+
+    fn submit(&self, address: Option<IpAddr>, user_name: &str, work: Work) {
+        let Owner { shared, start, threads } = &*self.owner;
+        start.call_once(|| {
+            for number in 0..*threads {
+                let shared = Arc::clone(shared);
+                let thread = std::thread::Builder::new().name(format!("password-{number}"));
+                if let Err(error) = thread.spawn(move || work_off(&shared)) {
+                    tracing::error!(%error, "a thread for passwords cannot be started");
+                }
+            }
+        });
+        let refused = shared.queue.lock().waiting.push(source(address), user_name, work);
+        // Dropped outside the lock: whoever waits for it is told by that.
+        drop(refused);
+        shared.arrived.notify_one();
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.queue.lock().is_closed = true;
+        self.shared.arrived.notify_all();
+    }
+}
+
+fn work_off(shared: &Shared) {
+    // On Linux this concerns the calling thread alone.
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!(%error, "threads for passwords have the priority of all others");
+    }
+    let mut queue = shared.queue.lock();
+    loop {
+        if let Some(Work(work)) = queue.waiting.pop() {
+            drop(queue);
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                tracing::error!("checking a password ended in a bug");
+            }
+            queue = shared.queue.lock();
+        } else if queue.is_closed {
+            return;
+        } else {
+            shared.arrived.wait(&mut queue);
+        }
+    }
+}
+
+/// Whom a Client comes from: its address, of IPv6 the part that is assigned to one site. Unix sockets are one source.
+fn source(address: Option<IpAddr>) -> IpAddr {
+    match address.map(|address| address.to_canonical()) {
+        Some(IpAddr::V6(address)) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        Some(address) => address,
+        None => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// Sources take turns; within a source, user names do. A name that has nothing waiting yet comes first in its source:
+/// many names from one address delay the next login by as little as many tries of one.
+#[derive(Debug)]
+struct FairQueue<T> {
+    hasher: RandomState,
+    sources: HashMap<IpAddr, Source<T>>,
+    turns: VecDeque<IpAddr>,
+    len: usize,
+    max_len: usize,
+}
+
+#[derive(Debug)]
+struct Source<T> {
+    names: HashMap<u64, VecDeque<T>>,
+    turns: VecDeque<u64>,
+    len: usize,
+}
+
+impl<T> Default for Source<T> {
+    fn default() -> Self {
+        Self { names: HashMap::new(), turns: VecDeque::new(), len: 0 }
+    }
+}
+
+impl<T> FairQueue<T> {
+    fn new(max_len: usize) -> Self {
+        let (sources, turns) = (HashMap::new(), VecDeque::new());
+        Self { hasher: RandomState::new(), sources, turns, len: 0, max_len }
+    }
+
+    /// Adds one; returns one that finds no room, if there is no more.
+    fn push(&mut self, source: IpAddr, user_name: &str, item: T) -> Option<T> {
+        let name = self.hasher.hash_one(user_name);
+        let entry = self.sources.entry(source).or_default();
+        if entry.len == 0 {
+            self.turns.push_back(source);
+        }
+        entry.push(name, item);
+        self.len += 1;
+        if self.len > self.max_len { self.drop_from_longest() } else { None }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let source = self.turns.pop_front()?;
+        let entry = self.sources.get_mut(&source)?;
+        let item = entry.pop();
+        if entry.len > 0 {
+            self.turns.push_back(source);
+        } else {
+            self.sources.remove(&source);
+        }
+        self.len -= usize::from(item.is_some());
+        item
+    }
+
+    fn drop_from_longest(&mut self) -> Option<T> {
+        let (source, entry) = self.sources.iter_mut().max_by_key(|(_, entry)| entry.len)?;
+        let source = *source;
+        let item = entry.drop_from_longest();
+        if entry.len == 0 {
+            self.sources.remove(&source);
+            self.turns.retain(|turn| *turn != source);
+        }
+        self.len -= usize::from(item.is_some());
+        item
+    }
+}
+
+impl<T> Source<T> {
+    fn push(&mut self, name: u64, item: T) {
+        let waiting = self.names.entry(name).or_default();
+        if waiting.is_empty() {
+            self.turns.push_front(name);
+        }
+        waiting.push_back(item);
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let name = self.turns.pop_front()?;
+        let waiting = self.names.get_mut(&name)?;
+        let item = waiting.pop_front();
+        if waiting.is_empty() {
+            self.names.remove(&name);
+        } else {
+            self.turns.push_back(name);
+        }
+        self.len -= usize::from(item.is_some());
+        item
+    }
+
+    /// Of the name with most; of several, the one whose turn is farthest.
+    fn drop_from_longest(&mut self) -> Option<T> {
+        let longest = |name: &&u64| self.names.get(*name).map_or(0, VecDeque::len);
+        let name = *self.turns.iter().max_by_key(longest)?;
+        let waiting = self.names.get_mut(&name)?;
+        let item = waiting.pop_back();
+        if waiting.is_empty() {
+            self.names.remove(&name);
+            self.turns.retain(|turn| *turn != name);
+        }
+        self.len -= usize::from(item.is_some());
+        item
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    fn drain(queue: &mut FairQueue<(u8, usize)>) -> Vec<(u8, usize)> {
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    #[test]
+    fn addresses_take_turns() {
+        let mut queue = FairQueue::new(MAX_WAITING);
+        for number in 0..100 {
+            assert!(queue.push(address(1), "ann", (1, number)).is_none());
+        }
+        queue.push(address(2), "bob", (2, 0));
+        queue.push(address(2), "bob", (2, 1));
+        let order = drain(&mut queue);
+        assert_eq!(order[..5], [(1, 0), (2, 0), (1, 1), (2, 1), (1, 2)]);
+        assert_eq!(order.len(), 102);
+        assert_eq!((queue.len, queue.sources.len(), queue.turns.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn user_names_of_one_address_take_turns_and_a_new_one_comes_first() {
+        let mut queue = FairQueue::new(MAX_WAITING);
+        for number in 0..100 {
+            queue.push(address(1), "ann", (1, number));
+        }
+        assert_eq!(queue.pop(), Some((1, 0)));
+        queue.push(address(1), "bob", (2, 0));
+        assert_eq!(queue.pop(), Some((2, 0)));
+        for number in 0..100 {
+            queue.push(address(1), &format!("nobody{number}"), (3, number));
+        }
+        queue.push(address(1), "bob", (2, 1));
+        assert_eq!(queue.pop(), Some((2, 1)));
+        assert_eq!(drain(&mut queue).len(), 199);
+    }
+
+    #[test]
+    fn whoever_has_most_loses_what_finds_no_room() {
+        let mut queue = FairQueue::new(MAX_WAITING);
+        for number in 0..MAX_WAITING {
+            assert!(queue.push(address(1), "ann", (1, number)).is_none());
+        }
+        assert_eq!(queue.push(address(2), "bob", (2, 0)), Some((1, MAX_WAITING - 1)));
+        assert_eq!(queue.push(address(1), "cid", (3, 0)), Some((1, MAX_WAITING - 2)));
+        let order = drain(&mut queue);
+        assert_eq!(order.len(), MAX_WAITING);
+        assert!(order[..4].contains(&(2, 0)) && order[..4].contains(&(3, 0)));
+    }
+
+    /// Many names from one address do not keep each other out for ever, nor the book of them growing.
+    #[test]
+    fn names_without_end_are_bounded() {
+        let mut queue = FairQueue::new(MAX_WAITING);
+        for number in 0..3 * MAX_WAITING {
+            queue.push(address(1), &format!("{number}"), (1, number));
+        }
+        assert_eq!(queue.len, MAX_WAITING);
+        assert_eq!(drain(&mut queue).len(), MAX_WAITING);
+        assert!(queue.sources.is_empty());
+    }
+
+    #[test]
+    fn a_site_of_ipv6_is_one_source() {
+        let address = |text: &str| source(Some(text.parse().unwrap()));
+        assert_eq!(address("2001:db8:1:2::3"), address("2001:db8:1:2:ffff::4"));
+        assert_ne!(address("2001:db8:1:2::3"), address("2001:db8:1:3::3"));
+        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
+    }
+
+    #[tokio::test]
+    async fn work_is_done_on_threads_of_the_pool_and_a_panic_costs_one_answer() {
+        let pool = HashPool::default();
+        let name = || std::thread::current().name().map(str::to_owned);
+        let found = pool.run(None, "ann", name).await.flatten();
+        assert!(found.is_some_and(|name| name.starts_with("password-")));
+        let bug = || -> u8 { std::panic::resume_unwind(Box::new(())) };
+        assert_eq!(pool.run(None, "ann", bug).await, None);
+        assert_eq!(pool.run(None, "ann", || 1).await, Some(1));
+    }
+}

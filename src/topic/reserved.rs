@@ -1,0 +1,72 @@
+//! First levels below `$` that the broker owns: nobody else exchanges messages there.
+//!
+//! Every other topic that begins with `$` (`$aws/…`, `$iothub/…`) is an ordinary one, which no wildcard at the first level
+//! matches. [MQTT-4.7.2-1]
+
+/// The roots, without their `$`. A `;` ends a root as `/` does: options of an address will stand behind it.
+const ROOTS: [&str; 11] = [
+    // Figures of the broker; Shared Subscriptions.
+    "SYS",
+    "share",
+    // Kept free for queues, streams, delayed messages, transactions, requests and exclusive Subscriptions.
+    "queue",
+    "stream",
+    "with",
+    "delayed",
+    "tx",
+    "request",
+    "serve",
+    "inbox",
+    "exclusive",
+];
+
+/// Where the bridges of other brokers say whether they are connected.
+const BRIDGE_STATE: (&str, &str) = ("$SYS/broker/connection/", "/state");
+
+/// The root that a Topic Name or Topic Filter lies below, if it is one of the broker's.
+#[must_use]
+pub fn reserved_root(topic: &str) -> Option<&'static str> {
+    let rest = topic.strip_prefix('$')?;
+    let root = rest.split(['/', ';']).next()?;
+    ROOTS.into_iter().find(|owned| *owned == root)
+}
+
+/// The name of the bridge whose state is published to this topic: `$SYS/broker/connection/{name}/state`.
+#[must_use]
+pub fn bridge_state(topic: &str) -> Option<&str> {
+    let name = topic.strip_prefix(BRIDGE_STATE.0)?.strip_suffix(BRIDGE_STATE.1)?;
+    (!name.is_empty() && !name.contains('/')).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bridge_state, reserved_root};
+
+    #[test]
+    fn only_whole_first_levels_are_owned() {
+        for topic in
+            ["$SYS", "$SYS/a", "$share/g/a", "$queue/jobs", "$with;delay=30s/a", "$inbox/#"]
+        {
+            assert!(reserved_root(topic).is_some(), "{topic}");
+        }
+        for topic in
+            ["$aws/things", "$iothub/a", "$", "$/a", "$SYSTEM/a", "$sys/a", "a/$SYS", "SYS", "$tx1"]
+        {
+            assert_eq!(reserved_root(topic), None, "{topic}");
+        }
+    }
+
+    #[test]
+    fn the_state_of_a_bridge_has_its_name_in_one_level() {
+        assert_eq!(bridge_state("$SYS/broker/connection/far/state"), Some("far"));
+        for topic in [
+            "$SYS/broker/connection//state",
+            "$SYS/broker/connection/state",
+            "$SYS/broker/connection/a/b/state",
+            "$SYS/broker/connection/a/states",
+            "SYS/broker/connection/a/state",
+        ] {
+            assert_eq!(bridge_state(topic), None, "{topic}");
+        }
+    }
+}
