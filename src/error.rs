@@ -48,7 +48,7 @@ pub enum CloseReason {
 /// The Reason Code of the DISCONNECT (or refusing CONNACK) for the end of a Network Connection;
 /// `None` where nothing is to be sent.
 #[must_use]
-pub fn reason_code(reason: &CloseReason) -> Option<ReasonCode> {
+pub(crate) fn reason_code(reason: &CloseReason) -> Option<ReasonCode> {
     match reason {
         CloseReason::ClientDisconnected | CloseReason::ConnectTimeout => None,
         CloseReason::Malformed(error) => Some(decode_reason_code(error)),
@@ -65,7 +65,7 @@ pub fn reason_code(reason: &CloseReason) -> Option<ReasonCode> {
 
 /// The Reason Code for bytes that are not MQTT.
 #[must_use]
-pub fn decode_reason_code(error: &DecodeError) -> ReasonCode {
+pub(crate) fn decode_reason_code(error: &DecodeError) -> ReasonCode {
     match error.kind() {
         DecodeErrorKind::Malformed => ReasonCode::MalformedPacket,
         DecodeErrorKind::ProtocolError => ReasonCode::ProtocolError,
@@ -77,7 +77,7 @@ pub fn decode_reason_code(error: &DecodeError) -> ReasonCode {
 
 /// The Reason Code for a broken rule.
 #[must_use]
-pub fn violation_reason_code(violation: Violation) -> ReasonCode {
+pub(crate) fn violation_reason_code(violation: Violation) -> ReasonCode {
     match violation {
         Violation::NotConnect
         | Violation::SecondConnect

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use petrel::auth::users::UsersFile;
 use petrel::config::choice::StoreKind;
+use petrel::config::description::annotated;
 use petrel::config::settings::{ListenAddress, ListenerSettings, Settings, Transport};
 use petrel::durable::Durability;
 use petrel::net::tls::TlsAcceptor;
@@ -21,6 +22,7 @@ use crate::cli::{complain, say};
 Examples:
   petrel check                              the file that `petrel serve` would take
   petrel check --config petrel.toml
+  petrel check --template > petrel.toml     every key, its default, what it means
   PETREL_LIMITS__MAX_PACKET_SIZE=1MiB petrel check --print
 
 Exit codes: 0 right, 1 there are mistakes (on standard error), 2 wrong command line.")]
@@ -30,11 +32,18 @@ pub(crate) struct CheckCommand {
     /// Print every value in force as TOML, defaults and environment included
     #[arg(short, long)]
     print: bool,
+    /// Print a configuration to start from: every key with its default and a comment. Reads nothing
+    #[arg(long, conflicts_with = "print")]
+    template: bool,
 }
 
 impl CheckCommand {
     /// Runs the command.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.template {
+            say(annotated().trim_end())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let settings = self.configuration.load()?;
         let file = self.configuration.file();
         let problems = file_problems(&settings);

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::cli::check::durability;
 use crate::cli::configuration::{ConfigurationOptions, describe};
-use crate::cli::serve::signals::{Request, Signals};
+use crate::cli::serve::signals::{SignalRequest, Signals};
 use crate::cli::{explain, logging};
 
 mod precautions;
@@ -105,12 +105,12 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<Exit
     loop {
         tokio::select! {
             request = signals.next() => match request {
-                Request::Reload => {
+                SignalRequest::Reload => {
                     if let Err(problems) = commands.ask(Command::Reload).await {
                         error!(%problems, "not reloaded, what was in force stays");
                     }
                 }
-                Request::Stop => break,
+                SignalRequest::Stop => break,
             },
             ended = &mut running => {
                 ended.context("the broker ended in a bug")?;

@@ -7,7 +7,7 @@ use crate::config::value::{Period, Seconds, Size};
 
 /// Both ends belong to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bounds<T> {
+pub(crate) struct Bounds<T> {
     least: T,
     most: T,
     /// Zero stands for something of its own, and is allowed, too.
@@ -21,7 +21,7 @@ enum Zero {
 }
 
 /// What can have bounds.
-pub trait Bounded: Copy + PartialOrd + Default {
+pub(crate) trait Bounded: Copy + PartialOrd + Default {
     /// The greatest value there is: nothing is said about it.
     const MOST: Self;
 
@@ -70,14 +70,14 @@ impl<T> From<RangeInclusive<T>> for Bounds<T> {
 
 /// Zero, or within the range.
 #[must_use]
-pub fn zero_or<T>(range: RangeInclusive<T>) -> Bounds<T> {
+pub(crate) fn zero_or<T>(range: RangeInclusive<T>) -> Bounds<T> {
     Bounds { zero: Zero::Special, ..Bounds::from(range) }
 }
 
 impl<T: Bounded> Bounds<T> {
     /// Whether `value` lies within them.
     #[must_use]
-    pub fn allow(&self, value: T) -> bool {
+    pub(crate) fn allow(&self, value: T) -> bool {
         let is_special = self.zero == Zero::Special && value == T::default();
         is_special || (self.least <= value && value <= self.most)
     }

@@ -3,7 +3,7 @@
 //! [`BridgeFile`] has every key with its default; an empty text stands for "none". [`BridgeSettings::check`] turns it
 //! into values in range, and names the key and the cure where it cannot.
 
-pub mod rule;
+pub(crate) mod rule;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -162,7 +162,7 @@ pub enum StartType {
 
 /// A checked bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each field is documented where it is written, in BridgeFile")]
+// Each field is documented where it is written, in BridgeFile.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the configuration")]
 pub struct BridgeSettings {
     pub name: String,
@@ -426,9 +426,9 @@ impl BridgeSettings {
 
 /// Messages in flight on a 3.x link unless configured. Such a broker cannot say how many it takes, and mosquitto, whose
 /// limit is 20 by default, drops what comes beyond it with QoS 2 and acknowledges it all the same.
-pub const DEFAULT_WINDOW_3X: u16 = 20;
+pub(crate) const DEFAULT_WINDOW_3X: u16 = 20;
 /// The same on a 5.0 link, where the remote broker says if it takes fewer.
-pub const DEFAULT_WINDOW_5: u16 = 1000;
+pub(crate) const DEFAULT_WINDOW_5: u16 = 1000;
 
 fn window(configured: u16, protocol: ProtocolVersion) -> u16 {
     match (configured, protocol) {

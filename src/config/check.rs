@@ -12,7 +12,7 @@ use crate::config::check::listener::listeners;
 use crate::config::choice::StoreKind;
 use crate::config::conversion::IntoLimit;
 use crate::config::document::Document;
-use crate::config::mistake::{Mistake, Place};
+use crate::config::mistake::{Location, Mistake};
 use crate::config::setting::Bound;
 use crate::config::settings::{ComposedLimits, Settings};
 use crate::config::source::Reading;
@@ -22,26 +22,26 @@ use crate::durable::record::OverflowPolicy;
 use crate::session::queue::QueueLimits;
 use crate::topic::filter::TopicFilter;
 
-pub mod listener;
+pub(crate) mod listener;
 
 /// Checks what was read.
 ///
 /// # Errors
 /// Every mistake, those of reading included, in the order of the file.
-pub fn check(reading: Reading<'_>) -> Result<Settings, Vec<Mistake>> {
+pub(crate) fn check(reading: Reading<'_>) -> Result<Settings, Vec<Mistake>> {
     let Reading { file, document, mistakes } = reading;
     let mut checker = Checker { document: &document, unread: mistakes.len(), mistakes };
     let settings = checker.settings(file);
     let mut mistakes = checker.mistakes;
     mistakes.sort_by_key(|mistake| match mistake.place {
-        Place::Line { line, column, .. } => (line, column),
+        Location::Line { line, column, .. } => (line, column),
         _ => (usize::MAX, 0),
     });
     if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
 }
 
 /// Collects mistakes.
-pub struct Checker<'a> {
+pub(crate) struct Checker<'a> {
     document: &'a Document<'a>,
     /// The first so many are about values that could not be read.
     unread: usize,
@@ -51,7 +51,12 @@ pub struct Checker<'a> {
 impl Checker<'_> {
     /// Reports a mistake at `key`. One in a list entry that could not be read in full is left out: it may be about the
     /// very value that is missing.
-    pub fn report(&mut self, key: &str, problem: impl Into<String>, cure: impl Into<String>) {
+    pub(crate) fn report(
+        &mut self,
+        key: &str,
+        problem: impl Into<String>,
+        cure: impl Into<String>,
+    ) {
         let entry = key.find(']').map(|end| &key[..=end]);
         let mut unread = self.mistakes.iter().take(self.unread);
         if entry.is_some_and(|entry| unread.any(|known| known.key.starts_with(entry))) {
@@ -64,7 +69,7 @@ impl Checker<'_> {
     }
 
     /// Reports a value that is out of its bounds.
-    pub fn bounds<T: Bounded>(&mut self, key: &str, value: T, bounds: &Bounds<T>) {
+    pub(crate) fn bounds<T: Bounded>(&mut self, key: &str, value: T, bounds: &Bounds<T>) {
         if !bounds.allow(value) {
             self.report(
                 key,

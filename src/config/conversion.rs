@@ -10,7 +10,7 @@ use crate::packet::QoS;
 
 /// A value of the file as the type that its user wants. What does not fit becomes the greatest that does: the bounds in the
 /// table were checked before, and no computer has more.
-pub trait IntoLimit<T> {
+pub(crate) trait IntoLimit<T> {
     /// Converts.
     fn into_limit(self) -> T;
 }

@@ -60,6 +60,11 @@ fn keys(text: &mut String, section: &Section) {
     }
     for setting in &section.settings {
         lines(text, "# ", &setting.text);
+        if setting.reload == Reload::FileAgain {
+            // Behind the full stop.
+            text.pop();
+            text.push_str(" Read again on SIGHUP.\n");
+        }
         if let Some(bounds) = &setting.bounds {
             bounds_behind(text, bounds);
         }

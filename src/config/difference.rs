@@ -6,7 +6,7 @@ use crate::config::table::File;
 
 /// The keys whose values differ, in full, such as `limits.max_inflight`. Bridges are left out: a reload changes them.
 #[must_use]
-pub fn changed_keys(old: &File, new: &File) -> Vec<String> {
+pub(crate) fn changed_keys(old: &File, new: &File) -> Vec<String> {
     let (old, new) = (flat(old), flat(new));
     let mut keys: Vec<String> = old
         .iter()

@@ -8,7 +8,7 @@ use std::path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::mistake::Place;
+use crate::config::mistake::Location;
 
 /// The document.
 #[derive(Debug, Clone)]
@@ -86,22 +86,22 @@ impl<'a> Document<'a> {
 
     /// The place of a span.
     #[must_use]
-    pub fn place(&self, span: &Range<usize>) -> Place {
+    pub fn place(&self, span: &Range<usize>) -> Location {
         if let Some(variable) = self.variable_of(span) {
-            return Place::Variable((*self.variables.get(variable).unwrap_or(&"")).to_owned());
+            return Location::Variable((*self.variables.get(variable).unwrap_or(&"")).to_owned());
         }
-        let Some(file) = self.file else { return Place::Default };
+        let Some(file) = self.file else { return Location::Default };
         let file = file.to_owned();
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        Place::Line { file, line, column }
+        Location::Line { file, line, column }
     }
 
     /// The place of a key, or of the nearest thing around it that is written down.
     #[must_use]
-    pub fn place_of(&self, key: &str) -> Place {
-        let mut place = self.file.map_or(Place::Default, |file| Place::File(file.to_owned()));
+    pub fn place_of(&self, key: &str) -> Location {
+        let mut place = self.file.map_or(Location::Default, |file| Location::File(file.to_owned()));
         let mut table = Some(&self.root);
         let mut value: Option<&Spanned<DeValue<'a>>> = None;
         for step in Path::parse(key).0 {

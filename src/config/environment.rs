@@ -14,16 +14,16 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use crate::config::document::Document;
-use crate::config::mistake::{Mistake, Place};
+use crate::config::mistake::{Location, Mistake};
 use crate::config::setting::Section;
 use crate::config::table::sections;
 
 /// What every variable begins with.
-pub const PREFIX: &str = "PETREL_";
+pub(crate) const PREFIX: &str = "PETREL_";
 
 /// The variable that overrides `key` of a section. In a list, `0` stands for the number or the name of an entry.
 #[must_use]
-pub fn variable(section: &Section, key: &str) -> String {
+pub(crate) fn variable(section: &Section, key: &str) -> String {
     let mut parts: Vec<String> = Vec::new();
     for part in section.path().split('.').filter(|part| !part.is_empty()) {
         parts.push(part.to_ascii_uppercase());
@@ -51,7 +51,7 @@ fn lists() -> Vec<&'static str> {
 
 /// Variables that override a key, sorted by name, so that the result does not depend on the environment's order.
 #[must_use]
-pub fn overrides(
+pub(crate) fn overrides(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Vec<(String, OsString)> {
     let top_level = top_level();
@@ -68,7 +68,10 @@ pub fn overrides(
 }
 
 /// Puts the variables into the document. Returns what could not be put anywhere.
-pub fn apply<'a>(document: &mut Document<'a>, overrides: &'a [(String, OsString)]) -> Vec<Mistake> {
+pub(crate) fn apply<'a>(
+    document: &mut Document<'a>,
+    overrides: &'a [(String, OsString)],
+) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let lists = lists();
     for (name, value) in overrides {
@@ -79,7 +82,7 @@ pub fn apply<'a>(document: &mut Document<'a>, overrides: &'a [(String, OsString)
             None => Err("the value is not UTF-8".to_owned()),
         };
         if let Err(problem) = result {
-            let place = Place::Variable(name.clone());
+            let place = Location::Variable(name.clone());
             mistakes.push(Mistake { place, key: String::new(), problem, cure: None });
         }
     }

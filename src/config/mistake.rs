@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Where a mistake stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// In the file.
     Line {
         /// The file.
@@ -23,7 +23,7 @@ pub enum Place {
     Default,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line { file, line, column } => {
@@ -40,7 +40,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// Where it stands.
-    pub place: Place,
+    pub place: Location,
     /// The key it is about, in full, such as `listener[0].tls.key`; empty for errors of syntax.
     pub key: String,
     /// What is wrong.

@@ -68,7 +68,7 @@ impl Section {
 }
 
 /// A value that can be written in the file.
-pub trait Written: Serialize {
+pub(crate) trait Written: Serialize {
     /// What kind of value it is, for people.
     const UNIT: &'static str;
 
@@ -125,7 +125,7 @@ impl<V: Serialize> Written for BTreeMap<String, V> {
 }
 
 /// Part of the file whose values have bounds.
-pub trait Bound {
+pub(crate) trait Bound {
     /// Reports every value out of bounds. `path` leads to this part and ends with a dot, unless it is empty.
     fn check_bounds(&self, path: &str, checker: &mut Checker<'_>);
 }

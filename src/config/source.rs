@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue, Deserializer};
 
 use crate::config::document::Document;
 use crate::config::environment;
-use crate::config::mistake::{ConfigError, Mistake, Place, nearest};
+use crate::config::mistake::{ConfigError, Location, Mistake, nearest};
 use crate::config::table::{File, sections};
 
 /// The text of a configuration and the variables that override it.
@@ -127,7 +127,7 @@ fn value_mistake(document: &Document<'_>, error: &toml::de::Error) -> Mistake {
     let path = document.path_of(&span).map(|path| path.to_string()).unwrap_or_default();
     let place = match error.span() {
         Some(span) => document.place(&span),
-        None => document.file.map_or(Place::Default, |file| Place::File(file.to_owned())),
+        None => document.file.map_or(Location::Default, |file| Location::File(file.to_owned())),
     };
     let message = error.message().trim();
     let (problem, cure) = match message.strip_prefix("unknown field ") {

@@ -218,7 +218,7 @@ pub enum CommandError {
 }
 
 /// Reports how far a long command is: done, and of how much.
-pub type Progress = mpsc::Sender<(u64, u64)>;
+pub type ProgressSender = mpsc::Sender<(u64, u64)>;
 
 /// A command that is being carried out.
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, CommandError>> + Send + 'a>>;
@@ -226,7 +226,7 @@ pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, CommandError>> +
 /// Carries out commands.
 pub trait CommandTarget: Send + Sync {
     /// Does what is asked.
-    fn handle(&self, command: Command, progress: Progress) -> Answer<'_>;
+    fn handle(&self, command: Command, progress: ProgressSender) -> Answer<'_>;
 }
 
 /// Where commands are given. Made before the broker is open.
@@ -250,7 +250,7 @@ impl CommandPort {
 }
 
 impl CommandTarget for CommandPort {
-    fn handle(&self, command: Command, progress: Progress) -> Answer<'_> {
+    fn handle(&self, command: Command, progress: ProgressSender) -> Answer<'_> {
         match self.0.get() {
             Some(target) => target.handle(command, progress),
             None => Box::pin(std::future::ready(Err(CommandError::Starting))),

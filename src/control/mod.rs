@@ -6,5 +6,5 @@
 
 pub mod client;
 pub mod command;
-pub mod protocol;
-pub mod server;
+pub(crate) mod protocol;
+pub(crate) mod server;

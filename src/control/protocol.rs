@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// reads it with any JSON.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Line<R> {
+pub(crate) enum Line<R> {
     /// More follows.
     Progress {
         /// So much is done.
@@ -21,7 +21,7 @@ pub enum Line<R> {
 }
 
 /// The longest line that is read: a bridge with thousands of rules fits.
-pub const LINE_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -44,7 +44,7 @@ pub enum ControlError {
 }
 
 /// The bound socket. Its file goes with it.
-pub struct ControlListener {
+pub(crate) struct ControlListener {
     listener: UnixListener,
     path: PathBuf,
 }
@@ -55,7 +55,7 @@ impl ControlListener {
     ///
     /// # Errors
     /// [`ControlError`]
-    pub fn bind(path: &Path) -> Result<Self, ControlError> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, ControlError> {
         let failed = |source| ControlError::Bind { path: path.to_owned(), source };
         if let Ok(metadata) = std::fs::symlink_metadata(path) {
             if !metadata.file_type().is_socket() {
@@ -78,7 +78,7 @@ impl ControlListener {
     }
 
     /// Answers until dropped.
-    pub async fn run(self, target: Arc<dyn CommandTarget>) {
+    pub(crate) async fn run(self, target: Arc<dyn CommandTarget>) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
         loop {

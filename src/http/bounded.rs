@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const HEAD_END: &[u8; 4] = b"\r\n\r\n";
 
 /// Accepts for `axum`.
-pub struct BoundedListener {
+pub(crate) struct BoundedListener {
     listener: TcpListener,
     places: Arc<Places>,
 }
@@ -72,7 +72,7 @@ struct Place {
 impl BoundedListener {
     /// Around a bound listener.
     #[must_use]
-    pub fn new(listener: TcpListener) -> Self {
+    pub(crate) fn new(listener: TcpListener) -> Self {
         Self { listener, places: Arc::default() }
     }
 }
@@ -147,7 +147,7 @@ impl Taken {
 }
 
 /// One connection with its bounds.
-pub struct BoundedStream {
+pub(crate) struct BoundedStream {
     stream: TcpStream,
     lifetime: Pin<Box<Sleep>>,
     request_due: Pin<Box<Sleep>>,

@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 
 use crate::durable::{Store, StoreState};
 
-/// How far the broker is.
+/// Whether Clients are served. It only advances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Phase {
+pub(crate) enum Availability {
     /// The store is being opened.
     Starting = 0,
     /// Clients are served.
@@ -20,7 +20,7 @@ pub enum Phase {
 
 /// What `/ready` answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
+pub(crate) enum Readiness {
     /// Clients are served, and what they send becomes durable.
     Ready,
     /// Not yet.
@@ -36,7 +36,7 @@ pub enum Readiness {
 impl Readiness {
     /// Whether a load balancer should send Clients.
     #[must_use]
-    pub const fn is_ready(self) -> bool {
+    pub(crate) const fn is_ready(self) -> bool {
         matches!(self, Self::Ready)
     }
 }
@@ -57,41 +57,42 @@ impl fmt::Display for Readiness {
     }
 }
 
-/// Shared by the parts that know: who starts and stops the broker sets the phase, the store is asked.
-#[derive(Default)]
-pub struct Health {
-    phase: AtomicU8,
+/// Shared by the parts that know: who starts and stops the broker says how far it is, the store is asked.
+pub(crate) struct Health {
+    availability: AtomicU8,
     store: OnceLock<Arc<dyn Store>>,
 }
 
 impl Health {
     /// Starting, without a store.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub(crate) fn new() -> Self {
+        Self { availability: AtomicU8::new(Availability::Starting as u8), store: OnceLock::new() }
     }
 
     /// The store is open. Only the first one counts.
-    pub fn watch_store(&self, store: Arc<dyn Store>) {
+    pub(crate) fn watch_store(&self, store: Arc<dyn Store>) {
         let _first_one_stays = self.store.set(store);
     }
 
-    /// Goes on to this phase; phases only advance.
-    pub fn advance(&self, phase: Phase) {
-        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    /// Goes on to this one; going back is ignored.
+    pub(crate) fn advance(&self, availability: Availability) {
+        self.availability.fetch_max(availability as u8, Ordering::Relaxed);
     }
 
     /// The answer at this moment.
     #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        let phase = self.phase.load(Ordering::Relaxed);
-        if phase == Phase::Draining as u8 {
+    pub(crate) fn readiness(&self) -> Readiness {
+        let availability = self.availability.load(Ordering::Relaxed);
+        if availability == Availability::Draining as u8 {
             return Readiness::Draining;
         }
         match self.store.get().map(|store| store.state()) {
             Some(StoreState::Full) => Readiness::StoreFull,
             Some(StoreState::Failed) => Readiness::StoreFailed,
-            Some(StoreState::Available) if phase == Phase::Serving as u8 => Readiness::Ready,
+            Some(StoreState::Available) if availability == Availability::Serving as u8 => {
+                Readiness::Ready
+            }
             Some(StoreState::Available) | None => Readiness::Starting,
         }
     }

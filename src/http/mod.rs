@@ -4,8 +4,8 @@
 //! configuration says that it may be reached from elsewhere. Requests, their time and the number of connections are
 //! bounded: a monitoring system that misbehaves must not be felt by the Clients of the broker.
 
-pub mod bounded;
-pub mod health;
+pub(crate) mod bounded;
+pub(crate) mod health;
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Who may reach the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Exposure {
+pub(crate) enum Exposure {
     /// This machine only.
     #[default]
     Loopback,
@@ -66,7 +66,7 @@ pub enum HttpError {
 }
 
 /// The listener, bound.
-pub struct HttpListener {
+pub(crate) struct HttpListener {
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -81,7 +81,7 @@ struct Pages {
 
 impl HttpListener {
     /// Binds.
-    pub async fn bind(address: SocketAddr, exposure: Exposure) -> Result<Self, HttpError> {
+    pub(crate) async fn bind(address: SocketAddr, exposure: Exposure) -> Result<Self, HttpError> {
         if exposure == Exposure::Loopback && !address.ip().to_canonical().is_loopback() {
             return Err(HttpError::Exposed(address));
         }
@@ -95,13 +95,14 @@ impl HttpListener {
     }
 
     /// Where it really listens.
+    #[cfg(test)]
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
+    pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Serves until the very end: while the broker drains, `/ready` must say so.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         metrics: Metrics,
         health: Arc<Health>,

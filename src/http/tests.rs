@@ -7,7 +7,7 @@ use super::*;
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::{Sequence, SessionId};
 use crate::durable::{Batch, ReadError, Store, StoreState, Ticket};
-use crate::http::health::Phase;
+use crate::http::health::Availability;
 use crate::metrics::counter::Counter;
 use crate::net::shutdown::{ShutdownTrigger, Stage};
 
@@ -108,7 +108,7 @@ async fn ready_says_why_not() {
     assert_eq!((status, body.starts_with("starting")), (503, true), "{body}");
     assert_eq!(get_page(server.address, "/live").await, (200, "alive\n".to_owned()));
     server.health.watch_store(Arc::clone(&store) as Arc<dyn Store>);
-    server.health.advance(Phase::Serving);
+    server.health.advance(Availability::Serving);
     assert_eq!(get_page(server.address, "/ready").await, (200, "ready\n".to_owned()));
     store.set(StoreState::Full);
     let (status, body) = get_page(server.address, "/ready").await;
@@ -118,8 +118,8 @@ async fn ready_says_why_not() {
     assert_eq!((status, body.starts_with("store failed")), (503, true), "{body}");
     store.set(StoreState::Available);
     assert_eq!(get_page(server.address, "/ready").await.0, 200);
-    server.health.advance(Phase::Draining);
-    server.health.advance(Phase::Serving);
+    server.health.advance(Availability::Draining);
+    server.health.advance(Availability::Serving);
     server.trigger.advance(Stage::Draining);
     let (status, body) = get_page(server.address, "/ready").await;
     assert_eq!((status, body.starts_with("draining")), (503, true), "{body}");

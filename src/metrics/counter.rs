@@ -22,7 +22,7 @@ pub struct Description {
 
 macro_rules! counters {
     ($($(#[$doc:meta])+ $variant:ident = $family:literal $({$key:literal: $value:literal})? $help:ident,)+) => {
-        /// Everything that is counted, except drops of messages (see [`DropReason`]).
+        /// Everything that is counted, except drops of messages (see [`DropCounter`]).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(usize)]
         pub enum Counter {
@@ -160,11 +160,11 @@ macro_rules! drop_reasons {
         /// Why a message did not reach a recipient. Nothing is dropped without being counted here.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(usize)]
-        pub enum DropReason {
+        pub enum DropCounter {
             $($(#[$doc])+ $variant,)+
         }
 
-        impl DropReason {
+        impl DropCounter {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
@@ -201,7 +201,7 @@ drop_reasons! {
 }
 
 const COUNTER_COUNT: usize = Counter::ALL.len();
-const CELL_COUNT: usize = COUNTER_COUNT + DropReason::ALL.len();
+const CELL_COUNT: usize = COUNTER_COUNT + DropCounter::ALL.len();
 const MAX_SHARDS: usize = 64;
 
 /// The cells of one shard. Aligned so that no two shards share a cache line, nor a pair that is fetched together.
@@ -255,7 +255,7 @@ impl Counters {
     }
 
     /// Counts messages that were dropped.
-    pub fn add_dropped(&self, reason: DropReason, count: u64) {
+    pub fn add_dropped(&self, reason: DropCounter, count: u64) {
         self.local().add_dropped(reason, count);
     }
 
@@ -275,14 +275,14 @@ impl Counters {
 
     /// Messages dropped so far for this reason.
     #[must_use]
-    pub fn read_dropped(&self, reason: DropReason) -> u64 {
+    pub fn read_dropped(&self, reason: DropCounter) -> u64 {
         self.sum(COUNTER_COUNT + reason as usize)
     }
 
     /// Messages dropped so far for any reason.
     #[must_use]
     pub fn read_all_dropped(&self) -> u64 {
-        DropReason::ALL.iter().map(|reason| self.read_dropped(*reason)).sum()
+        DropCounter::ALL.iter().map(|reason| self.read_dropped(*reason)).sum()
     }
 
     fn sum(&self, cell: usize) -> u64 {
@@ -304,7 +304,7 @@ impl LocalCounters<'_> {
     }
 
     /// Counts messages that were dropped.
-    pub fn add_dropped(self, reason: DropReason, count: u64) {
+    pub fn add_dropped(self, reason: DropCounter, count: u64) {
         self.shard.0[COUNTER_COUNT + reason as usize].fetch_add(count, Ordering::Relaxed);
     }
 }
@@ -323,27 +323,27 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..1000 {
                         counters.add(Counter::PublishReceived, 2);
-                        counters.add_dropped(DropReason::Expired, 1);
+                        counters.add_dropped(DropCounter::Expired, 1);
                     }
                 });
             }
         });
         assert_eq!(counters.read(Counter::PublishReceived), 8000);
-        assert_eq!(counters.read_dropped(DropReason::Expired), 4000);
+        assert_eq!(counters.read_dropped(DropCounter::Expired), 4000);
         assert_eq!(counters.read_all_dropped(), 4000);
         assert_eq!(counters.read(Counter::PublishSent), 0);
-        assert_eq!(counters.read_dropped(DropReason::QueueFull), 0);
+        assert_eq!(counters.read_dropped(DropCounter::QueueFull), 0);
     }
 
     #[test]
     fn first_and_last_cells_do_not_overlap() {
         let counters = Counters::new();
         counters.add(Counter::TaskPanics, 1);
-        counters.add_dropped(DropReason::QueueFull, 10);
-        counters.add_dropped(DropReason::RejectedByClient, 100);
+        counters.add_dropped(DropCounter::QueueFull, 10);
+        counters.add_dropped(DropCounter::RejectedByClient, 100);
         assert_eq!(counters.read(Counter::TaskPanics), 1);
-        assert_eq!(counters.read_dropped(DropReason::QueueFull), 10);
-        assert_eq!(counters.read_dropped(DropReason::RejectedByClient), 100);
+        assert_eq!(counters.read_dropped(DropCounter::QueueFull), 10);
+        assert_eq!(counters.read_dropped(DropCounter::RejectedByClient), 100);
     }
 
     #[test]
@@ -359,8 +359,8 @@ mod tests {
             assert!(labels.entry(family).or_default().insert(label), "{family} {label:?}");
             previous = family;
         }
-        let names: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
-        assert_eq!(names.len(), DropReason::ALL.len());
+        let names: HashSet<_> = DropCounter::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropCounter::ALL.len());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 use crate::metrics::histogram::{BOUNDS_MICROS, HistogramSample};
 
 /// The `Content-Type` of the text that [`Exposition`] makes.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Kind of a metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,10 +128,8 @@ fn seconds(micros: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
-    use crate::metrics::histogram::Histogram;
 
     #[test]
     fn escapes_help_and_label_values() {
@@ -147,12 +145,12 @@ mod tests {
 
     #[test]
     fn histogram_buckets_are_cumulated() {
-        let histogram = Histogram::default();
-        histogram.observe(Duration::from_micros(60));
-        histogram.observe(Duration::from_micros(700));
-        histogram.observe(Duration::from_secs(20));
+        let mut sample = HistogramSample::default();
+        for micros in [60, 700, 20_000_000] {
+            sample.observe(micros, 1);
+        }
         let mut exposition = Exposition::default();
-        exposition.histogram("sync_seconds", "Time of a sync.", &histogram.sample());
+        exposition.histogram("sync_seconds", "Time of a sync.", &sample);
         let text = exposition.into_text();
         for line in [
             "# TYPE sync_seconds histogram",

@@ -5,17 +5,17 @@
 //! [`Metrics::exposition`], and the broker publishes what [`sys::SysTopics`] makes of a [`Sample`].
 
 pub mod counter;
-pub mod exposition;
-pub mod histogram;
-pub mod process;
-pub mod sys;
+pub(crate) mod exposition;
+pub(crate) mod histogram;
+pub(crate) mod process;
+pub(crate) mod sys;
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use crate::durable::{Durability, StoreState};
-use crate::metrics::counter::{Counter, Counters, DropReason};
+use crate::metrics::counter::{Counter, Counters, DropCounter};
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::metrics::histogram::HistogramSample;
 use crate::metrics::process::ProcessSample;
@@ -206,7 +206,7 @@ fn write_counters(counters: &Counters, exposition: &mut Exposition) {
     }
     let name = "petrel_messages_dropped_total";
     exposition.family(name, Kind::Counter, "Messages that did not reach a recipient, by reason.");
-    for reason in DropReason::ALL {
+    for reason in DropCounter::ALL {
         let value = counters.read_dropped(*reason);
         exposition.value(name, &[("reason", reason.name())], value);
     }

@@ -14,7 +14,7 @@ const PERIODS: [(&str, f64); 3] = [("1min", 60.0), ("5min", 300.0), ("15min", 90
 
 /// Keeps what changes from one interval to the next.
 #[derive(Debug, Default)]
-pub struct SysTopics {
+pub(crate) struct SysTopics {
     previous: Option<Counted>,
     loads: [[f64; PERIODS.len()]; LOAD_COUNT],
     published: HashMap<String, String>,
@@ -28,12 +28,12 @@ type Counted = [(&'static str, u64); LOAD_COUNT];
 impl SysTopics {
     /// Nothing published yet: the next call returns every topic.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Topics and values that have changed. `elapsed` is the time since the last call, `uptime` since the start.
-    pub fn update(
+    pub(crate) fn update(
         &mut self,
         sample: &Sample,
         elapsed: Duration,

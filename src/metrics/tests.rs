@@ -1,10 +1,9 @@
 //! Tests of the whole text for Prometheus.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use super::*;
-use crate::metrics::histogram::Histogram;
+use crate::metrics::histogram::HistogramSample;
 
 struct Broker;
 
@@ -12,8 +11,8 @@ impl Source for Broker {
     fn fill(&self, gauges: &mut Gauges) {
         gauges.clients_connected += 3;
         gauges.retained_bytes += 4096;
-        let histogram = Histogram::default();
-        histogram.observe(Duration::from_millis(2));
+        let mut sync_seconds = HistogramSample::default();
+        sync_seconds.observe(2000, 1);
         gauges.store = Some(StoreGauges {
             state: StoreState::Full,
             durability: Durability::Os,
@@ -21,7 +20,7 @@ impl Source for Broker {
             syncs: 7,
             pending_bytes: 12,
             disk_bytes: Some(1 << 20),
-            sync_seconds: histogram.sample(),
+            sync_seconds,
         });
     }
 }
@@ -45,7 +44,7 @@ fn exposition_shows_counters_gauges_and_sources() {
     metrics.register(Arc::new(Broker));
     metrics.register(Arc::new(Bridge));
     metrics.counters().add(Counter::PublishReceived, 5);
-    metrics.counters().add_dropped(DropReason::OutboxFull, 2);
+    metrics.counters().add_dropped(DropCounter::OutboxFull, 2);
     let text = metrics.exposition();
     for line in [
         "petrel_publishes_total{direction=\"received\"} 5",
@@ -101,8 +100,8 @@ fn sample_adds_up_all_sources() {
     metrics.register(Arc::new(Broker));
     metrics.register(Arc::new(Bridge));
     metrics.counters().add(Counter::BytesSent, 9);
-    metrics.counters().add_dropped(DropReason::Expired, 1);
-    metrics.counters().add_dropped(DropReason::OutboxFull, 1);
+    metrics.counters().add_dropped(DropCounter::Expired, 1);
+    metrics.counters().add_dropped(DropCounter::OutboxFull, 1);
     let sample = metrics.sample();
     assert_eq!(sample.gauges.clients_connected, 4);
     assert_eq!(sample.bytes, Directions { received: 0, sent: 9 });

@@ -1,7 +1,7 @@
 //! From what the core counts to the broker's counters.
 
 use crate::broker::connection::CloseReason;
-use crate::metrics::counter::{Counter, Counters, DropReason as DropCounter};
+use crate::metrics::counter::{Counter, Counters, DropCounter};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::{DropReason, Tally};
 

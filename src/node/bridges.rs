@@ -112,7 +112,7 @@ impl From<QueueLimits> for QueueRules {
 ///
 /// # Errors
 /// The name cannot be kept.
-pub fn start_bridges(
+pub(crate) fn start_bridges(
     handle: &NodeHandle,
     data_dir: Option<&Path>,
     bridges: Vec<BridgeSettings>,
@@ -173,7 +173,11 @@ fn is_broker_id(text: &str) -> bool {
 }
 
 /// Publishes the state of the bridges below `$SYS/broker/bridge/`, retained, whenever it has changed.
-pub async fn publish_bridges(handle: NodeHandle, manager: Arc<BridgeManager>, period: Duration) {
+pub(crate) async fn publish_bridges(
+    handle: NodeHandle,
+    manager: Arc<BridgeManager>,
+    period: Duration,
+) {
     let mut known: HashMap<String, String> = HashMap::new();
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

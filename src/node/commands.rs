@@ -14,7 +14,7 @@ use crate::config::mistake::ConfigError;
 use crate::config::settings::Settings;
 use crate::control::command::{
     Answer, BridgeDetails, BrokerStatus, ClientSummary, Command, CommandError, CommandTarget,
-    PAGE_SESSIONS_MAX, Progress, Reply, SessionPage, SessionQuery, SessionSummary,
+    PAGE_SESSIONS_MAX, ProgressSender, Reply, SessionPage, SessionQuery, SessionSummary,
 };
 use crate::durable::message::Timestamp;
 use crate::node::handle::NodeHandle;
@@ -80,7 +80,11 @@ impl NodeCommands {
         page.await.map_err(|bug| CommandError::Bug(bug.to_string()))
     }
 
-    async fn backup(&self, directory: PathBuf, progress: Progress) -> Result<Reply, CommandError> {
+    async fn backup(
+        &self,
+        directory: PathBuf,
+        progress: ProgressSender,
+    ) -> Result<Reply, CommandError> {
         let Some(store) = self.handle.upkeep().cloned() else {
             return Err(CommandError::StoreInMemory);
         };
@@ -170,7 +174,7 @@ fn summary(session: &Session, now: Timestamp) -> SessionSummary {
 }
 
 impl CommandTarget for NodeCommands {
-    fn handle(&self, command: Command, progress: Progress) -> Answer<'_> {
+    fn handle(&self, command: Command, progress: ProgressSender) -> Answer<'_> {
         Box::pin(async move {
             Ok(match command {
                 Command::Status => Reply::Status(Box::new(self.status())),

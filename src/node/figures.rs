@@ -10,14 +10,14 @@ use crate::metrics::{Gauges, Source, StoreGauges};
 use crate::store::upkeep::Upkeep;
 
 /// Figures of Sessions, Subscriptions, queues and Retained Messages.
-pub struct BrokerFigures {
+pub(crate) struct BrokerFigures {
     broker: Arc<Broker>,
 }
 
 impl BrokerFigures {
     /// Those of this broker.
     #[must_use]
-    pub fn new(broker: Arc<Broker>) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>) -> Self {
         Self { broker }
     }
 }
@@ -48,7 +48,7 @@ impl Source for BrokerFigures {
 }
 
 /// Figures of the store.
-pub struct StoreFigures {
+pub(crate) struct StoreFigures {
     store: Arc<dyn Store>,
     upkeep: Option<Arc<dyn Upkeep>>,
     durability: Durability,
@@ -57,7 +57,7 @@ pub struct StoreFigures {
 impl StoreFigures {
     /// Those of this store; `upkeep` is what it has if it is on disk.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn Store>,
         upkeep: Option<Arc<dyn Upkeep>>,
         durability: Durability,

@@ -1,9 +1,9 @@
 //! One running broker: store, core, listeners, bridges, HTTP, control socket and timers put together from the settings, and
 //! taken apart again in order.
 
-pub mod bridges;
+pub(crate) mod bridges;
 pub mod commands;
-pub mod figures;
+pub(crate) mod figures;
 pub mod handle;
 mod periodic;
 
@@ -26,7 +26,7 @@ use crate::control::command::{CommandPort, CommandTarget};
 use crate::control::server::{ControlError, ControlListener};
 use crate::durable::Store;
 use crate::durable::record::Loaded;
-use crate::http::health::{Health, Phase};
+use crate::http::health::{Availability, Health};
 use crate::http::{Exposure, HttpError, HttpListener};
 use crate::metrics::Metrics;
 use crate::net::accept::Listeners;
@@ -196,7 +196,7 @@ impl Node {
             grace: self.settings.shutdown_grace,
         };
         let leaving = tokio::spawn(leaving.run());
-        self.health.advance(Phase::Serving);
+        self.health.advance(Availability::Serving);
         self.listeners.run(handler, self.shutdown.clone()).await;
         trigger.advance(Stage::Stop);
         tasks.shutdown().await;
@@ -272,7 +272,7 @@ impl Leaving {
             () = self.shutdown.stopped() => {}
         }
         self.trigger.advance(Stage::Draining);
-        self.health.advance(Phase::Draining);
+        self.health.advance(Availability::Draining);
         self.broker.begin_draining();
         self.broker.registry().for_each(|session| {
             let waker = session.outbound().signal();

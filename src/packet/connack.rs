@@ -23,7 +23,7 @@ pub struct Connack<'a> {
 
 /// The properties of CONNACK. [MQTT-3.2.2.3] `None` means absent.
 #[derive(Debug, Clone, PartialEq, Default)]
-#[expect(missing_docs, reason = "the names are those of the specification")]
+// The names are those of the specification.
 pub struct ConnackProperties<'a> {
     pub session_expiry_seconds: Option<u32>,
     pub receive_maximum: Option<u16>,
@@ -162,7 +162,7 @@ impl<'a> ConnackProperties<'a> {
 
 /// The Connect Return code of 3.x that says `reason` best. [MQTT311-3.2.2-6]
 #[must_use]
-pub fn return_code(reason: ReasonCode) -> u8 {
+pub(crate) fn return_code(reason: ReasonCode) -> u8 {
     match reason {
         ReasonCode::Success
         | ReasonCode::GrantedQoS1

@@ -9,7 +9,7 @@ use crate::packet::{
 /// The types of Control Packets. [MQTT-2.1.2]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-#[expect(missing_docs, reason = "the names are those of table 2-1 of the specification")]
+// The names are those of table 2-1 of the specification.
 pub enum PacketType {
     Connect = 1,
     Connack = 2,
@@ -66,7 +66,7 @@ impl PacketType {
 
 /// A decoded fixed header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FixedHeader {
+pub(crate) struct FixedHeader {
     /// The type.
     pub packet_type: PacketType,
     /// The lower half of the first byte, checked for all types but PUBLISH.
@@ -82,7 +82,10 @@ pub struct FixedHeader {
 impl FixedHeader {
     /// The fixed header at the front of `input`; `None` if more bytes are needed.
     #[inline]
-    pub fn decode(input: &[u8], version: ProtocolVersion) -> Result<Option<Self>, DecodeError> {
+    pub(crate) fn decode(
+        input: &[u8],
+        version: ProtocolVersion,
+    ) -> Result<Option<Self>, DecodeError> {
         let Some((first, rest)) = input.split_first() else { return Ok(None) };
         let (first, rest) = (*first, rest);
         let packet_type = PacketType::from_first_byte(first)

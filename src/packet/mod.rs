@@ -7,21 +7,21 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod acknowledgement;
-pub mod auth;
-pub mod connack;
+pub(crate) mod auth;
+pub(crate) mod connack;
 pub mod connect;
 pub mod decode;
 pub mod disconnect;
-pub mod error;
-pub mod fixed_header;
-pub mod plain_publish;
+pub(crate) mod error;
+pub(crate) mod fixed_header;
+pub(crate) mod plain_publish;
 pub mod property;
 pub mod publish;
-pub mod reader;
+pub(crate) mod reader;
 pub mod reason_code;
 pub mod subscribe;
-pub mod unsubscribe;
-pub mod writer;
+pub(crate) mod unsubscribe;
+pub(crate) mod writer;
 
 use std::{fmt, num::NonZeroU16};
 

@@ -8,7 +8,7 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 
 /// A PUBLISH without DUP, RETAIN and properties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlainPublish<'a> {
+pub(crate) struct PlainPublish<'a> {
     /// Quality of Service.
     pub qos: QoS,
     /// Present exactly at QoS 1 and 2.
@@ -25,7 +25,7 @@ pub struct PlainPublish<'a> {
 /// Topic Name, or empty) is not checked again.
 #[inline]
 #[must_use]
-pub fn plain_publish<'a>(
+pub(crate) fn plain_publish<'a>(
     input: &'a [u8],
     version: ProtocolVersion,
     max_packet_bytes: u32,

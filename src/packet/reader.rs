@@ -4,41 +4,41 @@
 use crate::packet::{PacketId, error::DecodeError};
 
 /// The largest value of a Variable Byte Integer. [MQTT-1.5.5]
-pub const MAX_VARIABLE_BYTE_INTEGER: u32 = 268_435_455;
+pub(crate) const MAX_VARIABLE_BYTE_INTEGER: u32 = 268_435_455;
 
 /// Reads fields from the front of a slice.
 #[derive(Debug, Clone, Copy)]
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
     /// Starts at the front of `bytes`.
     #[must_use]
-    pub fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// Whether nothing is left.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// How many bytes are left.
     #[must_use]
-    pub fn remaining(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.rest.len()
     }
 
     /// Takes all that is left.
-    pub fn take_rest(&mut self) -> &'a [u8] {
+    pub(crate) fn take_rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
 
     /// Takes `count` bytes.
     #[inline]
-    pub fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(taken)
@@ -46,7 +46,7 @@ impl<'a> Reader<'a> {
 
     /// One byte.
     #[inline]
-    pub fn u8(&mut self) -> Result<u8, DecodeError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
         let (first, rest) = self.rest.split_first().ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(*first)
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
 
     /// Two Byte Integer.
     #[inline]
-    pub fn u16(&mut self) -> Result<u16, DecodeError> {
+    pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(u16::from_be_bytes(*bytes))
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
 
     /// Four Byte Integer.
     #[inline]
-    pub fn u32(&mut self) -> Result<u32, DecodeError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(u32::from_be_bytes(*bytes))
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
 
     /// Variable Byte Integer in its shortest form. [MQTT-1.5.5-1]
     #[inline]
-    pub fn variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
+    pub(crate) fn variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
         match variable_byte_integer(self.rest)? {
             VariableByteInteger::Whole { is_minimal: false, .. } => {
                 Err(DecodeError::IntegerNotMinimal)
@@ -85,14 +85,14 @@ impl<'a> Reader<'a> {
 
     /// Binary Data with its length in front. [MQTT-1.5.6]
     #[inline]
-    pub fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = self.u16()?;
         self.take(usize::from(length))
     }
 
     /// UTF-8 Encoded String without U+0000. [MQTT-1.5.4]
     #[inline]
-    pub fn string(&mut self) -> Result<&'a str, DecodeError> {
+    pub(crate) fn string(&mut self) -> Result<&'a str, DecodeError> {
         let text = self.unchecked_string()?;
         if memchr::memchr(0, text.as_bytes()).is_some() {
             return Err(DecodeError::StringContainsNul);
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
     /// A string that names a topic: without wildcards, for which `error` is returned. It may be
     /// empty.
     #[inline]
-    pub fn topic_name(&mut self, error: DecodeError) -> Result<&'a str, DecodeError> {
+    pub(crate) fn topic_name(&mut self, error: DecodeError) -> Result<&'a str, DecodeError> {
         let text = self.unchecked_string()?;
         if memchr::memchr3(b'+', b'#', 0, text.as_bytes()).is_some() {
             return Err(if text.contains('\0') { DecodeError::StringContainsNul } else { error });
@@ -112,19 +112,19 @@ impl<'a> Reader<'a> {
     }
 
     /// User Property or any other pair of strings. [MQTT-1.5.7]
-    pub fn string_pair(&mut self) -> Result<(&'a str, &'a str), DecodeError> {
+    pub(crate) fn string_pair(&mut self) -> Result<(&'a str, &'a str), DecodeError> {
         Ok((self.string()?, self.string()?))
     }
 
     /// Packet Identifier, never zero. [MQTT-2.2.1-3]
     #[inline]
-    pub fn packet_id(&mut self) -> Result<PacketId, DecodeError> {
+    pub(crate) fn packet_id(&mut self) -> Result<PacketId, DecodeError> {
         PacketId::try_from(self.u16()?).map_err(|_| DecodeError::PacketIdZero)
     }
 
     /// Nothing may be left.
     #[inline]
-    pub fn finish(self) -> Result<(), DecodeError> {
+    pub(crate) fn finish(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
 
@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
 
 /// What stands at the front of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VariableByteInteger {
+pub(crate) enum VariableByteInteger {
     /// A whole integer.
     Whole {
         /// Its value.
@@ -153,7 +153,7 @@ pub enum VariableByteInteger {
 
 /// Reads the Variable Byte Integer at the front of `bytes`. [MQTT-1.5.5]
 #[inline]
-pub fn variable_byte_integer(bytes: &[u8]) -> Result<VariableByteInteger, DecodeError> {
+pub(crate) fn variable_byte_integer(bytes: &[u8]) -> Result<VariableByteInteger, DecodeError> {
     // Nearly always there is one byte.
     if let Some(first @ 0..=0x7F) = bytes.first() {
         let value = u32::from(*first);

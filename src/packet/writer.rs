@@ -10,13 +10,13 @@
 use crate::packet::reader::MAX_VARIABLE_BYTE_INTEGER;
 
 /// Writes a packet: its first byte, its Remaining Length, and what `body` appends.
-pub fn packet(out: &mut Vec<u8>, first_byte: u8, body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn packet(out: &mut Vec<u8>, first_byte: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out.push(first_byte);
     length_prefixed(out, body);
 }
 
 /// Writes a Property Length and the properties that `body` appends. [MQTT-2.2.2]
-pub fn properties(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn properties(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     length_prefixed(out, body);
 }
 
@@ -36,7 +36,7 @@ fn length_prefixed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 
 /// Writes a Variable Byte Integer. [MQTT-1.5.5-1]
 #[inline]
-pub fn variable_byte_integer(out: &mut Vec<u8>, value: usize) {
+pub(crate) fn variable_byte_integer(out: &mut Vec<u8>, value: usize) {
     let (bytes, count) = variable_byte_integer_bytes(value);
     out.extend_from_slice(bytes.get(..count).unwrap_or_default());
 }
@@ -44,7 +44,7 @@ pub fn variable_byte_integer(out: &mut Vec<u8>, value: usize) {
 /// How many bytes a Variable Byte Integer takes.
 #[inline]
 #[must_use]
-pub fn variable_byte_integer_length(value: usize) -> usize {
+pub(crate) fn variable_byte_integer_length(value: usize) -> usize {
     match value {
         0..=127 => 1,
         128..=16_383 => 2,
@@ -68,19 +68,19 @@ fn variable_byte_integer_bytes(value: usize) -> ([u8; 4], usize) {
 
 /// Writes a Two Byte Integer.
 #[inline]
-pub fn u16(out: &mut Vec<u8>, value: u16) {
+pub(crate) fn u16(out: &mut Vec<u8>, value: u16) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
 /// Writes a Four Byte Integer.
 #[inline]
-pub fn u32(out: &mut Vec<u8>, value: u32) {
+pub(crate) fn u32(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(&value.to_be_bytes());
 }
 
 /// Writes Binary Data; what is behind 65,535 bytes is left out.
 #[inline]
-pub fn binary(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn binary(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     u16(out, length);
     out.extend_from_slice(bytes.get(..usize::from(length)).unwrap_or_default());
@@ -88,7 +88,7 @@ pub fn binary(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Writes a string; what is behind 65,535 bytes is left out, whole characters only.
 #[inline]
-pub fn string(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     let end = text.floor_char_boundary(usize::from(u16::MAX));
     binary(out, text.as_bytes().get(..end).unwrap_or_default());
 }

@@ -15,9 +15,9 @@ mod subscription_branch;
 
 pub mod filter;
 pub mod fingerprint;
-pub mod mount_point;
-pub mod name;
-pub mod reserved;
+pub(crate) mod mount_point;
+pub(crate) mod name;
+pub(crate) mod reserved;
 pub mod retained_tree;
-pub mod subscription_place;
+pub(crate) mod subscription_place;
 pub mod subscription_tree;

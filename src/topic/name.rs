@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The longest Topic Name or Topic Filter, in bytes. [MQTT-4.7.3-3]
-pub const MAX_TOPIC_BYTES: usize = 65_535;
+pub(crate) const MAX_TOPIC_BYTES: usize = 65_535;
 
 /// A valid Topic Name: not empty, at most 65,535 bytes, without NUL and wildcard characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

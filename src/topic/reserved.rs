@@ -25,7 +25,7 @@ const BRIDGE_STATE: (&str, &str) = ("$SYS/broker/connection/", "/state");
 
 /// The root that a Topic Name or Topic Filter lies below, if it is one of the broker's.
 #[must_use]
-pub fn reserved_root(topic: &str) -> Option<&'static str> {
+pub(crate) fn reserved_root(topic: &str) -> Option<&'static str> {
     let rest = topic.strip_prefix('$')?;
     let root = rest.split(['/', ';']).next()?;
     ROOTS.into_iter().find(|owned| *owned == root)
@@ -33,7 +33,7 @@ pub fn reserved_root(topic: &str) -> Option<&'static str> {
 
 /// The name of the bridge whose state is published to this topic: `$SYS/broker/connection/{name}/state`.
 #[must_use]
-pub fn bridge_state(topic: &str) -> Option<&str> {
+pub(crate) fn bridge_state(topic: &str) -> Option<&str> {
     let name = topic.strip_prefix(BRIDGE_STATE.0)?.strip_suffix(BRIDGE_STATE.1)?;
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }

@@ -230,6 +230,14 @@ fn the_shipped_configuration_needs_certificates_and_nothing_else() {
     assert!(text(&output).contains("mqtts://127.0.0.1:8883"), "{}", text(&output));
 }
 
+/// Whoever installs the program alone has the shipped configuration all the same.
+#[test]
+fn check_prints_a_configuration_to_start_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let template = text(&run(directory.path(), &["check", "--template"]));
+    assert_eq!(template, include_str!("../../config/petrel.toml"));
+}
+
 #[test]
 fn a_door_to_the_network_without_authentication_does_not_open() {
     let directory = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum SignalRequest {
     /// SIGHUP: read certificates, users and bridges again.
     Reload,
     /// SIGTERM or SIGINT: stop.
@@ -31,16 +31,16 @@ impl Signals {
     }
 
     /// The next request. Cancellation safe.
-    pub(crate) async fn next(&mut self) -> Request {
+    pub(crate) async fn next(&mut self) -> SignalRequest {
         tokio::select! {
-            _ = self.hangup.recv() => Request::Reload,
-            _ = self.interrupt.recv() => Request::Stop,
-            _ = self.terminate.recv() => Request::Stop,
+            _ = self.hangup.recv() => SignalRequest::Reload,
+            _ = self.interrupt.recv() => SignalRequest::Stop,
+            _ = self.terminate.recv() => SignalRequest::Stop,
         }
     }
 
     /// The next request to stop; others are passed over. Cancellation safe.
     pub(crate) async fn stop_requested(&mut self) {
-        while self.next().await != Request::Stop {}
+        while self.next().await != SignalRequest::Stop {}
     }
 }

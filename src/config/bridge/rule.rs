@@ -211,7 +211,7 @@ fn is_filter(text: &str) -> bool {
 
 /// Whether `topic` matches `filter`. [MQTT-4.7.2-1] holds: a leading wildcard does not match `$` names.
 #[must_use]
-pub fn filter_matches(filter: &str, topic: &str) -> bool {
+pub(crate) fn filter_matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;
     }
@@ -229,7 +229,7 @@ pub fn filter_matches(filter: &str, topic: &str) -> bool {
 
 /// Whether some Topic Name matches both filters.
 #[must_use]
-pub fn filters_overlap(first: &str, second: &str) -> bool {
+pub(crate) fn filters_overlap(first: &str, second: &str) -> bool {
     let is_dollar = |filter: &str| filter.starts_with('$');
     let is_wild = |filter: &str| filter.starts_with(['+', '#']);
     if is_dollar(first) && is_wild(second) || is_dollar(second) && is_wild(first) {

@@ -17,7 +17,7 @@ use crate::config::value::{Switch, TextList};
 use crate::topic::mount_point::MountPoint;
 
 /// Checks all listeners. Without any, there is one for MQTT on loopback.
-pub fn listeners(checker: &mut Checker<'_>, file: &File) -> Vec<ListenerSettings> {
+pub(crate) fn listeners(checker: &mut Checker<'_>, file: &File) -> Vec<ListenerSettings> {
     let default = [Listener::default()];
     let written = if file.listener.is_empty() { &default[..] } else { &file.listener };
     let mut names = BTreeMap::new();
@@ -62,14 +62,17 @@ fn one_listener(
     let certificate_required =
         tls.as_ref().is_some_and(|tls| tls.client_certificate == ClientCertificate::Required);
     let certificate_as_user_name = uses_certificate_name(written.tls.as_ref());
-    let exposed = matches!(address, ListenAddress::Tcp(address) if !is_loopback(address.ip()));
+    let reach = match address {
+        ListenAddress::Tcp(address) if !is_loopback(address.ip()) => Reach::Network,
+        ListenAddress::Tcp(_) | ListenAddress::Unix { .. } => Reach::ThisMachine,
+    };
     let allow_anonymous = match written.allow_anonymous {
         Switch::On => true,
         Switch::Off => false,
-        Switch::Auto => !has_users && !certificate_required && !exposed,
+        Switch::Auto => !has_users && !certificate_required && reach == Reach::ThisMachine,
     };
     if !allow_anonymous && !has_users && !certificate_as_user_name {
-        report_closed(checker, &key("allow_anonymous"), written, exposed);
+        report_closed(checker, &key("allow_anonymous"), written, reach);
     }
     let rules = ListenerRules {
         name: if written.name.is_empty() { written.listen.clone() } else { written.name.clone() },
@@ -90,10 +93,17 @@ fn one_listener(
     }
 }
 
+/// Who can reach an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    ThisMachine,
+    Network,
+}
+
 /// Nobody could connect, or everybody: both are refused at start.
-fn report_closed(checker: &mut Checker<'_>, key: &str, written: &Listener, exposed: bool) {
+fn report_closed(checker: &mut Checker<'_>, key: &str, written: &Listener, reach: Reach) {
     let listen = &written.listen;
-    let problem = if exposed {
+    let problem = if reach == Reach::Network {
         format!(
             "\"{listen}\" can be reached from the network, and nothing asks Clients who they are"
         )
@@ -103,7 +113,7 @@ fn report_closed(checker: &mut Checker<'_>, key: &str, written: &Listener, expos
     let cure = "add users (`petrel passwd users.txt NAME`, then users_file = \"users.txt\" under [auth]), \
                 or demand client certificates (client_certificate = \"required\" and client_ca under \
                 [listener.tls]), or write allow_anonymous = true for this listener";
-    let end = if exposed { " to let everyone in" } else { "" };
+    let end = if reach == Reach::Network { " to let everyone in" } else { "" };
     checker.report(key, problem, format!("{cure}{end}"));
 }
 
@@ -128,7 +138,7 @@ fn listen_address(checker: &mut Checker<'_>, key: &str, written: &Listener) -> L
 }
 
 /// Reads `address:port`; `localhost` stands for 127.0.0.1.
-pub fn tcp_address(checker: &mut Checker<'_>, key: &str, text: &str) -> Option<SocketAddr> {
+pub(crate) fn tcp_address(checker: &mut Checker<'_>, key: &str, text: &str) -> Option<SocketAddr> {
     let numeric = match text.strip_prefix("localhost:") {
         Some(port) => format!("127.0.0.1:{port}"),
         None => text.to_owned(),

@@ -4,13 +4,15 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::control::client::ControlClient;
-use crate::control::command::{Answer, CommandError, Progress, Reply, SessionPage, SessionQuery};
+use crate::control::command::{
+    Answer, CommandError, ProgressSender, Reply, SessionPage, SessionQuery,
+};
 use serde_json::Value;
 
 struct Echo;
 
 impl CommandTarget for Echo {
-    fn handle(&self, command: Command, progress: Progress) -> Answer<'_> {
+    fn handle(&self, command: Command, progress: ProgressSender) -> Answer<'_> {
         Box::pin(async move {
             match command {
                 Command::Sessions(_) => Ok(Reply::Sessions(SessionPage::default())),
