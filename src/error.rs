@@ -22,6 +22,12 @@ pub enum CloseReason {
     /// Nothing came for one and a half Keep Alive periods. [MQTT-3.1.2-22]
     #[error("keep alive timeout")]
     KeepAliveTimeout,
+    /// The Client does not read: nothing could be written for as long as it may be silent.
+    #[error("nothing could be written for too long")]
+    WriteTimeout,
+    /// A packet was begun and did not come along, although the Keep Alive has not passed.
+    #[error("a packet was not completed in time")]
+    PacketTimeout,
     /// No CONNECT came in time.
     #[error("no CONNECT in time")]
     ConnectTimeout,
@@ -54,7 +60,10 @@ pub(crate) fn reason_code(reason: &CloseReason) -> Option<ReasonCode> {
         CloseReason::Malformed(error) => Some(decode_reason_code(error)),
         CloseReason::Violation(violation) => Some(violation_reason_code(*violation)),
         CloseReason::TakenOver => Some(ReasonCode::SessionTakenOver),
-        CloseReason::KeepAliveTimeout => Some(ReasonCode::KeepAliveTimeout),
+        CloseReason::KeepAliveTimeout | CloseReason::WriteTimeout => {
+            Some(ReasonCode::KeepAliveTimeout)
+        }
+        CloseReason::PacketTimeout => Some(ReasonCode::ImplementationSpecificError),
         CloseReason::ShuttingDown => Some(ReasonCode::ServerShuttingDown),
         CloseReason::Refused(code) | CloseReason::AuthenticationFailed(code) => Some(*code),
         CloseReason::Unavailable => Some(ReasonCode::ImplementationSpecificError),

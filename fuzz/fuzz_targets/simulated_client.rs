@@ -356,7 +356,7 @@ impl SimulatedClient {
             has_moved = true;
             self.carry_out(request, broker, now, &mut effects);
         }
-        self.connection.watch_throttle(now, Waker::noop());
+        self.connection.watch_others(now, Waker::noop());
         if self.connection.is_reading() && !self.input.is_empty() {
             let consumed = self.connection.handle_bytes(&self.input, now, &mut effects);
             self.input.drain(..consumed);

@@ -67,6 +67,16 @@ pub struct Limits {
     pub max_retained_bytes: usize,
     /// Bytes of QoS 0 messages that may wait for one Client.
     pub outbox_bytes: usize,
+    /// Whether a Client may resume, take over and end the Session of another user or mount point.
+    pub shares_sessions: bool,
+    /// Most bytes of a packet before CONNACK.
+    pub max_connect_bytes: u32,
+    /// Bytes each second that a packet which takes longer than the Keep Alive must bring to count as life.
+    pub min_bytes_per_second: u32,
+    /// How long a packet may take without bringing as much, where the Keep Alive is longer or off.
+    pub packet_timeout: Duration,
+    /// How long a Client may read nothing that is sent to it, where the Keep Alive is longer or off.
+    pub write_timeout: Duration,
     /// How long a CONNECT may take from the opening of the Network Connection.
     pub connect_timeout: Duration,
     /// Whether a Payload Format Indicator of 1 is checked. [MQTT-3.3.2-4]

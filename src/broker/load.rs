@@ -23,6 +23,7 @@ use crate::session::effects::Effects;
 use crate::session::group::Group;
 use crate::session::inbound::{Inbound, Will};
 use crate::session::outbound::{Outbound, Persistence};
+use crate::session::owner::SessionOwner;
 use crate::session::queue::Queue;
 use crate::session::subscriptions::SubscriptionState;
 use crate::topic::filter::TopicFilter;
@@ -56,6 +57,7 @@ impl Broker {
             is_over_total: AtomicBool::new(false),
             figures: Figures::default(),
             loop_guard: OnceLock::new(),
+            secret: OnceLock::new(),
             plan_budget: Arc::default(),
             access_revision: AtomicU64::new(0),
         };
@@ -173,7 +175,7 @@ impl Broker {
         let mut inbound = Inbound::new(self.first_message_id(record.id));
         inbound.epoch = record.epoch;
         inbound.expiry_seconds = record.expiry_seconds;
-        inbound.user_name.clone_from(&record.user_name);
+        inbound.owner = SessionOwner::from_record(record.user_name.as_ref());
         inbound.has_record = true;
         inbound.will = record.will.as_ref().map(|will| Will {
             message: Arc::clone(&will.message),

@@ -18,6 +18,7 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
 use tracing::debug;
 
 use crate::access::Authority;
@@ -57,6 +58,7 @@ pub struct Broker {
     is_over_total: AtomicBool,
     figures: Figures,
     loop_guard: OnceLock<Arc<dyn LoopGuard>>,
+    secret: OnceLock<[u8; 32]>,
     plan_budget: Arc<PlanBudget>,
     access_revision: AtomicU64,
 }
@@ -312,6 +314,23 @@ impl Broker {
     #[must_use]
     pub fn next_session_id(&self) -> SessionId {
         self.issuer.session_id(self.next_session.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Sets the secret that Client Identifiers of the broker's own making follow from; once, before anybody connects.
+    pub fn set_secret(&self, secret: [u8; 32]) {
+        // A second one would be a bug without consequences: the first stays.
+        let _second = self.secret.set(secret);
+    }
+
+    /// A number that nobody guesses who does not know the secret, each time another: a Client Identifier is all that is
+    /// needed to meddle with a Session where sessions are not bound to their users.
+    pub(crate) fn unguessable_number(&self) -> u128 {
+        let mut hash = Sha256::new();
+        hash.update(self.secret.get().unwrap_or(&[0; 32]));
+        hash.update(self.next_session_id().0.to_be_bytes());
+        let hash: [u8; 32] = hash.finalize().into();
+        let (number, _rest) = hash.split_first_chunk().unwrap_or((&[0; 16], &[]));
+        u128::from_be_bytes(*number)
     }
 
     /// The name of the first message of a new or reloaded Session.

@@ -3,7 +3,9 @@
 use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use parking_lot::Mutex;
@@ -13,12 +15,14 @@ use crate::session::Session;
 /// Independent parts, so that connecting Clients seldom meet.
 const SHARDS: usize = 64;
 
-type Shard = HashMap<Arc<str>, Arc<Session>, foldhash::fast::FixedState>;
+/// Hashed with a random seed: Clients choose their identifiers, and could choose some that meet.
+type Shard = HashMap<Arc<str>, Arc<Session>, RandomState>;
 
 /// All Sessions of this node.
 pub struct Registry {
     shards: Vec<Mutex<Shard>>,
-    hasher: foldhash::fast::FixedState,
+    hasher: RandomState,
+    count: AtomicUsize,
 }
 
 impl Registry {
@@ -26,7 +30,7 @@ impl Registry {
     #[must_use]
     pub fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
-        Self { shards, hasher: foldhash::fast::FixedState::default() }
+        Self { shards, hasher: RandomState::default(), count: AtomicUsize::new(0) }
     }
 
     /// The Session of this Client, if there is one.
@@ -43,6 +47,7 @@ impl Registry {
             Entry::Occupied(_) => false,
             Entry::Vacant(vacant) => {
                 vacant.insert(Arc::clone(session));
+                self.count.fetch_add(1, Ordering::Relaxed);
                 true
             }
         }
@@ -54,13 +59,14 @@ impl Registry {
         let mut shard = shard.lock();
         if shard.get(session.client_id()).is_some_and(|known| known.id() == session.id()) {
             shard.remove(session.client_id());
+            self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// Number of Sessions.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Whether there is none.

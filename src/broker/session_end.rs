@@ -137,6 +137,6 @@ fn record(session: &Arc<Session>, inbound: &mut Inbound) -> SessionChange {
             message: Arc::clone(&will.message),
             delay_seconds: will.delay_seconds,
         }),
-        user_name: inbound.user_name.clone(),
+        user_name: inbound.owner.to_record(),
     }))
 }

@@ -122,6 +122,8 @@ settings! {
         allow_empty_client_id: bool = true, limits.allow_empty_client_id;
         /// How such client ids begin.
         client_id_prefix: String = "petrel-".into(), limits.client_id_prefix;
+        /// Let clients resume, take over and end sessions of other users and mount points, if they know the client id.
+        share_sessions: bool = false, limits.shares_sessions;
         /// Response Information for clients that ask for it (MQTT 5.0): the beginning of topics they may use for responses.
         response_information: String = String::new(), limits.response_information;
         /// Keep alive that MQTT 5.0 clients are told to use; "0s": their own.
@@ -145,6 +147,8 @@ settings! {
         /// From accepting a connection to the end of its CONNECT, TLS and WebSocket handshakes included.
         connect_timeout: Period = seconds(10), [millis(1)..=hours(1)],
             limits.connect_timeout, accept.connect_timeout;
+        /// Largest CONNECT, and whatever else comes before its answer. Nobody knows yet who sends it.
+        max_connect_size: Size = kib(64), [Size(512)..=MAX_PACKET], limits.max_connect_bytes;
         /// Largest packet that clients may send.
         max_packet_size: Size = mib(16), [Size(128)..=MAX_PACKET], limits.max_packet_bytes;
         /// QoS 1 and 2 messages that a client may have in flight towards the broker.
@@ -165,6 +169,13 @@ settings! {
         max_subscriptions_per_session: u64 = 1_000_000, [1..=u64::from(u32::MAX)], limits.max_subscriptions;
         /// Subscription identifiers sent with one message; one that matches more carries the smallest.
         max_subscription_ids: u64 = 128, [1..=65_535], limits.max_subscription_ids;
+        /// Bytes each second that a packet must bring which takes longer to send than the keep alive, or than packet_timeout.
+        min_upload_rate: Size = Size(64), [Size(0)..=mib(1)], limits.min_bytes_per_second;
+        /// How long a packet may take without bringing that much, where the keep alive is longer or off.
+        packet_timeout: Period = seconds(120), [seconds(1)..=hours(24)], limits.packet_timeout;
+        /// How long a client may read nothing of what is sent to it, where the keep alive is longer or off; else it is one and a
+        /// half keep alives.
+        write_timeout: Period = seconds(600), [seconds(1)..=hours(24)], limits.write_timeout;
         /// Bytes that wait to be written to one client. QoS 0 beyond them is dropped, and counted.
         outbox_size: Size = kib(256), [kib(1)..=gib(4)], limits.outbox_bytes;
         /// Messages that wait for one session, or for one group of a shared subscription. What happens then: [[overflow]].

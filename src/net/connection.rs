@@ -6,6 +6,8 @@
 //! and writes what came of it, in one poll. Buffers for reading and for effects belong to the
 //! thread, not to the connection.
 
+mod last_input;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
@@ -23,7 +25,9 @@ use tracing::debug;
 use crate::access::{Credentials, Peer};
 
 use crate::broker::Broker;
-use crate::broker::connection::{Authenticated, ClientConnection, CloseReason, Exchanged, Request};
+use crate::broker::connection::{
+    Authenticated, ClientConnection, CloseReason, Exchanged, LastCallReason, Request,
+};
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::Timestamp;
 use crate::error::decode_reason_code;
@@ -143,6 +147,16 @@ enum Ending {
     Failed(io::Error),
 }
 
+/// What reading has come to.
+enum Input {
+    /// Something was handled.
+    Handled,
+    /// The Client has closed its side.
+    Ended,
+    /// All that had arrived when the last call began has been handled, or its time is over.
+    Last,
+}
+
 /// The state of the loop.
 struct Driver<S> {
     stream: S,
@@ -154,6 +168,14 @@ struct Driver<S> {
     writing: Outbox,
     written: usize,
     needs_flush: bool,
+    /// Since when the stream has taken nothing although there is something to write.
+    stalled_since: Option<Timestamp>,
+    /// Since when the connection has been closing.
+    closing_since: Option<Timestamp>,
+    /// Why nothing more can be written.
+    failure: Option<Box<io::Error>>,
+    /// Of what had arrived when the last call began: bytes that were not read yet.
+    last_bytes: Option<usize>,
     /// Room of the listener; none within the process.
     place: Option<Place>,
     /// For Keep Alive and the connect timeout, armed for this time.
@@ -208,6 +230,10 @@ impl<S: ClientStream> Driver<S> {
             writing: Outbox::default(),
             written: 0,
             needs_flush: false,
+            stalled_since: None,
+            closing_since: None,
+            failure: None,
+            last_bytes: None,
             place,
             deadline: None,
             due: Timestamp(0),
@@ -221,7 +247,9 @@ impl<S: ClientStream> Driver<S> {
         let now = self.shared.clock.now();
         if self.draining.as_mut().is_some_and(|draining| draining.as_mut().poll(cx).is_ready()) {
             self.draining = None;
-            self.connection.close(CloseReason::ShuttingDown);
+            if self.connection.session().is_none() {
+                self.connection.close(CloseReason::ShuttingDown);
+            }
         }
         for _ in 0..READS_PER_POLL {
             self.connection.handle_wake(now, &mut scratch.effects);
@@ -229,50 +257,110 @@ impl<S: ClientStream> Driver<S> {
             if self.poll_jobs(now, &mut scratch.effects, cx) {
                 continue;
             }
-            let is_written = match self.poll_write(cx) {
-                Poll::Ready(Ok(())) => true,
-                Poll::Ready(Err(error)) => return Poll::Ready(Ending::Failed(error)),
-                Poll::Pending => false,
-            };
+            let is_written = self.poll_written(now, cx);
             if self.connection.closing().is_some() {
-                // Nothing more is read; the rest is written, for as long as that takes at most.
-                return match is_written || self.is_overdue(now) {
-                    true => Poll::Ready(Ending::Closing),
-                    false => Poll::Pending,
-                };
+                return self.poll_farewell(is_written, now, &mut scratch.effects, cx);
             }
-            if self.connection.watch_throttle(now, cx.waker()) {
+            if self.connection.watch_others(now, cx.waker()) {
                 continue;
             }
-            match ready!(self.poll_input(now, scratch, cx)) {
-                Ok(true) => {}
-                Ok(false) => return Poll::Ready(Ending::Closed),
+            let input = match self.connection.is_last_call() {
+                true => self.poll_last_input(now, scratch, cx),
+                false => self.poll_input(now, scratch, cx),
+            };
+            match ready!(input) {
+                Ok(Input::Handled) => {}
+                Ok(Input::Ended) => return Poll::Ready(self.ending(Ending::Closed)),
+                Ok(Input::Last) => ready!(self.poll_last_call(now, &mut scratch.effects)),
                 Err(error) => return Poll::Ready(Ending::Failed(error)),
+            }
+            if self.is_lost() {
+                return Poll::Ready(self.ending(Ending::Closed));
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Reads and handles one buffer. `false` is the end of the stream.
+    /// Writes all there is; true when that is done. What a Client sent before it broke the connection counts, so a
+    /// failure to write does not end it before that has been handled.
+    fn poll_written(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
+        match self.poll_write(cx) {
+            Poll::Ready(Ok(())) => {
+                self.stalled_since = None;
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                self.failure = Some(Box::new(error));
+                self.connection.begin_last_call(LastCallReason::Lost, now);
+                self.poll_wait(now, cx);
+                false
+            }
+            Poll::Pending => {
+                if self.stalled_since.is_none() {
+                    self.stalled_since = Some(now);
+                    if self.deadline.is_none()
+                        || self.write_deadline().is_some_and(|at| at < self.due)
+                    {
+                        self.arm(now, cx);
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    /// The connection closes: the Session is free for others, nothing more is read, and the rest is written for as long
+    /// as that takes at most.
+    fn poll_farewell(
+        &mut self,
+        is_written: bool,
+        now: Timestamp,
+        effects: &mut Effects,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ending> {
+        if self.closing_since.is_none() {
+            self.closing_since = Some(now);
+            self.connection.handle_closed(now, effects);
+            self.arm(now, cx);
+        }
+        if self.failure.is_some() {
+            return Poll::Ready(self.ending(Ending::Closed));
+        }
+        let is_overdue = self.closing_since.is_some_and(|since| since.plus(LINGER_TIME) <= now);
+        match is_written || is_overdue {
+            true => Poll::Ready(Ending::Closing),
+            false => Poll::Pending,
+        }
+    }
+
+    /// The end, unless writing has failed before.
+    fn ending(&mut self, ending: Ending) -> Ending {
+        self.failure.take().map_or(ending, |error| Ending::Failed(*error))
+    }
+
+    /// Reads and handles one buffer.
     fn poll_input(
         &mut self,
         now: Timestamp,
         scratch: &mut Scratch,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<bool>> {
+    ) -> Poll<io::Result<Input>> {
         if !self.connection.is_reading() {
             return Poll::Pending;
         }
         if !self.unhandled.is_empty() && !self.needs_more {
             self.handle_unhandled(now, &mut scratch.effects);
-            return Poll::Ready(Ok(true));
+            return Poll::Ready(Ok(Input::Handled));
         }
         let mut buffer = ReadBuf::new(&mut scratch.input);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
         let input = buffer.filled();
         if input.is_empty() {
-            return Poll::Ready(Ok(false));
+            return Poll::Ready(Ok(Input::Ended));
         }
         if self.unhandled.is_empty() {
             let consumed = self.connection.handle_bytes(input, now, &mut scratch.effects);
@@ -282,11 +370,11 @@ impl<S: ClientStream> Driver<S> {
                 self.unhandled.extend_from_slice(rest);
                 self.needs_more = self.connection.is_reading();
             }
-            return Poll::Ready(Ok(true));
+            return Poll::Ready(Ok(Input::Handled));
         }
         self.unhandled.extend_from_slice(input);
         self.handle_unhandled(now, &mut scratch.effects);
-        Poll::Ready(Ok(true))
+        Poll::Ready(Ok(Input::Handled))
     }
 
     fn handle_unhandled(&mut self, now: Timestamp, effects: &mut Effects) {
@@ -316,6 +404,7 @@ impl<S: ClientStream> Driver<S> {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.written += count;
+                self.stalled_since = None;
                 self.needs_flush = true;
                 self.shared.counters.add(Counter::BytesSent, count as u64);
             }
@@ -351,12 +440,15 @@ impl<S: ClientStream> Driver<S> {
             }
             self.announce();
         }
-        if self.timer.is_some() || self.connection.throttled_until().is_some() {
-            self.poll_throttle(now, cx);
+        if self.timer.is_some() || self.connection.waits_until().is_some() {
+            self.poll_wait(now, cx);
         }
-        let Some(next) = self.connection.next_timeout() else { return };
+        let Some(next) = self.next_deadline() else { return };
         if next <= now {
             self.connection.handle_timeout(now);
+            if self.write_deadline().is_some_and(|at| at <= now) {
+                self.connection.close(CloseReason::WriteTimeout);
+            }
         }
         let must_arm = self.deadline.is_none() || next < self.due || self.due <= now;
         if must_arm {
@@ -365,7 +457,7 @@ impl<S: ClientStream> Driver<S> {
     }
 
     fn arm(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        let Some(next) = self.connection.next_timeout() else { return };
+        let Some(next) = self.next_deadline() else { return };
         self.due = next.max(now.plus(Duration::from_millis(1)));
         let deadlines = &self.shared.deadlines;
         match self.deadline {
@@ -374,9 +466,27 @@ impl<S: ClientStream> Driver<S> {
         }
     }
 
-    /// The wait for recipients that lag behind is too short for the table of deadlines.
-    fn poll_throttle(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        let Some(until) = self.connection.throttled_until() else {
+    /// When the clock has to be looked at again.
+    #[inline]
+    fn next_deadline(&self) -> Option<Timestamp> {
+        if let Some(since) = self.closing_since {
+            return Some(since.plus(LINGER_TIME));
+        }
+        let timeout = self.connection.next_timeout();
+        match self.stalled_since {
+            None => timeout,
+            Some(_) => timeout.into_iter().chain(self.write_deadline()).min(),
+        }
+    }
+
+    /// When a Client that reads nothing is given up.
+    fn write_deadline(&self) -> Option<Timestamp> {
+        Some(self.stalled_since?.plus(self.connection.write_patience()))
+    }
+
+    /// Waits for others are too short for the table of deadlines.
+    fn poll_wait(&mut self, now: Timestamp, cx: &mut Context<'_>) {
+        let Some(until) = self.connection.waits_until() else {
             self.timer = None;
             return;
         };
@@ -388,10 +498,6 @@ impl<S: ClientStream> Driver<S> {
         if timer.as_mut().poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
-    }
-
-    fn is_overdue(&self, now: Timestamp) -> bool {
-        self.connection.next_timeout().is_some_and(|at| at.plus(LINGER_TIME) <= now)
     }
 
     /// Starts what may block, one thing at a time.

@@ -83,7 +83,10 @@ pub(crate) fn counter_of_close(reason: &CloseReason, stage: Stage) -> Counter {
         }
         (CloseReason::ClientDisconnected, _) => Counter::DisconnectsByClient,
         (CloseReason::TakenOver, _) => Counter::DisconnectsTakeOver,
-        (CloseReason::KeepAliveTimeout, _) => Counter::DisconnectsKeepAlive,
+        (
+            CloseReason::KeepAliveTimeout | CloseReason::PacketTimeout | CloseReason::WriteTimeout,
+            _,
+        ) => Counter::DisconnectsKeepAlive,
         (CloseReason::ConnectTimeout, _) => Counter::ConnectsRefusedTimeout,
         (CloseReason::Refused(reason), _) => counter_of_refusal(*reason),
         (CloseReason::AuthenticationFailed(_), Stage::Connecting) => {

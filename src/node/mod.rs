@@ -114,6 +114,7 @@ impl Node {
         let authority = Arc::new(DefaultAuthority::new(users.clone()));
         let limits = settings.limits.clone();
         let broker = Broker::new(limits, Arc::clone(&store), authority, loaded, random());
+        broker.set_secret(random());
         let broker = Arc::new(broker);
         metrics.register(Arc::new(BrokerFigures::new(Arc::clone(&broker))));
         let durability = settings.limits.durability;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use hashbrown::HashSet;
@@ -10,6 +11,7 @@ use crate::durable::message::{Message, MessageId, SessionId, Timestamp};
 use crate::packet::PacketId;
 use crate::session::group::Group;
 use crate::session::outbound::Persistence;
+use crate::session::owner::SessionOwner;
 use crate::session::rare::Rare;
 use crate::session::retained_delivery::RetainedDelivery;
 use crate::session::subscriptions::Subscriptions;
@@ -31,14 +33,16 @@ pub struct Inbound {
     pub will: Option<Will>,
     /// Session Expiry Interval in seconds.
     pub expiry_seconds: u32,
-    /// User name the Session belongs to.
-    pub user_name: Option<Arc<str>>,
+    /// Whom the Session belongs to.
+    pub owner: SessionOwner,
     /// The Session is over: who still holds it must look for another.
     pub ended: bool,
     /// The store has (or may have) a record of it, which must go with it.
     pub has_record: bool,
     /// When its Network Connection ended; `None` while it is open.
     pub disconnected: Option<Timestamp>,
+    /// Network Connections that wait for the present one to let the Session go.
+    pub successors: Rare<Vec<Waker>>,
     /// Numbers the messages published.
     next_message: MessageId,
 }
@@ -78,10 +82,11 @@ impl Inbound {
             retained: Rare::default(),
             will: None,
             expiry_seconds: 0,
-            user_name: None,
+            owner: SessionOwner::default(),
             ended: false,
             has_record: false,
             disconnected: None,
+            successors: Rare::default(),
             next_message: first_message,
         }
     }

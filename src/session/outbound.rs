@@ -49,6 +49,8 @@ pub struct Outbound {
     persistence: Persistence,
     sent_until: Sequence,
     is_signalled: bool,
+    /// Another Network Connection of the Client waits for this one to let the Session go.
+    is_asked_to_leave: bool,
     /// Since the task last rested, something may have found the outbox full.
     was_full: bool,
     is_stalled: bool,
@@ -153,6 +155,7 @@ impl Outbound {
             persistence,
             sent_until: Sequence(0),
             is_signalled: false,
+            is_asked_to_leave: false,
             was_full: false,
             is_stalled: false,
             is_idle: false,
@@ -256,10 +259,25 @@ impl Outbound {
         self.epoch != epoch || matches!(self.link, Link::Ended)
     }
 
+    /// Asks the Network Connection that has the Session to handle what it has received and to let go. Returns whom to
+    /// wake.
+    pub fn ask_to_leave(&mut self) -> Option<Waker> {
+        self.is_asked_to_leave = true;
+        self.signal()
+    }
+
+    /// See [`Self::ask_to_leave`].
+    #[inline]
+    #[must_use]
+    pub fn is_asked_to_leave(&self) -> bool {
+        self.is_asked_to_leave
+    }
+
     /// A Network Connection takes the Session: whatever held it before has lost it. Returns the
     /// waker of that one. Nothing is sent before [`Self::open`].
     pub fn take_over(&mut self, epoch: u64, persistence: Persistence) -> Option<Waker> {
         self.close_link();
+        self.is_asked_to_leave = false;
         self.epoch = epoch;
         // What was durable is in the store, whatever the Session is from now on.
         self.has_spilled |= self.persistence == Persistence::Durable;

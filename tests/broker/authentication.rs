@@ -10,7 +10,7 @@ use crate::packet::{
     AUTH, AUTH_DATA, AUTH_METHOD, CONNACK, Connect, DISCONNECT, MAXIMUM_PACKET_SIZE, Packet,
     Properties, V5, frame,
 };
-use crate::server::with_users;
+use crate::server::{open_with_users, with_users};
 
 const METHOD: &str = "SCRAM-SHA-256";
 
@@ -130,6 +130,34 @@ fn a_client_can_authenticate_again() {
     let (reason, properties) = Packet { first: 0xE0, body: packet.body }.disconnect();
     assert_eq!(reason, 0);
     assert_eq!(properties.text(AUTH_DATA), Some(signature.as_str()));
+    client.expect_nothing();
+}
+
+/// The user of a Network Connection is the one who opened it, and so is the owner of its Session: whoever authenticates
+/// anew as somebody else is sent away.
+#[test]
+fn re_authentication_does_not_change_the_user() {
+    let Some((broker, _)) = open_with_users(&["alice", "bob"], "") else { return };
+    let mut client = alice(&broker);
+    let scram = Scram::new("bob", "secret");
+    client.send(auth(0x19, &scram.first()));
+    let challenge = challenge(&client.expect(AUTH));
+    client.send(auth(0x18, &scram.answer(&challenge).0));
+    client.expect_error(0x87);
+}
+
+/// AUTH after AUTH without a pause: one exchange is under way at a time, and the rest waits in the socket. Once each was
+/// kept, which took 3 GB in ten seconds. All of them are answered in the end.
+#[test]
+fn one_exchange_at_a_time() {
+    let Some(broker) = with_users() else { return };
+    let mut client = alice(&broker);
+    let scram = Scram::new("alice", "secret");
+    let count = 200;
+    client.send(auth(0x19, &scram.first()).repeat(count));
+    for _ in 0..count {
+        challenge(&client.expect(AUTH));
+    }
     client.expect_nothing();
 }
 

@@ -325,6 +325,25 @@ impl Client {
         let _gone = self.stream.shutdown(Shutdown::Both);
     }
 
+    /// Closes with a reset, whatever is left to read.
+    pub fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+
+    /// Sends, until the broker has closed: then false.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        match self.stream.write_all(bytes) {
+            Ok(()) => true,
+            Err(error) => {
+                let gone = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+                assert!(gone.contains(&error.kind()), "cannot send: {error}");
+                false
+            }
+        }
+    }
+
     /// Closes the sending side only.
     pub fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();

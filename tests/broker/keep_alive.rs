@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::{configured, pass, unique};
 use crate::client::Client;
-use crate::packet::{ALL, Connect, OLD, PINGREQ, SERVER_KEEP_ALIVE, V5, V311, Will};
+use crate::packet::{ALL, Connect, OLD, PINGREQ, Publish, SERVER_KEEP_ALIVE, V5, V311, Will};
 
 /// [MQTT-3.12.4-1] [MQTT311-3.12.4-1]
 #[test]
@@ -70,7 +70,7 @@ fn any_packet_keeps_the_network_connection_alive() {
     let mut client = Client::connect(&Connect::new(V311, unique("c")).keep_alive(1));
     for _ in 0..6 {
         pass(Duration::from_millis(500));
-        client.send(crate::packet::Publish::new(&topic, "alive").encode(V311));
+        client.send(Publish::new(&topic, "alive").encode(V311));
     }
     client.expect_nothing();
 }
@@ -111,6 +111,68 @@ fn single_bytes_do_not_keep_it_alive() {
         client.send([b'x']);
     }
     client.expect_closed();
+}
+
+/// A packet that takes longer than the Keep Alive is not cut in the middle as long as it comes along: its Client has no
+/// other way to show that it lives.
+#[test]
+fn a_slow_upload_keeps_it_alive() {
+    for version in [V311, V5] {
+        let topic = unique("t");
+        let mut watcher = Client::new(version);
+        watcher.subscribe(&topic, 0);
+        let mut client = Client::connect(&Connect::new(version, unique("c")).keep_alive(1));
+        let publish = Publish::new(&topic, vec![b'x'; 20_000]).encode(version);
+        for piece in publish.chunks(1000) {
+            client.send(piece);
+            pass(Duration::from_millis(200));
+        }
+        assert_eq!(watcher.expect_publish().payload.len(), 20_000);
+        client.expect_nothing();
+    }
+}
+
+/// Without Keep Alive, too, a packet has to come along.
+#[test]
+fn an_unfinished_packet_does_not_stay_for_ever() {
+    let Some(broker) = configured("[limits]\npacket_timeout = \"1s\"\n") else { return };
+    for version in ALL {
+        let connect = Connect::new(version, unique("c")).keep_alive(0);
+        let mut client = Client::connect_to(&broker.address, &connect);
+        client.send([0x30, 100, 0, 1, b't']);
+        client.expect_error(0x83);
+        // One that says nothing has begun nothing.
+        let mut silent = Client::connect_to(&broker.address, &connect);
+        pass(Duration::from_secs(2));
+        silent.expect_nothing();
+    }
+}
+
+/// A Client that reads nothing of what is sent to it is given up, although it goes on sending. Once it stayed for ever.
+#[test]
+fn a_client_that_never_reads_is_closed() {
+    let Some(broker) = configured("") else { return };
+    let (topic, gone) = (unique("t"), unique("gone"));
+    let mut watcher = Client::connect_to(&broker.address, &Connect::new(V5, unique("w")));
+    watcher.subscribe(&gone, 0);
+    let connect = Connect::new(V5, unique("c")).keep_alive(2).will(Will::new(&gone, "given up"));
+    let mut client = Client::connect_to(&broker.address, &connect);
+    client.subscribe(&topic, 0);
+    let mut sender = Client::connect_to(&broker.address, &Connect::new(V5, unique("s")));
+    let flood = Publish::new(&topic, vec![b'x'; 100_000]).encode(V5);
+    for _ in 0..200 {
+        sender.send(&flood);
+    }
+    sender.settle();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // It could say so for ever.
+            while client.try_send(&PINGREQ) {
+                pass(Duration::from_millis(100));
+            }
+        });
+        watcher.expect_message("given up");
+    });
 }
 
 /// [MQTT-3.2.2-22] The broker's own figure rules when it sends one.

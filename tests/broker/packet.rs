@@ -493,6 +493,13 @@ impl Packet {
         (id, reader.bytes.to_vec())
     }
 
+    /// The properties of a SUBACK of 5.0.
+    pub fn suback_properties(&self) -> Received {
+        let mut reader = self.reader();
+        reader.two();
+        reader.properties()
+    }
+
     /// DISCONNECT: its Reason Code and properties.
     pub fn disconnect(&self) -> (u8, Received) {
         assert_eq!(self.first, 0xE0, "not a DISCONNECT: {self:02x?}");

@@ -201,22 +201,35 @@ fn the_shipped_configuration_is_valid() {
 
 /// A broker with one user: alice, whose password is "secret".
 pub fn with_users() -> Option<Broker> {
+    Some(Broker::start_closed(&users_file(&["alice"])?))
+}
+
+/// A broker with these users, whose password is "secret", and with anybody else as anonymous; and its configuration.
+pub fn open_with_users(names: &[&str], extra: &str) -> Option<(Broker, String)> {
+    let extra = users_file(names)? + extra;
+    Some((Broker::start(&extra), extra))
+}
+
+/// The line of a configuration that names a users file with these users.
+fn users_file(names: &[&str]) -> Option<String> {
     if std::env::var_os("PETREL_TEST_BROKER").is_some() {
         return None;
     }
     let directory = std::env::temp_dir().join(unique("petrel-test-users-"));
     std::fs::create_dir_all(&directory).unwrap();
     let users = directory.join("users");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_petrel"))
-        .arg("passwd")
-        .arg(&users)
-        .args(["alice", "--stdin", "--memory", "64"])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"secret\n").unwrap();
-    assert!(child.wait().unwrap().success());
-    Some(Broker::start_closed(&format!("auth.users_file = {users:?}\n")))
+    for name in names {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_petrel"))
+            .arg("passwd")
+            .arg(&users)
+            .args([name, "--stdin", "--memory", "64"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"secret\n").unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+    Some(format!("auth.users_file = {users:?}\n"))
 }
 
 /// [MQTT-3.1.4-2] Return code 4 in 3.1.1, 0x86 in 5.0, and nothing for those who have no name.

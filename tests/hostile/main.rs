@@ -10,6 +10,7 @@
 
 mod broker;
 mod floods;
+mod openings;
 mod watch;
 mod wire;
 

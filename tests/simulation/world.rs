@@ -297,7 +297,7 @@ impl World {
             }
         }
         link.writing.discard();
-        if link.connection.watch_throttle(now, &waker) {
+        if link.connection.watch_others(now, &waker) {
             link.flag.0.store(true, Ordering::SeqCst);
         }
         if link.connection.is_reading() && !link.unhandled.is_empty() {
@@ -312,6 +312,8 @@ impl World {
             }
             link.unhandled.drain(..consumed);
             link.flag.0.store(consumed > 0, Ordering::SeqCst);
+        } else if link.connection.is_last_call() {
+            let _over_or_waits = link.connection.end_last_call(now, effects);
         }
     }
 

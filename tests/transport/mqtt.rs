@@ -482,3 +482,56 @@ async fn sessions_are_listed_in_pages_with_their_clients() {
         assert_eq!((&*from.listener, from.protocol), ("test", "3.1.1"));
     }
 }
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// A Client publishes, says goodbye, closes, and is back at once: nothing that it sent is lost, whatever lies between
+/// its socket and MQTT.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_before_a_take_over_counts_through_every_transport() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mqtt.sock");
+    let secure = || ListenerSettings { tls: Some(authority.server_settings()), ..loopback() };
+    let unix = listener(ListenAddress::Unix { path: path.clone(), mode: 0o600 });
+    let listeners =
+        vec![loopback(), secure(), in_websocket(loopback()), in_websocket(secure()), unix];
+    let broker = serve(listeners).await;
+    let tls = authority.client();
+    let open = async |carrier: usize| -> Box<dyn Stream> {
+        let stream: Box<dyn Stream> = match carrier {
+            0 => Box::new(broker.tcp(0).await),
+            1 => Box::new(tls.connect_over(broker.tcp(1).await).await.unwrap()),
+            2 => {
+                let stream = broker.tcp(2).await;
+                Box::new(websocket::upgrade(stream, "localhost", "/mqtt").await.unwrap())
+            }
+            3 => {
+                let stream = tls.connect_over(broker.tcp(3).await).await.unwrap();
+                Box::new(websocket::upgrade(stream, "localhost", "/mqtt").await.unwrap())
+            }
+            _ => Box::new(UnixStream::connect(&path).await.unwrap()),
+        };
+        stream
+    };
+    let mut watcher = Client::connect(broker.tcp(0).await, "watcher").await;
+    watcher.subscribe("data").await;
+    let times = 40_u16;
+    for carrier in 0..5 {
+        for number in 0..times {
+            let mut client = Client::connect(open(carrier).await, "comes and goes").await;
+            let mut publish = Publish::new("data", QoS::AtLeastOnce, number.to_be_bytes());
+            publish.pkid = 1;
+            let mut packets = BytesMut::new();
+            publish.write(&mut packets).unwrap();
+            packets.extend_from_slice(&[0xe0, 0]);
+            client.send(&packets).await;
+        }
+        for number in 0..times {
+            let Packet::Publish(publish) = watcher.next().await else { panic!("no PUBLISH") };
+            assert_eq!(publish.payload[..], number.to_be_bytes(), "carrier {carrier}");
+        }
+    }
+}

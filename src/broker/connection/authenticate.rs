@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::access::{Credentials, Exchange, ExchangeStep};
+use crate::broker::connection::explain::refusal;
 use crate::broker::connection::remark::Introduction;
+use crate::broker::connection::take_over::TakeOver;
 use crate::broker::connection::{
     Authenticated, ClientConnection, CloseReason, EnhancedAuthentication, Exchanged, Phase, Request,
 };
@@ -37,6 +39,8 @@ pub(super) struct PendingConnect {
     pub(super) will: Option<OwnedWill>,
     /// Authentication Data for CONNACK.
     pub(super) authentication_data: Option<Vec<u8>>,
+    /// The wait for another Network Connection that has the Session.
+    pub(super) take_over: Option<TakeOver>,
 }
 
 /// A Will Message that outlives the read buffer.
@@ -58,7 +62,10 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) -> usize {
-        let context = self.decode_context();
+        // Nobody knows yet who this is: the limit is a small one until CONNACK.
+        let mut context = self.decode_context();
+        context.max_packet_bytes =
+            context.max_packet_bytes.min(self.broker.limits().max_connect_bytes);
         match decode(input, &context) {
             Ok(Decoded::Packet { packet, length }) => {
                 effects.tally.packets_received += 1;
@@ -106,16 +113,17 @@ impl ClientConnection {
             self.identity.introduction = Some(Box::new(Introduction::new(connect)));
         }
         let properties = &connect.properties;
-        self.identity.sends_problem_information =
+        self.identity.takes_problem_information =
             properties.request_problem_information.unwrap_or(true);
+        self.identity.client_max_packet_bytes = properties.maximum_packet_bytes.unwrap_or(u32::MAX);
         if self.broker.is_draining() {
             self.refuse(ReasonCode::ServerShuttingDown);
             return;
         }
         let pending = match self.check_connect(connect) {
             Ok(pending) => Box::new(pending),
-            Err(reason) => {
-                self.refuse(reason);
+            Err((reason, why)) => {
+                self.refuse_because(reason, why);
                 return;
             }
         };
@@ -130,7 +138,7 @@ impl ClientConnection {
                 return;
             };
             let data = properties.authentication_data.unwrap_or_default().to_vec();
-            self.output.requests.fill().push_back(Request::Exchange(exchange, data));
+            self.request_step(exchange, data);
             self.opening.phase = Phase::Authenticating(pending);
             return;
         }
@@ -155,14 +163,17 @@ impl ClientConnection {
     }
 
     /// What can be refused without knowing who asks.
-    fn check_connect(&self, connect: &Connect<'_>) -> Result<PendingConnect, ReasonCode> {
+    fn check_connect(
+        &self,
+        connect: &Connect<'_>,
+    ) -> Result<PendingConnect, (ReasonCode, &'static str)> {
         let limits = self.broker.limits();
         if let Some(will) = &connect.will {
             if will.qos > limits.maximum_qos {
-                return Err(ReasonCode::QoSNotSupported);
+                return Err((ReasonCode::QoSNotSupported, refusal::WILL_QOS));
             }
             if will.retain && !limits.retain_available {
-                return Err(ReasonCode::RetainNotSupported);
+                return Err((ReasonCode::RetainNotSupported, refusal::WILL_RETAIN));
             }
         }
         let is_id_assigned = connect.client_id.is_empty();
@@ -178,13 +189,18 @@ impl ClientConnection {
         };
         let is_reserved = connect.client_id.starts_with(INTERNAL_PREFIX);
         if (is_id_refused || is_reserved) && !self.identity.peer.listener.internal {
-            return Err(ReasonCode::ClientIdentifierNotValid);
+            let why = match (is_id_assigned, is_reserved) {
+                (true, _) => refusal::CLIENT_ID_MISSING,
+                (false, true) => refusal::CLIENT_ID_RESERVED,
+                (false, false) => refusal::CLIENT_ID_TOO_LONG,
+            };
+            return Err((ReasonCode::ClientIdentifierNotValid, why));
         }
         let properties = &connect.properties;
         let client_id = match is_id_assigned {
             true => {
                 let prefix = &limits.client_id_prefix;
-                Arc::from(format!("{prefix}{:016x}", self.broker.next_session_id().0))
+                Arc::from(format!("{prefix}{:032x}", self.broker.unguessable_number()))
             }
             false => Arc::from(connect.client_id),
         };
@@ -194,7 +210,8 @@ impl ClientConnection {
             ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => None,
         };
         let mount = self.identity.peer.listener.mount_point.as_ref();
-        let will = connect.will.as_ref().map(|will| OwnedWill::new(will, mount)).transpose()?;
+        let will = connect.will.as_ref().map(|will| OwnedWill::new(will, mount)).transpose();
+        let will = will.map_err(|reason| (reason, refusal::WILL_TOPIC_TOO_LONG))?;
         Ok(PendingConnect {
             client_id,
             is_id_assigned,
@@ -207,6 +224,7 @@ impl ClientConnection {
             requests_response_information: properties.request_response_information.unwrap_or(false),
             will,
             authentication_data: None,
+            take_over: None,
         })
     }
 
@@ -217,15 +235,11 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let Phase::Authenticating(pending) =
-            std::mem::replace(&mut self.opening.phase, Phase::Opening)
-        else {
-            return;
-        };
+        let Some(pending) = self.take_authenticating() else { return };
         match result {
             Ok(principal) => {
                 self.identity.principal = principal;
-                self.begin_session(&pending, now, effects);
+                self.begin_session(pending, now, effects);
             }
             Err(reason) => self.refuse(reason),
         }
@@ -238,15 +252,26 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
+        self.input.is_exchanging = false;
+        if self.closing.reason.is_some() {
+            return;
+        }
+        if let Some(pending) = self.take_authenticating() {
+            self.handle_first_exchange(pending, exchange, step, now, effects);
+        } else if self.is_connected() {
+            self.handle_later_exchange(exchange, step);
+        }
+    }
+
+    /// What the CONNECT asked for, if its Client is being authenticated.
+    fn take_authenticating(&mut self) -> Option<Box<PendingConnect>> {
+        if self.closing.reason.is_some() || !matches!(self.opening.phase, Phase::Authenticating(_))
+        {
+            return None;
+        }
         match std::mem::replace(&mut self.opening.phase, Phase::Opening) {
-            Phase::Authenticating(pending) => {
-                self.handle_first_exchange(pending, exchange, step, now, effects);
-            }
-            Phase::Connected => {
-                self.opening.phase = Phase::Connected;
-                self.handle_later_exchange(exchange, step);
-            }
-            other => self.opening.phase = other,
+            Phase::Authenticating(pending) => Some(pending),
+            _ => None,
         }
     }
 
@@ -267,7 +292,7 @@ impl ClientConnection {
             ExchangeStep::Accept(principal, data) => {
                 self.identity.principal = principal;
                 pending.authentication_data = data;
-                self.begin_session(&pending, now, effects);
+                self.begin_session(pending, now, effects);
             }
             ExchangeStep::Refuse(reason) => self.refuse(reason),
         }
@@ -278,6 +303,12 @@ impl ClientConnection {
             ExchangeStep::Continue(data) => {
                 self.keep_exchange(exchange);
                 self.send_auth(ReasonCode::ContinueAuthentication, Some(&data));
+            }
+            // The Session belongs to the user who opened it, and so does what this connection was allowed to do.
+            ExchangeStep::Accept(principal, _)
+                if principal.user_name != self.identity.principal.user_name =>
+            {
+                self.close(CloseReason::AuthenticationFailed(ReasonCode::NotAuthorized));
             }
             ExchangeStep::Accept(principal, data) => {
                 self.identity.principal = principal;
@@ -320,7 +351,7 @@ impl ClientConnection {
             self.broker.authority().begin_exchange(method, &self.identity.peer)
         {
             let data = auth.data.unwrap_or_default().to_vec();
-            self.output.requests.fill().push_back(Request::Exchange(exchange, data));
+            self.request_step(exchange, data);
         } else {
             self.close(CloseReason::AuthenticationFailed(ReasonCode::BadAuthenticationMethod));
         }
@@ -349,10 +380,19 @@ impl ClientConnection {
             return;
         };
         let data = auth.data.unwrap_or_default().to_vec();
+        self.request_step(exchange, data);
+    }
+
+    /// Nothing is read until the step has been taken.
+    fn request_step(&mut self, exchange: Box<dyn Exchange>, data: Vec<u8>) {
+        self.input.is_exchanging = true;
         self.output.requests.fill().push_back(Request::Exchange(exchange, data));
     }
 
     fn send_auth(&mut self, reason: ReasonCode, data: Option<&[u8]>) {
+        if self.closing.reason.is_some() {
+            return;
+        }
         let enhanced = self.identity.enhanced.take();
         let auth = Auth {
             reason,
@@ -364,6 +404,13 @@ impl ClientConnection {
         let version = self.identity.version;
         self.output.own.append(|out| auth.encode(out, version));
         self.identity.enhanced = enhanced;
+    }
+}
+
+impl PendingConnect {
+    /// Whether the Network Connection that has the Session has had its time to leave.
+    pub(super) fn has_waited_enough(&self, now: Timestamp) -> bool {
+        self.take_over.as_ref().is_some_and(|wait| wait.deadline() <= now)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::broker::connection::{ClientConnection, Phase};
+use crate::broker::connection::{ClientConnection, Phase, explain};
 use crate::durable::message::Timestamp;
 use crate::error::{self, CloseReason};
 use crate::packet::ProtocolVersion;
@@ -27,9 +27,11 @@ impl ClientConnection {
             (Phase::Connected | Phase::Opening, Some(code))
                 if self.identity.version == ProtocolVersion::V5_0 =>
             {
-                self.send_disconnect(code);
+                self.send_disconnect(code, &reason);
             }
-            (Phase::AwaitsAuth(_), Some(code)) => self.send_refusal(code),
+            (Phase::AwaitsAuth(_), Some(code)) => {
+                self.send_refusal(code, Some(&reason.to_string()));
+            }
             (_, _) => {}
         }
         self.closing.reason = Some(reason);
@@ -37,29 +39,27 @@ impl ClientConnection {
 
     /// Refuses the CONNECT. [MQTT-3.2.2-7]
     pub(super) fn refuse(&mut self, code: ReasonCode) {
-        self.send_refusal(code);
+        self.end_with_refusal(code, explain::words(code));
+    }
+
+    /// Refuses the CONNECT for a reason that its Reason Code does not name.
+    pub(super) fn refuse_because(&mut self, code: ReasonCode, why: &'static str) {
+        self.end_with_refusal(code, Some(why));
+    }
+
+    fn end_with_refusal(&mut self, code: ReasonCode, why: Option<&'static str>) {
+        self.send_refusal(code, why);
         if self.closing.reason.is_none() {
             self.closing.reason = Some(CloseReason::Refused(code));
         }
     }
 
-    fn send_refusal(&mut self, reason: ReasonCode) {
-        let properties = ConnackProperties::default();
-        let connack = Connack { session_present: false, reason, properties };
+    fn send_refusal(&mut self, reason: ReasonCode, why: Option<&str>) {
         let version = self.identity.version;
-        self.output.own.append(|out| connack.encode(out, version));
-    }
-
-    fn send_disconnect(&mut self, reason: ReasonCode) {
-        let disconnect = Disconnect {
-            reason,
-            session_expiry_seconds: None,
-            reason_string: None,
-            user_properties: Vec::new(),
-            server_reference: None,
-        };
-        let version = self.identity.version;
-        self.output.own.append(|out| disconnect.encode(out, version));
+        self.append_explained(why, |reason_string, out| {
+            let properties = ConnackProperties { reason_string, ..ConnackProperties::default() };
+            Connack { session_present: false, reason, properties }.encode(out, version);
+        });
     }
 
     /// A CONNECT that can not be read is answered where its version says how. [MQTT-3.1.4-1]
@@ -75,7 +75,7 @@ impl ClientConnection {
             }
             Some(_) | None => return,
         }
-        self.send_refusal(code);
+        self.send_refusal(code, Some(&error.to_string()));
     }
 
     /// DISCONNECT from the Client. [MQTT-3.14.4-3]
@@ -91,19 +91,23 @@ impl ClientConnection {
         self.close(CloseReason::ClientDisconnected);
     }
 
-    /// The Network Connection is gone, for whatever reason: the Session goes on without it, or ends.
-    /// To be called exactly once, at the end.
+    /// The Network Connection is gone or about to go, for whatever reason: the Session goes on without it, or ends. Once
+    /// is enough, more often does no harm. What the connection itself still has to say can be taken afterwards.
     pub fn handle_closed(&mut self, now: Timestamp, effects: &mut Effects) {
+        if matches!(self.opening.phase, Phase::Closed) {
+            return;
+        }
         self.opening.phase = Phase::Closed;
         self.output.pending.clear();
         self.input.throttle = None;
-        let Some(session) = self.opening.session.take() else { return };
+        let Some(session) = self.opening.session.clone() else { return };
         let mut inbound = session.inbound();
         if inbound.ended || inbound.epoch != self.opening.epoch {
             return;
         }
         self.broker.figures().connected.fetch_sub(1, Ordering::Relaxed);
         inbound.disconnected = Some(now);
+        effects.wakers.extend(inbound.successors.take());
         self.hand_over_retained(&mut inbound);
         if self.closing.discards_will {
             inbound.will = None;

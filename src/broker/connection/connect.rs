@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::broker::connection::authenticate::{OwnedWill, PendingConnect};
+use crate::broker::connection::explain::refusal;
 use crate::broker::connection::pending::{PendingPacket, Promise};
+use crate::broker::connection::take_over::TakeOver;
 use crate::broker::connection::{ClientConnection, Phase};
 use crate::durable::StoreState;
 use crate::durable::message::{Message, MessageHeader, MessageId, Timestamp};
@@ -18,6 +20,7 @@ use crate::session::effects::Effects;
 use crate::session::inbound::{Inbound, Will};
 use crate::session::link::{ClientOrigin, LinkParameters};
 use crate::session::outbound::Outbound;
+use crate::session::owner::SessionOwner;
 use crate::session::queue::Queue;
 use crate::topic::reserved::bridge_state;
 
@@ -44,7 +47,7 @@ impl ClientConnection {
     /// safe.
     pub(super) fn begin_session(
         &mut self,
-        connect: &PendingConnect,
+        connect: Box<PendingConnect>,
         now: Timestamp,
         effects: &mut Effects,
     ) {
@@ -53,13 +56,13 @@ impl ClientConnection {
         self.identity.states_itself = states == Some(&*connect.client_id);
         let is_will_refused = |will: &OwnedWill| !self.may_publish(&connect.client_id, &will.topic);
         if connect.will.as_ref().is_some_and(is_will_refused) {
-            self.refuse(ReasonCode::NotAuthorized);
+            self.refuse_because(ReasonCode::NotAuthorized, refusal::WILL_TOPIC);
             return;
         }
         let expiry_seconds = connect.session_expiry_seconds.unwrap_or(u32::MAX);
         if expiry_seconds > 0 && self.broker.store().state() != StoreState::Available {
             // CONNACK would have to wait for the store: the Client is better told to come again.
-            self.refuse(ReasonCode::ServerUnavailable);
+            self.refuse_because(ReasonCode::ServerUnavailable, refusal::STORE);
             return;
         }
         self.opening.phase = Phase::Opening;
@@ -78,7 +81,7 @@ impl ClientConnection {
                 .then_some(keep_alive),
             response_information: connect.requests_response_information,
             authentication_data: connect.authentication_data.clone(),
-            link: self.link(connect),
+            link: self.link(&connect),
         };
         self.input.patience = Duration::from_millis(u64::from(keep_alive) * 1500);
         self.attach(connect, expiry_seconds, greeting, now, effects);
@@ -107,7 +110,7 @@ impl ClientConnection {
     /// Finds or makes the Session. [MQTT-3.1.2-4] [MQTT-3.1.2-5]
     fn attach(
         &mut self,
-        connect: &PendingConnect,
+        mut connect: Box<PendingConnect>,
         expiry_seconds: u32,
         greeting: Greeting,
         now: Timestamp,
@@ -117,11 +120,10 @@ impl ClientConnection {
         let promise = Promise::begin(effects);
         loop {
             let Some(session) = broker.registry().find(&connect.client_id) else {
-                if self.opening.is_guest {
-                    self.refuse(ReasonCode::QuotaExceeded);
+                if !self.has_place(&connect) {
                     return;
                 }
-                let session = self.new_session(connect, expiry_seconds);
+                let session = self.new_session(&connect, expiry_seconds);
                 if !broker.registry().insert(&session) {
                     // Another connection of this Client was faster: take over from it.
                     continue;
@@ -144,15 +146,22 @@ impl ClientConnection {
                 broker.registry().remove(&session);
                 continue;
             }
-            let resumes = !connect.clean_start && inbound.is_durable();
-            let was_connected = inbound.disconnected.is_none();
-            if self.opening.is_guest && !was_connected {
+            if !self.is_owner(&inbound) {
                 drop(inbound);
-                self.refuse(ReasonCode::QuotaExceeded);
+                self.refuse_because(ReasonCode::ClientIdentifierNotValid, refusal::SOMEBODY_ELSES);
                 return;
             }
-            // It gets the room of the one that it takes over from.
-            self.opening.is_guest = false;
+            let resumes = !connect.clean_start && inbound.is_durable();
+            let was_connected = inbound.disconnected.is_none();
+            if was_connected && !connect.has_waited_enough(now) {
+                connect.take_over =
+                    Some(TakeOver::begin(connect.take_over.as_ref(), &session, now));
+                self.opening.phase = Phase::TakingOver(connect);
+                return;
+            }
+            if !was_connected && !self.has_place(&connect) {
+                return;
+            }
             // One that is due waits for the timer at most; after a crash, no timer has run yet.
             // One that an earlier run of the broker has left is not published when its Client is back.
             if let Some(will) = inbound.will.take()
@@ -165,7 +174,7 @@ impl ClientConnection {
                 broker.figures().connected.fetch_sub(1, Ordering::Relaxed);
             }
             if resumes {
-                self.resume(&session, &mut inbound, connect, expiry_seconds, effects);
+                self.resume(&session, &mut inbound, &connect, expiry_seconds, effects);
                 let greeting = Greeting { session_present: true, ..greeting };
                 self.confirm(&session, greeting, promise, now, effects);
                 return;
@@ -181,12 +190,31 @@ impl ClientConnection {
         }
     }
 
+    /// Whether there is room for this Client; if not, it is refused. One that takes over gets the room of the other.
+    fn has_place(&mut self, connect: &PendingConnect) -> bool {
+        let has_place = !self.opening.is_guest || connect.take_over.is_some();
+        if !has_place {
+            self.refuse_because(ReasonCode::QuotaExceeded, refusal::TOO_MANY_CONNECTIONS);
+        }
+        has_place
+    }
+
+    /// Whether the Session belongs to this Client's user. Anonymous is a user as well.
+    fn is_owner(&self, inbound: &Inbound) -> bool {
+        self.broker.limits().shares_sessions || inbound.owner.admits(&self.owner())
+    }
+
+    fn owner(&self) -> SessionOwner {
+        let mount_point = self.mount_point().map(|mount| Arc::from(mount.as_str()));
+        SessionOwner::new(self.identity.principal.user_name.clone(), mount_point)
+    }
+
     fn new_session(&mut self, connect: &PendingConnect, expiry_seconds: u32) -> Arc<Session> {
         let id = self.broker.next_session_id();
         let mut inbound = Inbound::new(self.broker.first_message_id(id));
         inbound.epoch = 1;
         inbound.expiry_seconds = expiry_seconds;
-        inbound.user_name.clone_from(&self.identity.principal.user_name);
+        inbound.owner = self.owner();
         inbound.will = make_will(connect.will.as_ref(), &mut inbound);
         let persistence = inbound.persistence();
         let mut outbound = Outbound::new(id, persistence, Queue::new(id));
@@ -207,7 +235,7 @@ impl ClientConnection {
         inbound.incoming.begin_quota();
         inbound.expiry_seconds = expiry_seconds;
         inbound.disconnected = None;
-        inbound.user_name.clone_from(&self.identity.principal.user_name);
+        inbound.owner = self.owner();
         inbound.will = make_will(connect.will.as_ref(), inbound);
         self.opening.epoch = inbound.epoch;
         self.output.watches_others = true;

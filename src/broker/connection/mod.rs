@@ -10,14 +10,18 @@ mod acknowledge;
 mod authenticate;
 mod close;
 mod connect;
+mod explain;
+mod last_call;
 mod pending;
 mod plans;
+mod progress;
 mod publish;
 pub mod remark;
 mod retained;
 mod rights;
 mod run;
 mod subscribe;
+mod take_over;
 mod throttle;
 mod turn;
 
@@ -29,9 +33,12 @@ use std::time::Duration;
 use crate::access::{Credentials, Exchange, ExchangeStep, Peer, Principal};
 use crate::broker::Broker;
 use crate::broker::connection::authenticate::PendingConnect;
+use crate::broker::connection::last_call::LastCall;
+pub use crate::broker::connection::last_call::{LastCallEnd, LastCallReason};
 use crate::broker::connection::pending::Pending;
 pub use crate::broker::connection::plans::PlanBudget;
 use crate::broker::connection::plans::PlanCache;
+use crate::broker::connection::progress::Progress;
 use crate::broker::connection::remark::{Introduction, MAX_REMARKS, Remark};
 use crate::broker::connection::run::Run;
 use crate::broker::connection::throttle::Throttle;
@@ -86,7 +93,9 @@ struct Identity {
     version: ProtocolVersion,
     principal: Principal,
     enhanced: Option<Box<EnhancedAuthentication>>,
-    sends_problem_information: bool,
+    /// Whether the Client wants Reason Strings, and how large a packet may be with one. [MQTT-3.1.2-29]
+    takes_problem_information: bool,
+    client_max_packet_bytes: u32,
     /// A bridge of 3.x by the bit in its protocol level: it gets no echo, and RETAIN as published.
     is_bridge: bool,
     /// It has shown by its Will that it is a bridge, whose state has its Client Identifier.
@@ -113,11 +122,16 @@ struct InputFlow {
     last_received: Timestamp,
     /// One and a half Keep Alive periods; zero is off.
     patience: Duration,
+    /// How the packet comes along that is not complete yet.
+    progress: Progress,
     aliases: Option<Box<IncomingAliases>>,
     plans: Option<Box<PlanCache>>,
     throttle: Option<Box<Throttle>>,
     /// The store has more to write than it should: the Client is not read until it has caught up.
     is_store_behind: bool,
+    /// The shell takes a step of a new authentication: the Client is not read until it is done, so that one that asks
+    /// again and again has one under way and no more.
+    is_exchanging: bool,
 }
 
 /// What the connection itself has to say and to ask for, and what waits for its turn.
@@ -140,6 +154,8 @@ struct Closing {
     reason: Option<CloseReason>,
     /// The Client said goodbye in the way that takes its Will back.
     discards_will: bool,
+    /// It is about to be closed, when what has arrived has been handled.
+    last_call: Option<Box<LastCall>>,
 }
 
 /// What a Client that authenticates with challenges has said so far. [MQTT-4.12.0-1]
@@ -157,6 +173,9 @@ enum Phase {
     AwaitsAuth(Box<PendingConnect>),
     /// The shell is checking; nothing is read meanwhile.
     Authenticating(Box<PendingConnect>),
+    /// Another Network Connection has the Session, and handles what it has received before it goes; nothing is read
+    /// meanwhile.
+    TakingOver(Box<PendingConnect>),
     /// CONNACK waits for the store; nothing is read meanwhile.
     Opening,
     /// Everything may come.
@@ -177,17 +196,20 @@ impl ClientConnection {
             max_packet_bytes,
             last_received: now,
             patience: limits.connect_timeout,
+            progress: Progress::default(),
             aliases: None,
             plans: None,
             throttle: None,
             is_store_behind: false,
+            is_exchanging: false,
         };
         let identity = Identity {
             peer,
             version: ProtocolVersion::V5_0,
             principal: Principal::default(),
             enhanced: None,
-            sends_problem_information: true,
+            takes_problem_information: true,
+            client_max_packet_bytes: u32::MAX,
             is_bridge: false,
             states_itself: false,
             introduction: None,
@@ -274,15 +296,17 @@ impl ClientConnection {
     #[must_use]
     #[inline]
     pub fn is_reading(&self) -> bool {
+        let has_room = self.input.throttle.is_none()
+            && self.output.pending.len() < MAX_PENDING
+            && self.output.own.bytes() < MAX_OWN_BYTES
+            && !self.input.is_store_behind;
         self.closing.reason.is_none()
-            && self.input.throttle.is_none()
             && matches!(
                 self.opening.phase,
                 Phase::AwaitsConnect | Phase::AwaitsAuth(_) | Phase::Connected
             )
-            && self.output.pending.len() < MAX_PENDING
-            && self.output.own.bytes() < MAX_OWN_BYTES
-            && !self.input.is_store_behind
+            && (has_room || self.ignores_flow_control())
+            && !self.input.is_exchanging
     }
 
     /// Handles the packets at the front of `input`; returns how many bytes they took. The rest must
@@ -293,9 +317,6 @@ impl ClientConnection {
             let taken =
                 self.handle_some_bytes(input.get(consumed..).unwrap_or_default(), now, effects);
             consumed += taken;
-            if consumed > 0 {
-                self.input.last_received = now;
-            }
             let was_stopped = !self.is_reading();
             self.settle(now, effects);
             // What stopped it may be over by now (a recipient caught up on another core). Whoever
@@ -304,6 +325,7 @@ impl ClientConnection {
                 break;
             }
         }
+        self.note_input(input.len(), consumed, now);
         effects.tally.bytes_received += consumed as u64;
         consumed
     }
@@ -407,13 +429,15 @@ impl ClientConnection {
 
     /// Looks at everything that may have changed elsewhere: take-over, commits, room.
     pub fn handle_wake(&mut self, now: Timestamp, effects: &mut Effects) {
+        if matches!(self.opening.phase, Phase::TakingOver(_)) {
+            self.retry_take_over(now, effects);
+        }
         let Some(session) = self.opening.session.clone() else { return };
         if matches!(self.opening.phase, Phase::Closed) || self.closing.reason.is_some() {
             return;
         }
         if self.broker.is_draining() {
-            self.close(CloseReason::ShuttingDown);
-            return;
+            self.begin_last_call(LastCallReason::ShuttingDown, now);
         }
         if self.broker.access_revision() != self.identity.access_revision && self.is_revoked() {
             self.close(CloseReason::CredentialsChanged);
@@ -425,6 +449,9 @@ impl ClientConnection {
             drop(outbound);
             self.close(CloseReason::TakenOver);
             return;
+        }
+        if outbound.is_asked_to_leave() {
+            self.begin_last_call(LastCallReason::TakenOver, now);
         }
         if matches!(self.opening.phase, Phase::Connected) {
             outbound.pump(now, effects);
@@ -445,38 +472,23 @@ impl ClientConnection {
         self.broker.authority().is_revoked(principal, peer, since)
     }
 
-    /// What time brings: Keep Alive and the connect timeout.
-    pub fn handle_timeout(&mut self, now: Timestamp) {
-        if self.input.patience.is_zero() || self.closing.reason.is_some() {
-            return;
-        }
-        if now < self.input.last_received.plus(self.input.patience) {
-            return;
-        }
-        match self.opening.phase {
-            // What the Client sent may lie unread because of us.
-            Phase::Authenticating(_) | Phase::Opening | Phase::Closed => {}
-            Phase::Connected if self.is_reading() => self.close(CloseReason::KeepAliveTimeout),
-            Phase::Connected => self.input.last_received = now,
-            Phase::AwaitsConnect | Phase::AwaitsAuth(_) => {
-                self.close(CloseReason::ConnectTimeout);
-            }
-        }
-    }
-
-    /// When [`Self::handle_timeout`] is to be called next.
+    /// When a wait for others ends at the latest, if there is one: for recipients that lag behind, for the Network
+    /// Connection that has the Session, or for the end of this one. [`Self::handle_wake`] is to be called then.
     #[inline]
     #[must_use]
-    pub fn next_timeout(&self) -> Option<Timestamp> {
-        (!self.input.patience.is_zero()).then(|| self.input.last_received.plus(self.input.patience))
+    pub fn waits_until(&self) -> Option<Timestamp> {
+        let throttle = self.input.throttle.as_ref().map(|throttle| throttle.deadline());
+        let last_call = self.closing.last_call.as_ref().map(|call| call.deadline());
+        let rare = match &self.opening.phase {
+            Phase::TakingOver(connect) => connect.take_over.as_ref().map(|wait| wait.deadline()),
+            _ => last_call,
+        };
+        [throttle, rare].into_iter().flatten().min()
     }
 
-    /// When a wait for recipients that lag behind ends at the latest, if there is one:
-    /// [`Self::handle_wake`] is to be called then.
-    #[inline]
-    #[must_use]
-    pub fn throttled_until(&self) -> Option<Timestamp> {
-        self.input.throttle.as_ref().map(|throttle| throttle.deadline())
+    /// Lets `waker` be woken when a wait for others may be over; true if it is over already.
+    pub fn watch_others(&mut self, now: Timestamp, waker: &Waker) -> bool {
+        self.watch_throttle(now, waker) || self.watch_take_over(now, waker)
     }
 
     /// What must be done elsewhere.
@@ -520,6 +532,9 @@ impl ClientConnection {
         effects: &mut Effects,
     ) {
         let Some(session) = self.opening.session.clone() else { return };
+        if matches!(self.opening.phase, Phase::Closed) {
+            return;
+        }
         if request.session == session.id() {
             let mut outbound = session.outbound();
             if outbound.is_taken_over(self.opening.epoch) {

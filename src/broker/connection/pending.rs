@@ -7,7 +7,6 @@ use crate::durable::{Durability, Ticket};
 use crate::packet::PacketId;
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::reason_code::ReasonCode;
-use crate::packet::subscribe::Suback;
 use crate::packet::unsubscribe::Unsuback;
 use crate::session::effects::Effects;
 use crate::session::retained_delivery::RetainedDelivery;
@@ -132,11 +131,18 @@ impl ClientConnection {
     }
 
     fn send(&mut self, packet: PendingPacket, effects: &mut Effects) {
+        if self.closing.reason.is_some() {
+            // Nothing follows a DISCONNECT. [MQTT-3.14.4-1]
+            return;
+        }
         effects.tally.packets_sent += 1;
         let version = self.identity.version;
         match packet {
             PendingPacket::Acknowledgement(AcknowledgementKind::Pubrel, packet_id, reason) => {
                 self.send_pubrel(packet_id, reason);
+            }
+            PendingPacket::Acknowledgement(kind, packet_id, reason) if reason.is_failure() => {
+                self.send_refusing(kind, packet_id, reason);
             }
             PendingPacket::Acknowledgement(kind, packet_id, reason) => {
                 self.output
@@ -145,9 +151,7 @@ impl ClientConnection {
             }
             PendingPacket::Suback(packet_id, answer) => {
                 let (reasons, retained) = *answer;
-                let suback =
-                    Suback { packet_id, reason_string: None, user_properties: Vec::new(), reasons };
-                self.output.own.append(|out| suback.encode(out, version));
+                self.send_suback(packet_id, reasons);
                 if !retained.is_empty() {
                     self.output.new_retained.fill().extend(retained);
                 }

@@ -87,7 +87,7 @@ impl ClientConnection {
     }
 
     /// Lets `waker` be woken when the wait may be over; true if it is over already.
-    pub fn watch_throttle(&mut self, now: Timestamp, waker: &Waker) -> bool {
+    pub(super) fn watch_throttle(&mut self, now: Timestamp, waker: &Waker) -> bool {
         let Some(throttle) = &self.input.throttle else { return false };
         for recipient in &throttle.recipients {
             let mut outbound = recipient.outbound();

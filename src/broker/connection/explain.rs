@@ -1,0 +1,155 @@
+//! Reason Strings: what was refused and why, for the person who reads the Client's log. They hold no secrets and nothing
+//! that the Client does not know, are left out where it asked for none [MQTT-3.1.2-29], and where the packet would be
+//! larger than it takes. [MQTT-3.2.2-19] [MQTT-3.4.2-2] [MQTT-3.9.2-1] [MQTT-3.14.2-3]
+
+use crate::broker::connection::ClientConnection;
+use crate::error::CloseReason;
+use crate::packet::PacketId;
+use crate::packet::ProtocolVersion;
+use crate::packet::acknowledgement::{
+    Acknowledgement, AcknowledgementKind, Puback, Pubrec, encode_acknowledgement,
+};
+use crate::packet::disconnect::Disconnect;
+use crate::packet::reason_code::ReasonCode;
+use crate::packet::subscribe::Suback;
+
+/// Why a CONNECT is refused, where its Reason Code does not say it.
+pub(super) mod refusal {
+    pub(in crate::broker::connection) const SOMEBODY_ELSES: &str =
+        "the session of this client identifier belongs to another user or mount point";
+    pub(in crate::broker::connection) const TOO_MANY_CONNECTIONS: &str =
+        "too many network connections: no room for another client";
+    pub(in crate::broker::connection) const WILL_TOPIC: &str =
+        "not authorized to publish to the will topic";
+    pub(in crate::broker::connection) const WILL_TOPIC_TOO_LONG: &str =
+        "the will topic or the response topic is too long";
+    pub(in crate::broker::connection) const WILL_QOS: &str =
+        "the will has a QoS above the maximum QoS";
+    pub(in crate::broker::connection) const WILL_RETAIN: &str =
+        "the will is retained, but retained messages are not available";
+    pub(in crate::broker::connection) const STORE: &str =
+        "no durable session can be stored at present";
+    pub(in crate::broker::connection) const CLIENT_ID_MISSING: &str =
+        "an empty client identifier is not accepted";
+    pub(in crate::broker::connection) const CLIENT_ID_TOO_LONG: &str =
+        "the client identifier is too long";
+    pub(in crate::broker::connection) const CLIENT_ID_RESERVED: &str =
+        "the client identifier is reserved for the broker itself";
+}
+
+/// What a Reason Code of failure in an answer to CONNECT, PUBLISH or SUBSCRIBE stands for.
+pub(super) const fn words(reason: ReasonCode) -> Option<&'static str> {
+    Some(match reason {
+        ReasonCode::BadUserNameOrPassword => "user name or password is missing or wrong",
+        ReasonCode::NotAuthorized => "not authorized",
+        ReasonCode::Banned => "this client is banned",
+        ReasonCode::BadAuthenticationMethod => "this authentication method is not supported",
+        ReasonCode::ServerUnavailable => "the server is not available at present",
+        ReasonCode::ServerBusy => "the server is busy, try again later",
+        ReasonCode::ServerShuttingDown => "the server is shutting down",
+        ReasonCode::QuotaExceeded => "a limit of the server has been reached",
+        ReasonCode::ConnectionRateExceeded => "too many connections in too short a time",
+        ReasonCode::TopicNameInvalid => "this topic cannot be published to",
+        ReasonCode::TopicFilterInvalid => "this topic filter is not accepted",
+        ReasonCode::PayloadFormatInvalid => "the payload is not UTF-8 as its format indicator says",
+        ReasonCode::PacketTooLarge => "the packet is larger than the server takes",
+        ReasonCode::SharedSubscriptionsNotSupported => "shared subscriptions are not available",
+        ReasonCode::WildcardSubscriptionsNotSupported => "wildcard subscriptions are not available",
+        ReasonCode::SubscriptionIdentifiersNotSupported => {
+            "subscription identifiers are not available"
+        }
+        _ => return None,
+    })
+}
+
+/// The same for an answer to PUBLISH, where it can be said more exactly.
+const fn words_of_publish(reason: ReasonCode) -> Option<&'static str> {
+    match reason {
+        ReasonCode::NotAuthorized => Some("not authorized to publish to this topic"),
+        ReasonCode::QuotaExceeded => {
+            Some("the message cannot be kept: a queue, the retained messages or the store is full")
+        }
+        _ => words(reason),
+    }
+}
+
+impl ClientConnection {
+    /// Whether the Client wants to read reasons.
+    pub(super) fn takes_reasons(&self) -> bool {
+        self.identity.version == ProtocolVersion::V5_0 && self.identity.takes_problem_information
+    }
+
+    /// Appends what `encode` makes of the reason, or of none where it would be too large with it.
+    pub(super) fn append_explained(
+        &mut self,
+        reason: Option<&str>,
+        encode: impl Fn(Option<&str>, &mut Vec<u8>),
+    ) {
+        let reason = reason.filter(|_| self.takes_reasons());
+        let max_bytes = self.identity.client_max_packet_bytes as usize;
+        self.output.own.append(|out| {
+            let start = out.len();
+            encode(reason, out);
+            if reason.is_some() && out.len() - start > max_bytes {
+                out.truncate(start);
+                encode(None, out);
+            }
+        });
+    }
+
+    /// PUBACK or PUBREC that refuses a message, or PUBCOMP for an identifier that is not known.
+    pub(super) fn send_refusing(
+        &mut self,
+        kind: AcknowledgementKind,
+        packet_id: PacketId,
+        reason: ReasonCode,
+    ) {
+        let version = self.identity.version;
+        self.append_explained(words_of_publish(reason), |reason_string, out| {
+            let user_properties = Vec::new();
+            let content = Acknowledgement { packet_id, reason, reason_string, user_properties };
+            match kind {
+                AcknowledgementKind::Puback => Puback(content).encode(out, version),
+                AcknowledgementKind::Pubrec => Pubrec(content).encode(out, version),
+                AcknowledgementKind::Pubrel | AcknowledgementKind::Pubcomp => {
+                    encode_acknowledgement(out, kind, packet_id, reason, version);
+                }
+            }
+        });
+    }
+
+    /// SUBACK, which says of those refused how many they are and why the first of them is.
+    pub(super) fn send_suback(&mut self, packet_id: PacketId, reasons: Vec<ReasonCode>) {
+        let first = reasons.iter().position(|reason| reason.is_failure());
+        let why = first.filter(|_| self.takes_reasons()).map(|first| {
+            let refused = reasons.iter().filter(|reason| reason.is_failure()).count();
+            let words = reasons.get(first).copied().and_then(words).unwrap_or("refused");
+            format!("{refused} of {} refused; number {}: {words}", reasons.len(), first + 1)
+        });
+        let version = self.identity.version;
+        self.append_explained(why.as_deref(), |reason_string, out| {
+            let reasons = reasons.clone();
+            let user_properties = Vec::new();
+            Suback { packet_id, reason_string, user_properties, reasons }.encode(out, version);
+        });
+    }
+
+    /// DISCONNECT with the reason in words, where the code alone leaves a question.
+    pub(super) fn send_disconnect(&mut self, code: ReasonCode, reason: &CloseReason) {
+        let why = match reason {
+            CloseReason::ShuttingDown => None,
+            _ => Some(reason.to_string()),
+        };
+        let version = self.identity.version;
+        self.append_explained(why.as_deref(), |reason_string, out| {
+            let disconnect = Disconnect {
+                reason: code,
+                session_expiry_seconds: None,
+                reason_string,
+                user_properties: Vec::new(),
+                server_reference: None,
+            };
+            disconnect.encode(out, version);
+        });
+    }
+}

@@ -1,0 +1,98 @@
+//! Whom a Session belongs to: nobody else resumes, reads or ends it.
+
+use std::sync::Arc;
+
+/// Stands between the two parts in a record. No user name holds it. [MQTT-1.5.4-2]
+const SEPARATOR: char = '\0';
+
+/// The user who made a Session, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionOwner {
+    /// Verified user name; `None` is anonymous, which is a user like any other.
+    user_name: Option<Arc<str>>,
+    /// Mount point of the listener, empty without one: the same topics mean something else under another. `None` in
+    /// records of versions that did not write it down, and then any will do.
+    mount_point: Option<Arc<str>>,
+}
+
+impl SessionOwner {
+    /// A user on a listener with this mount point.
+    #[must_use]
+    pub fn new(user_name: Option<Arc<str>>, mount_point: Option<Arc<str>>) -> Self {
+        Self { user_name, mount_point: Some(mount_point.unwrap_or_default()) }
+    }
+
+    /// Whether what belongs to this one is for `other` as well.
+    #[must_use]
+    pub fn admits(&self, other: &Self) -> bool {
+        let is_same_mount = match (&self.mount_point, &other.mount_point) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            (None, _) | (_, None) => true,
+        };
+        self.user_name == other.user_name && is_same_mount
+    }
+
+    /// As it stands in the record of a Session, where older versions have the user name alone.
+    #[must_use]
+    pub fn to_record(&self) -> Option<Arc<str>> {
+        let user_name = self.user_name.as_deref().unwrap_or_default();
+        match &self.mount_point {
+            Some(mount_point) => Some(format!("{user_name}{SEPARATOR}{mount_point}").into()),
+            None => self.user_name.clone(),
+        }
+    }
+
+    /// Reads what [`Self::to_record`] wrote, or an older version.
+    #[must_use]
+    pub fn from_record(record: Option<&Arc<str>>) -> Self {
+        let Some(record) = record else { return Self::default() };
+        match record.split_once(SEPARATOR) {
+            Some((user_name, mount_point)) => Self {
+                user_name: (!user_name.is_empty()).then(|| user_name.into()),
+                mount_point: Some(mount_point.into()),
+            },
+            None => Self { user_name: Some(Arc::clone(record)), mount_point: None },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(user_name: Option<&str>, mount_point: Option<&str>) -> SessionOwner {
+        SessionOwner::new(user_name.map(Into::into), mount_point.map(Into::into))
+    }
+
+    #[test]
+    fn an_owner_admits_itself_alone() {
+        let all = [
+            owner(None, None),
+            owner(None, Some("site-1/")),
+            owner(Some("a"), None),
+            owner(Some("a"), Some("site-1/")),
+            owner(Some("a"), Some("site-2/")),
+            owner(Some("b"), None),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert_eq!(&SessionOwner::from_record(one.to_record().as_ref()), one);
+            for (other_index, other) in all.iter().enumerate() {
+                assert_eq!(one.admits(other), index == other_index, "{one:?} {other:?}");
+            }
+        }
+    }
+
+    /// They know the user, and not the mount point.
+    #[test]
+    fn records_of_older_versions_keep_their_user() {
+        let anonymous = SessionOwner::from_record(None);
+        let named = SessionOwner::from_record(Some(&"a".into()));
+        for mount_point in [None, Some("site-1/")] {
+            assert!(anonymous.admits(&owner(None, mount_point)));
+            assert!(!anonymous.admits(&owner(Some("a"), mount_point)));
+            assert!(named.admits(&owner(Some("a"), mount_point)));
+            assert!(!named.admits(&owner(None, mount_point)));
+            assert!(!named.admits(&owner(Some("b"), mount_point)));
+        }
+    }
+}
