@@ -271,7 +271,11 @@ pub fn damage_of(error: &StoreError) -> Option<PathBuf> {
     }
 }
 
-fn cannot_open(settings: &StoreSettings, reason: String) -> StoreError {
+fn cannot_open(settings: &StoreSettings, mut reason: String) -> StoreError {
+    // A family that is not known here is of a format to come; without it, the number of the format cannot be read.
+    if reason.contains("Column families not opened") {
+        reason += ": run the newer petrel that wrote it";
+    }
     StoreError::Open { path: settings.database(), reason }
 }
 

@@ -118,6 +118,30 @@ fn broker_time_goes_on_after_a_restart() {
     assert!(second.now.since(stopped) < Duration::from_secs(60));
 }
 
+/// A family that is not known is not taken for damage, and nothing of the store is touched.
+#[test]
+fn a_store_of_a_newer_petrel_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open(directory.path());
+    commit(&store, vec![put_session(1), enqueue(1, 0)]);
+    store.close();
+    let options = Options::default();
+    let database = directory.path().join("store");
+    let families = DB::list_cf(&options, &database).unwrap();
+    let mut db = DB::open_cf(&options, &database, families).unwrap();
+    db.create_cf("logs", &options).unwrap();
+    drop(db);
+    let refused = RocksStore::open(settings(directory.path())).err().unwrap().to_string();
+    assert!(refused.contains("newer petrel"), "{refused}");
+    let families = DB::list_cf(&options, &database).unwrap();
+    let mut db = DB::open_cf(&options, &database, families).unwrap();
+    db.drop_cf("logs").unwrap();
+    drop(db);
+    let (store, _) = open(directory.path());
+    assert!(!store.report().has_losses());
+    assert_eq!(places(&store, 1), [0]);
+}
+
 /// A machine without a clock wrote the last heartbeat fifty years in the past; now its clock is right. What has an hour to
 /// live must not expire, and after a start in between without a clock neither.
 #[test]

@@ -9,7 +9,7 @@ use crate::auth::authority::DefaultAuthority;
 use crate::broker::connection::ClientConnection;
 use crate::broker::limits::Limits;
 use crate::durable::message::SessionId;
-use crate::durable::record::QueueRecord;
+use crate::durable::record::{OverflowPolicy, QueueLifetime, QueueRecord, QueueRules};
 use crate::session::outbox::Outbox;
 use crate::store::faulty::{Crash, FaultyStore, Honesty};
 use crate::store::image::Image;
@@ -135,4 +135,40 @@ fn a_disconnect_takes_the_kept_will_away() {
     store.step();
     let (_, loaded) = FaultyStore::open(store.crash(Crash::PowerCut, 0), Honesty::Honest, start);
     assert!(loaded.sessions.is_empty());
+}
+
+/// Limits and policy that a queue has of its own hold from the start, not only when whoever set them is back.
+#[test]
+fn the_rules_of_a_queue_survive_the_broker() {
+    let start = Timestamp(1_000_000);
+    let (store, first) = broker(Image::default(), start);
+    let rules = ListenerRules { allow_anonymous: true, ..ListenerRules::default() };
+    let peer = Peer { address: None, listener: Arc::new(rules), certificate_name: None };
+    let mut connection = ClientConnection::new(Arc::clone(&first), peer, start);
+    let mut effects = Effects::new();
+    connection.handle_bytes(b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01q", start, &mut effects);
+    let rules = QueueRules {
+        max_messages: Some(7),
+        policy: Some(OverflowPolicy::DropOldest),
+        ..QueueRules::default()
+    };
+    first.set_queue_rules("q", rules, &mut effects);
+    store.step();
+    let (_, restarted) = broker(store.crash(Crash::Kill, 0), start);
+    let session = restarted.registry().find("q").expect("it lasts");
+    assert_eq!(session.outbound().own_queue(), Some(&rules));
+}
+
+/// A queue lives as long as its record says: one of members ends without them, one that was declared does not.
+#[test]
+fn only_queues_of_members_end_without_members() {
+    let (store, mut loaded, _clock) = MemoryStore::open();
+    let of_members = QueueRecord::of_group(SessionId(1), "$share/members/a".into());
+    let mut declared = QueueRecord::of_group(SessionId(2), "$share/declared/a".into());
+    declared.lifetime = QueueLifetime::UntilRemoved;
+    loaded.queues = vec![LoadedQueue::empty(of_members), LoadedQueue::empty(declared)];
+    let authority = Arc::new(DefaultAuthority::new(None));
+    let broker = Broker::new(Limits::default(), Arc::new(store), authority, loaded, 0);
+    let left: Vec<_> = broker.groups.lock().keys().cloned().collect();
+    assert_eq!(left, ["$share/declared/a".into()]);
 }
