@@ -30,7 +30,7 @@ pub struct BackupReport {
 }
 
 /// How far copying has come: bytes done and bytes in all.
-pub type Progress<'a> = &'a dyn Fn(u64, u64);
+pub(crate) type Progress<'a> = &'a dyn Fn(u64, u64);
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Manifest {
@@ -50,7 +50,7 @@ struct BackedUpFile {
 ///
 /// # Errors
 /// [`StoreError::Backup`] when the directory holds something, or copying fails; then it is no backup.
-pub fn back_up(
+pub(crate) fn back_up(
     db: Arc<DB>,
     data_dir: &Path,
     target: &Path,
@@ -77,7 +77,7 @@ pub fn back_up(
 /// # Errors
 /// [`StoreError::Backup`] when it is no whole backup, a checksum differs, or copying fails; then the data directory is
 /// as it was.
-pub fn restore(
+pub(crate) fn restore(
     source: &Path,
     data_dir: &Path,
     progress: Progress<'_>,
@@ -107,7 +107,7 @@ pub fn restore(
 ///
 /// # Errors
 /// [`StoreError::Backup`] for the first difference.
-pub fn verify(source: &Path) -> Result<BackupReport, StoreError> {
+pub(crate) fn verify(source: &Path) -> Result<BackupReport, StoreError> {
     let manifest = read_manifest(source)?;
     for expected in &manifest.files {
         let path = source.join(FILES).join(&expected.name);
@@ -129,7 +129,7 @@ fn summary(files: &[BackedUpFile]) -> BackupReport {
 ///
 /// # Errors
 /// [`StoreError::Backup`].
-pub fn refuse_unless_empty(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn refuse_unless_empty(path: &Path) -> Result<(), StoreError> {
     let Ok(mut entries) = std::fs::read_dir(path) else { return Ok(()) };
     match entries.next() {
         Some(_) => Err(failed(path, "the directory is not empty".into())),
@@ -234,7 +234,7 @@ fn read_manifest(source: &Path) -> Result<Manifest, StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Backup`] when the operating system refuses.
-pub fn sync_directory(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| failed(path, error.to_string()))

@@ -17,7 +17,7 @@ use crate::durable::message::Timestamp;
 const EARLIEST_MILLISECONDS: u64 = 1_767_225_600_000;
 
 /// How often the pair of clocks is persisted.
-pub const HEARTBEAT: Duration = Duration::from_secs(10);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Broker time and wall clock, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ fn believable(wall_milliseconds: u64) -> u64 {
 /// Where the clocks stand at an opening. Broker time is the last heartbeat's and what passed since, at least nothing and
 /// at most `max_downtime`. Without a heartbeat, broker time starts as the wall clock.
 #[must_use]
-pub fn time_at_opening(
+pub(crate) fn time_at_opening(
     last: Option<Heartbeat>,
     wall_milliseconds: u64,
     max_downtime: Duration,
@@ -129,7 +129,7 @@ impl BrokerClock {
 
 /// The wall clock, in milliseconds since the Unix epoch; zero before it.
 #[must_use]
-pub fn wall_milliseconds() -> u64 {
+pub(crate) fn wall_milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,7 +16,7 @@ const NAME: &str = "petrel.pid";
 
 /// The lock on a data directory, held until dropped.
 #[derive(Debug)]
-pub struct DirectoryLock {
+pub(crate) struct DirectoryLock {
     _file: File,
 }
 
@@ -26,7 +26,7 @@ impl DirectoryLock {
     /// # Errors
     /// [`StoreError::InUse`] when another process holds the directory, [`StoreError::Directory`] when it cannot be made
     /// or written.
-    pub fn acquire(data_dir: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn acquire(data_dir: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Directory { path: data_dir.to_path_buf(), source };
         // Queued messages are nobody else's business.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;

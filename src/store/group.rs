@@ -20,20 +20,20 @@ use crate::store::value::{self, Body, EncodedEntry, EntryContent};
 
 /// Messages of at least this size are stored once when several queues of a group hold them. Below, a reference and
 /// its count cost about as much as the copy.
-pub const SHARED_BODY_BYTES: usize = 1024;
+pub(crate) const SHARED_BODY_BYTES: usize = 1024;
 
 /// The handle of a family in an open database.
 ///
 /// # Errors
 /// [`StoreError::Read`] when the database lacks the family, which opening rules out.
-pub fn handle(db: &DB, family: Family) -> Result<&ColumnFamily, StoreError> {
+pub(crate) fn handle(db: &DB, family: Family) -> Result<&ColumnFamily, StoreError> {
     db.cf_handle(family.name())
         .ok_or_else(|| StoreError::Read(format!("column family {} is missing", family.name())))
 }
 
 /// Whether the changes may have been written before, by a write that failed or seemed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// They are new.
     First,
     /// They may be there: an entry must not be put twice, since it is removed by a single deletion.
@@ -41,7 +41,7 @@ pub enum Mode {
 }
 
 /// A group being built.
-pub struct Group<'a> {
+pub(crate) struct Group<'a> {
     db: &'a DB,
     queue: &'a ColumnFamily,
     body_references: &'a ColumnFamily,
@@ -70,7 +70,7 @@ struct Large {
 }
 
 /// A built group.
-pub struct BuiltGroup {
+pub(crate) struct BuiltGroup {
     /// What to write.
     pub operations: Operations,
     /// Queues whose first message must be looked for once this is written.
@@ -84,7 +84,7 @@ impl<'a> Group<'a> {
     ///
     /// # Errors
     /// [`StoreError`] when the database lacks a family.
-    pub fn new(
+    pub(crate) fn new(
         db: &'a DB,
         indexes: &'a mut Indexes,
         next_body: &'a mut u64,
@@ -112,18 +112,12 @@ impl<'a> Group<'a> {
 
     /// Operations so far.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.operations.len()
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.operations.is_empty()
-    }
-
     /// Counts the recipients of a large message before the changes are applied.
-    pub fn note_large(&mut self, message: &Arc<Message>) {
+    pub(crate) fn note_large(&mut self, message: &Arc<Message>) {
         self.large.entry(Arc::as_ptr(message).addr()).or_default().recipients += 1;
     }
 
@@ -131,7 +125,7 @@ impl<'a> Group<'a> {
     ///
     /// # Errors
     /// [`StoreError`] when something that the change depends on cannot be read.
-    pub fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
+    pub(crate) fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
         match change {
             Change::Queue(change) => self.apply_to_queue(change),
             Change::Session(change) => self.apply_to_session(change),
@@ -387,7 +381,7 @@ impl<'a> Group<'a> {
     }
 
     /// Adds the records of all queues whose record on disk is behind.
-    pub fn save_dirty(&mut self) {
+    pub(crate) fn save_dirty(&mut self) {
         for session in self.indexes.take_dirty() {
             if let Some(record) = self.indexes.save_dirty(session) {
                 self.operations.put(Family::QueueIndex, key::session(session), record);
@@ -396,12 +390,12 @@ impl<'a> Group<'a> {
     }
 
     /// Adds a value of [`Family::Meta`].
-    pub fn put_meta(&mut self, name: &[u8], value: &[u8]) {
+    pub(crate) fn put_meta(&mut self, name: &[u8], value: &[u8]) {
         self.operations.put(Family::Meta, name, value);
     }
 
     /// Ends the group: the records that must go with its changes.
-    pub fn finish(mut self) -> BuiltGroup {
+    pub(crate) fn finish(mut self) -> BuiltGroup {
         for session in self.indexes.take_due() {
             if let Some(record) = self.indexes.save(session) {
                 self.operations.put(Family::QueueIndex, key::session(session), record);

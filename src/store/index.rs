@@ -37,6 +37,7 @@ pub struct QueueIndex {
     /// `end` of the record on disk.
     pub saved_end: u64,
     /// Places whose PUBREC was received.
+    #[expect(clippy::box_collection, reason = "seldom there, and a pointer is smaller than a set")]
     pub released: Option<Box<BTreeSet<u64>>>,
     /// Whether there may be Subscriptions.
     pub has_subscriptions: bool,

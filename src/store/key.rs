@@ -5,26 +5,26 @@ use crate::packet::PacketId;
 
 /// Key of a Session and its queue index.
 #[must_use]
-pub fn session(id: SessionId) -> [u8; 8] {
+pub(crate) fn session(id: SessionId) -> [u8; 8] {
     id.0.to_be_bytes()
 }
 
 /// First key after everything that belongs to a Session; `None` after the last possible one.
 #[must_use]
-pub fn after_session(id: SessionId) -> Option<[u8; 8]> {
+pub(crate) fn after_session(id: SessionId) -> Option<[u8; 8]> {
     id.0.checked_add(1).map(u64::to_be_bytes)
 }
 
 /// Key of a place in a queue.
 #[must_use]
-pub fn place(id: SessionId, sequence: Sequence) -> [u8; 16] {
+pub(crate) fn place(id: SessionId, sequence: Sequence) -> [u8; 16] {
     let joined = u128::from(id.0) << 64 | u128::from(sequence.0);
     joined.to_be_bytes()
 }
 
 /// Key of a received QoS 2 Packet Identifier.
 #[must_use]
-pub fn incoming(id: SessionId, packet_id: PacketId) -> [u8; 10] {
+pub(crate) fn incoming(id: SessionId, packet_id: PacketId) -> [u8; 10] {
     let mut key = [0; 10];
     key[..8].copy_from_slice(&id.0.to_be_bytes());
     key[8..].copy_from_slice(&packet_id.0.get().to_be_bytes());
@@ -32,7 +32,7 @@ pub fn incoming(id: SessionId, packet_id: PacketId) -> [u8; 10] {
 }
 
 /// Key of a Subscription, written into a reused buffer.
-pub fn subscription(id: SessionId, filter: &str, key: &mut Vec<u8>) {
+pub(crate) fn subscription(id: SessionId, filter: &str, key: &mut Vec<u8>) {
     key.clear();
     key.extend_from_slice(&id.0.to_be_bytes());
     key.extend_from_slice(filter.as_bytes());
@@ -40,14 +40,14 @@ pub fn subscription(id: SessionId, filter: &str, key: &mut Vec<u8>) {
 
 /// Splits a key into the Session it belongs to and the rest.
 #[must_use]
-pub fn split(key: &[u8]) -> Option<(SessionId, &[u8])> {
+pub(crate) fn split(key: &[u8]) -> Option<(SessionId, &[u8])> {
     let (id, rest) = key.split_first_chunk::<8>()?;
     Some((SessionId(u64::from_be_bytes(*id)), rest))
 }
 
 /// Reads the key of a place.
 #[must_use]
-pub fn split_place(key: &[u8]) -> Option<(SessionId, Sequence)> {
+pub(crate) fn split_place(key: &[u8]) -> Option<(SessionId, Sequence)> {
     let (id, rest) = split(key)?;
     let sequence = rest.try_into().ok()?;
     Some((id, Sequence(u64::from_be_bytes(sequence))))
@@ -55,7 +55,7 @@ pub fn split_place(key: &[u8]) -> Option<(SessionId, Sequence)> {
 
 /// Reads the number of a body.
 #[must_use]
-pub fn body(key: &[u8]) -> Option<u64> {
+pub(crate) fn body(key: &[u8]) -> Option<u64> {
     key.try_into().ok().map(u64::from_be_bytes)
 }
 

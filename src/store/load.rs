@@ -25,7 +25,7 @@ use crate::store::{key, value};
 const RECOUNT_MESSAGES: u64 = 64;
 
 /// What is read at opening.
-pub struct LoadedIndex {
+pub(crate) struct LoadedIndex {
     /// Sessions, for the broker.
     pub sessions: Vec<LoadedSession>,
     /// Queues that belong to no Session, for the broker.
@@ -44,7 +44,7 @@ pub struct LoadedIndex {
 
 /// Which queues are counted message by message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recount {
+pub(crate) enum Recount {
     /// Those that are short, and what came after the last checkpoint of the others.
     Recent,
     /// All of them: messages were lost, so the checkpoints cannot be believed.
@@ -55,7 +55,7 @@ pub enum Recount {
 ///
 /// # Errors
 /// [`StoreError::Read`] when a family cannot be read.
-pub fn load_index(db: &DB, recount: Recount) -> Result<LoadedIndex, StoreError> {
+pub(crate) fn load_index(db: &DB, recount: Recount) -> Result<LoadedIndex, StoreError> {
     let mut loader =
         Loader { db, recount, unreadable_values: 0, missing_messages: 0, orphans: Vec::new() };
     let sessions = loader.sessions()?;
@@ -110,7 +110,7 @@ fn load_queue(record: QueueRecord, queues: &HashMap<SessionId, QueueIndex>) -> L
 ///
 /// # Errors
 /// [`StoreError::Read`] when the family cannot be read.
-pub fn load_retained(db: &DB) -> Result<(Vec<Arc<Message>>, u64), StoreError> {
+pub(crate) fn load_retained(db: &DB) -> Result<(Vec<Arc<Message>>, u64), StoreError> {
     let mut messages = Vec::new();
     let mut unreadable = 0;
     let mut values = scan(db, Family::Retained)?;
@@ -130,7 +130,7 @@ pub fn load_retained(db: &DB) -> Result<(Vec<Arc<Message>>, u64), StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Read`] when the family is missing.
-pub fn scan(db: &DB, family: Family) -> Result<DBRawIterator<'_>, StoreError> {
+pub(crate) fn scan(db: &DB, family: Family) -> Result<DBRawIterator<'_>, StoreError> {
     let mut iterator = db.raw_iterator_cf_opt(handle(db, family)?, scan_options());
     iterator.seek_to_first();
     Ok(iterator)

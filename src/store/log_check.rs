@@ -42,7 +42,7 @@ impl LogDamage {
 
 /// A log of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
+pub(crate) struct Log {
     /// Where it is.
     pub path: PathBuf,
     /// Its number, by which they are in order.
@@ -51,7 +51,7 @@ pub struct Log {
 
 /// The logs of a database, oldest first.
 #[must_use]
-pub fn logs(database: &Path) -> Vec<Log> {
+pub(crate) fn logs(database: &Path) -> Vec<Log> {
     let files = std::fs::read_dir(database).into_iter().flatten().flatten();
     let log = |path: PathBuf| {
         let number = path.file_stem()?.to_str()?.parse().ok()?;
@@ -66,7 +66,7 @@ pub fn logs(database: &Path) -> Vec<Log> {
 ///
 /// # Errors
 /// A log cannot be read.
-pub fn is_damaged(logs: &[Log]) -> io::Result<bool> {
+pub(crate) fn is_damaged(logs: &[Log]) -> io::Result<bool> {
     let mut next = None;
     for log in logs {
         let mut look = Look { next, number: log.number, ..Look::default() };
@@ -155,7 +155,7 @@ fn resume(log: &[u8], at: usize, number: u64) -> Option<usize> {
 ///
 /// # Errors
 /// A log cannot be read or written. Logs that were not written yet are as they were.
-pub fn mend(logs: &[Log], scratch: &Path) -> io::Result<LogDamage> {
+pub(crate) fn mend(logs: &[Log], scratch: &Path) -> io::Result<LogDamage> {
     let mut salvage = Salvage::default();
     for log in logs {
         let content = read(&log.path)?;

@@ -4,16 +4,16 @@
 //! Only what [`crate::store::log_check`] needs to tell damage from a torn end, and to write a log anew without it.
 
 /// Fragments never cross the bounds of a block.
-pub const BLOCK_BYTES: usize = 32 * 1024;
+pub(crate) const BLOCK_BYTES: usize = 32 * 1024;
 
 /// Checksum, length, type, and the number of the log: since logs are written over, it tells new from old.
 const HEADER_BYTES: usize = 11;
 /// Sequence number and count in front of the operations of a batch.
-pub const BATCH_HEADER_BYTES: usize = 12;
+pub(crate) const BATCH_HEADER_BYTES: usize = 12;
 
 /// Which part of a record a fragment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// All of it.
     Whole,
     /// The first of several.
@@ -28,7 +28,7 @@ pub enum Part {
 
 /// A fragment whose checksum is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fragment<'a> {
+pub(crate) struct Fragment<'a> {
     /// Which part of a record it is.
     pub part: Part,
     /// Its content.
@@ -39,7 +39,7 @@ pub struct Fragment<'a> {
 
 /// Reads the fragment at a place of log `number`; `None` when there is none, or its checksum is wrong.
 #[must_use]
-pub fn fragment_at(log: &[u8], at: usize, number: u64) -> Option<Fragment<'_>> {
+pub(crate) fn fragment_at(log: &[u8], at: usize, number: u64) -> Option<Fragment<'_>> {
     let (start, end) = extent(log, at, number)?;
     let header = log.get(at..)?;
     let (&stored, _) = header.split_first_chunk::<4>()?;
@@ -74,20 +74,20 @@ fn extent(log: &[u8], at: usize, number: u64) -> Option<(usize, usize)> {
 
 /// Where a fragment ends whose checksum is wrong, if its header can be believed.
 #[must_use]
-pub fn announced_end(log: &[u8], at: usize, number: u64) -> Option<usize> {
+pub(crate) fn announced_end(log: &[u8], at: usize, number: u64) -> Option<usize> {
     extent(log, at, number).map(|(_, end)| end)
 }
 
 /// Where the next fragment starts: blocks end in a few zeros where no header fits.
 #[must_use]
-pub fn next_start(end: usize) -> usize {
+pub(crate) fn next_start(end: usize) -> usize {
     let left = BLOCK_BYTES - end % BLOCK_BYTES;
     if left < HEADER_BYTES { end + left } else { end }
 }
 
 /// Sequence number and count of operations of a record.
 #[must_use]
-pub fn batch_header(record: &[u8]) -> Option<(u64, u32)> {
+pub(crate) fn batch_header(record: &[u8]) -> Option<(u64, u32)> {
     let (sequence, rest) = record.split_first_chunk::<8>()?;
     let (count, _) = rest.split_first_chunk::<4>()?;
     Some((u64::from_le_bytes(*sequence), u32::from_le_bytes(*count)))
@@ -95,7 +95,7 @@ pub fn batch_header(record: &[u8]) -> Option<(u64, u32)> {
 
 /// Puts the header of a record in front of operations.
 #[must_use]
-pub fn batch(sequence: u64, count: u32, operations: &[u8]) -> Vec<u8> {
+pub(crate) fn batch(sequence: u64, count: u32, operations: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(BATCH_HEADER_BYTES + operations.len());
     record.extend_from_slice(&sequence.to_le_bytes());
     record.extend_from_slice(&count.to_le_bytes());
@@ -105,7 +105,7 @@ pub fn batch(sequence: u64, count: u32, operations: &[u8]) -> Vec<u8> {
 
 /// Whole operations from the start of a piece of a batch: how many, and where the last of them ends.
 #[must_use]
-pub fn whole_operations(piece: &[u8]) -> (u32, usize) {
+pub(crate) fn whole_operations(piece: &[u8]) -> (u32, usize) {
     let (mut count, mut end) = (0, 0);
     while let Some(next) =
         piece.get(end..).filter(|rest| !rest.is_empty()).and_then(operation_bytes)
@@ -118,7 +118,7 @@ pub fn whole_operations(piece: &[u8]) -> (u32, usize) {
 
 /// The bytes of the operation at the start; `None` if it is none, or not whole.
 #[must_use]
-pub fn operation_bytes(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn operation_bytes(bytes: &[u8]) -> Option<usize> {
     let (tag, mut rest) = bytes.split_first()?;
     let (has_family, strings) = match tag {
         // Deletion, single deletion; a value, a range; the same with a family in front.
@@ -152,7 +152,7 @@ fn varint(bytes: &mut &[u8]) -> Option<usize> {
 }
 
 /// Appends a record to a log that is being written.
-pub fn write_record(log: &mut Vec<u8>, record: &[u8], number: u64) {
+pub(crate) fn write_record(log: &mut Vec<u8>, record: &[u8], number: u64) {
     let mut rest = record;
     let mut is_first = true;
     loop {

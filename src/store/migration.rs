@@ -15,7 +15,7 @@ use crate::store::options::{WriteSync, write_options};
 use crate::store::value::{self, FormerSession, meta};
 
 /// The format that this version writes.
-pub const FORMAT: u64 = 2;
+pub(crate) const FORMAT: u64 = 2;
 
 type Step = fn(&DB, &mut WriteBatch) -> Result<(), StoreError>;
 
@@ -29,7 +29,7 @@ const RECORDS_PER_WRITE: usize = 10_000;
 ///
 /// # Errors
 /// [`StoreError::NewerFormat`], or [`StoreError::Read`] when a step fails.
-pub fn migrate(db: &DB) -> Result<(), StoreError> {
+pub(crate) fn migrate(db: &DB) -> Result<(), StoreError> {
     migrate_by(db, &STEPS)
 }
 
@@ -55,7 +55,7 @@ fn migrate_by(db: &DB, steps: &[Step]) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Read`] when it cannot be read.
-pub fn read_format(db: &DB) -> Result<u64, StoreError> {
+pub(crate) fn read_format(db: &DB) -> Result<u64, StoreError> {
     let value = db.get(meta::FORMAT)?;
     Ok(value.and_then(|value| value::decode_numbers::<1>(&value)).map_or(0, |[version]| version))
 }
@@ -116,7 +116,7 @@ fn separate_queues(db: &DB, batch: &mut WriteBatch) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Read`] when it cannot be read.
-pub fn read_incarnation(db: &DB) -> Result<u32, StoreError> {
+pub(crate) fn read_incarnation(db: &DB) -> Result<u32, StoreError> {
     let value = db.get(meta::INCARNATION)?;
     let number = value.and_then(|value| value::decode_numbers::<1>(&value));
     Ok(number.and_then(|[number]| u32::try_from(number).ok()).unwrap_or(0))

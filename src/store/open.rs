@@ -23,7 +23,7 @@ use crate::store::value::{self, meta};
 use crate::store::{key, migration};
 
 /// An open database and what it holds.
-pub struct Opened {
+pub(crate) struct Opened {
     /// The database.
     pub db: DB,
     /// For the broker.
@@ -42,7 +42,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`StoreError`] when its format is unknown or nothing can be read.
-pub fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
+pub(crate) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
     let (db, contents, report) = open_and_read(settings, Recount::Recent)?;
     let Contents { index, retained } = contents;
     let LoadedIndex { sessions, queues, indexes, orphans, next_body, .. } = index;
@@ -88,7 +88,7 @@ fn next_issuer(last: u32, in_use: impl Iterator<Item = SessionId>) -> (u32, Issu
 }
 
 /// What is in memory of a database.
-pub struct Contents {
+pub(crate) struct Contents {
     /// Sessions and queues.
     pub index: LoadedIndex,
     /// Retained Messages.
@@ -99,7 +99,7 @@ pub struct Contents {
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_and_read(
+pub(crate) fn open_and_read(
     settings: &StoreSettings,
     recount: Recount,
 ) -> Result<(DB, Contents, RepairReport), StoreError> {
@@ -143,7 +143,7 @@ fn read(
 
 /// The value of [`meta::CLOCK`].
 #[must_use]
-pub fn encode_heartbeat(heartbeat: Heartbeat) -> Vec<u8> {
+pub(crate) fn encode_heartbeat(heartbeat: Heartbeat) -> Vec<u8> {
     let Heartbeat { broker, wall_milliseconds, believed_milliseconds } = heartbeat;
     value::encode_numbers([broker.0, wall_milliseconds, believed_milliseconds])
 }
@@ -152,7 +152,7 @@ pub fn encode_heartbeat(heartbeat: Heartbeat) -> Vec<u8> {
 ///
 /// # Errors
 /// [`StoreError::Read`] when it cannot be read.
-pub fn read_heartbeat(db: &DB) -> Result<Option<Heartbeat>, StoreError> {
+pub(crate) fn read_heartbeat(db: &DB) -> Result<Option<Heartbeat>, StoreError> {
     let Some(value) = db.get(meta::CLOCK)? else { return Ok(None) };
     if let Some([broker, wall_milliseconds, believed_milliseconds]) = value::decode_numbers(&value)
     {

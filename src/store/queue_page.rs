@@ -23,7 +23,7 @@ const BODY_CACHE_ENTRIES: usize = 4096;
 
 /// What to read.
 #[derive(Debug, Clone, Copy)]
-pub struct PageRange {
+pub(crate) struct PageRange {
     /// Whose queue.
     pub session: SessionId,
     /// First place.
@@ -37,7 +37,7 @@ pub struct PageRange {
 }
 
 /// A page.
-pub struct Page {
+pub(crate) struct Page {
     /// Its entries, in order.
     pub entries: Vec<StoredEntry>,
     /// Entries left out because they could not be understood.
@@ -46,7 +46,7 @@ pub struct Page {
 
 /// Shared bodies that are in memory already: a large message to many Sessions is there once.
 #[derive(Default)]
-pub struct BodyCache {
+pub(crate) struct BodyCache {
     messages: Mutex<HashMap<u64, Weak<Message>>>,
 }
 
@@ -73,7 +73,7 @@ impl BodyCache {
 ///
 /// # Errors
 /// [`StoreError::Read`] when the database cannot be read.
-pub fn read(
+pub(crate) fn read(
     db: &DB,
     range: &PageRange,
     released: BTreeSet<u64>,

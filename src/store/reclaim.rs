@@ -17,14 +17,14 @@ const WORTHWHILE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Decides when to merge, and does not begin twice.
 #[derive(Debug, Default)]
-pub struct Reclaimer {
+pub(crate) struct Reclaimer {
     running: Arc<AtomicBool>,
 }
 
 impl Reclaimer {
     /// Merges the queues' files if they hold mostly what was removed. `live_bytes` is asked for what the queues hold
     /// only if the files are large at all.
-    pub fn consider(&self, db: &Arc<DB>, live_bytes: impl FnOnce() -> u64) {
+    pub(crate) fn consider(&self, db: &Arc<DB>, live_bytes: impl FnOnce() -> u64) {
         let file_bytes = file_bytes(db, Family::Queue) + file_bytes(db, Family::Bodies);
         if self.running.load(Ordering::Acquire) || !is_worthwhile(file_bytes, live_bytes) {
             return;

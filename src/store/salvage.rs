@@ -53,7 +53,7 @@ impl Salvage {
 ///
 /// # Errors
 /// The spool cannot be written, or the database not be read at all.
-pub fn collect(db: &DB, damaged: &Path, data_dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn collect(db: &DB, damaged: &Path, data_dir: &Path) -> Result<(), StoreError> {
     let Some((family, first, last)) = key_range(db, damaged) else { return Ok(()) };
     let failed = |source| StoreError::Directory { path: data_dir.to_path_buf(), source };
     let unfinished = data_dir.join(UNFINISHED);
@@ -141,7 +141,7 @@ fn step_over(values: &mut DBRawIterator<'_>, at: &[u8], last: &[u8]) -> Option<V
 ///
 /// # Errors
 /// A spool cannot be read, or the database not be written; then the spool stays.
-pub fn restore(db: &DB, data_dir: &Path) -> Result<Salvage, StoreError> {
+pub(crate) fn restore(db: &DB, data_dir: &Path) -> Result<Salvage, StoreError> {
     let mut salvage = Salvage::default();
     for path in spools(data_dir) {
         match restore_from(db, &path) {

@@ -19,7 +19,7 @@ const PROGRESS_VALUES: u64 = 10_000;
 
 /// What a database holds, and what is wrong with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// Values of each family, in the order of [`Family::ALL`].
     pub values: [u64; Family::ALL.len()],
     /// Messages in queues.
@@ -41,7 +41,7 @@ pub struct Survey {
 impl Survey {
     /// Whether anything is wrong.
     #[must_use]
-    pub fn has_faults(&self) -> bool {
+    pub(crate) fn has_faults(&self) -> bool {
         let faults =
             [self.unreadable, self.orphans, self.stale, self.missing_bodies, self.wrong_references];
         faults.iter().any(|count| *count > 0)
@@ -50,7 +50,7 @@ impl Survey {
 
 /// What to do about faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Faults {
+pub(crate) enum Faults {
     /// Count them.
     Count,
     /// Count them, and remove or correct what is wrong.
@@ -61,7 +61,11 @@ pub enum Faults {
 ///
 /// # Errors
 /// [`StoreError::Read`] when a block cannot be read; its message names the file.
-pub fn survey(db: &DB, faults: Faults, progress: &dyn Fn(u64)) -> Result<Survey, StoreError> {
+pub(crate) fn survey(
+    db: &DB,
+    faults: Faults,
+    progress: &dyn Fn(u64),
+) -> Result<Survey, StoreError> {
     let mut surveyor = Surveyor {
         db,
         faults,

@@ -42,7 +42,7 @@ const CHECKPOINT: Duration = Duration::from_secs(4);
 const RECOVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
 /// The writer.
-pub struct Writer {
+pub(crate) struct Writer {
     shared: Arc<Shared>,
     disk: Box<dyn Disk>,
     clock: BrokerClock,
@@ -70,7 +70,7 @@ enum Trouble {
 impl Writer {
     /// A writer for an opened store.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         disk: Box<dyn Disk>,
         clock: BrokerClock,
@@ -94,7 +94,7 @@ impl Writer {
     }
 
     /// Runs until the store is closed.
-    pub fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let mut backlog = Vec::new();
         loop {
             let closing = self.collect(&mut backlog);
