@@ -11,6 +11,7 @@ use rumqttc::v5::mqttbytes::v5::LastWillProperties;
 use crate::client::address::{BrokerUrl, parse_url};
 use crate::client::error::ClientError;
 use crate::client::property::PropertySet;
+use crate::client::runtime::Failures;
 use crate::dial::address::{Address, Carrier};
 use crate::dial::tls::{RemoteTls, Verify};
 use crate::packet::QoS;
@@ -114,7 +115,7 @@ pub(super) struct ConnectionOptions {
     debug: bool,
     /// Say nothing on standard error, not even why it failed
     #[arg(long)]
-    pub(super) quiet: bool,
+    quiet: bool,
     #[command(flatten)]
     tls: TlsOptions,
     #[command(flatten)]
@@ -236,6 +237,10 @@ fn parse_expiry(text: &str) -> Result<u32, String> {
 }
 
 impl ConnectionOptions {
+    pub(super) fn failures(&self) -> Failures {
+        if self.quiet { Failures::Silent } else { Failures::Told }
+    }
+
     /// Checks what is written and fills in what is not. Returns the topic of the URL, too.
     ///
     /// # Errors

@@ -100,8 +100,7 @@ impl PublishCommand {
     /// # Errors
     /// [`ClientError`] says what was not done, and why.
     pub fn run(self) -> Result<ExitCode, ClientError> {
-        let is_quiet = self.connection.quiet;
-        run(is_quiet, self.publish())
+        run(self.connection.failures(), self.publish())
     }
 
     async fn publish(self) -> Result<(), ClientError> {
@@ -118,7 +117,7 @@ impl PublishCommand {
             let payload = self.payload.single.read()?;
             Source::repeated(payload, self.repeat, self.repeat_delay)
         };
-        let console = Console { warns: !self.connection.quiet, notes: settings.is_chatty };
+        let console = Console { failures: self.connection.failures(), notes: settings.is_chatty };
         let publisher = Publisher {
             connection: Connection::open(&settings)?,
             template: Template { topic, qos: self.qos, retain: self.retain },

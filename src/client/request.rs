@@ -79,8 +79,7 @@ impl RequestCommand {
     /// # Errors
     /// [`ClientError`] says what went wrong.
     pub fn run(self) -> Result<ExitCode, ClientError> {
-        let is_quiet = self.connection.quiet;
-        run(is_quiet, self.request())
+        run(self.connection.failures(), self.request())
     }
 
     async fn request(self) -> Result<(), ClientError> {
@@ -110,7 +109,7 @@ impl RequestCommand {
             qos: self.qos,
             printer: Printer::new(self.output.format()?),
             left: self.count,
-            console: Console { warns: !self.connection.quiet, notes: settings.is_chatty },
+            console: Console { failures: self.connection.failures(), notes: settings.is_chatty },
             settings,
         };
         requester.run(interrupt, deadline, self.timeout.unwrap_or_default()).await

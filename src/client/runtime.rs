@@ -17,12 +17,21 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// How long the broker may take to close behind it.
 const CLOSING: Duration = Duration::from_millis(300);
 
+/// Whether a command says why it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failures {
+    /// On standard error.
+    Told,
+    /// The exit code tells.
+    Silent,
+}
+
 /// Runs a command on a runtime with one more thread, which keeps the connection alive while this one blocks.
 ///
 /// # Errors
 /// What the command says, unless it is to be quiet: then only the exit code tells.
 pub(super) fn run(
-    is_quiet: bool,
+    failures: Failures,
     command: impl Future<Output = Result<(), ClientError>>,
 ) -> Result<ExitCode, ClientError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -35,8 +44,10 @@ pub(super) fn run(
     runtime.shutdown_background();
     match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if is_quiet => Ok(ExitCode::from(error.exit_code())),
-        Err(error) => Err(error),
+        Err(error) => match failures {
+            Failures::Told => Err(error),
+            Failures::Silent => Ok(ExitCode::from(error.exit_code())),
+        },
     }
 }
 
@@ -91,8 +102,8 @@ pub(super) async fn leave(mut connection: Connection) {
 /// Where a command tells what happens.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Console {
-    /// `--quiet` was not given.
-    pub(super) warns: bool,
+    /// `--quiet` silences everything.
+    pub(super) failures: Failures,
     /// `--debug` was given.
     pub(super) notes: bool,
 }
@@ -100,7 +111,7 @@ pub(super) struct Console {
 impl Console {
     /// Something the user should know.
     pub(super) fn warn(self, text: &str) {
-        if self.warns {
+        if self.failures == Failures::Told {
             // Nobody is left to tell if standard error is gone.
             let _is_gone = writeln!(std::io::stderr(), "petrel: {text}");
         }

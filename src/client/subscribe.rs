@@ -35,15 +35,14 @@ impl SubscribeCommand {
     /// # Errors
     /// [`ClientError`] says why it ended before it was told to.
     pub fn run(self) -> Result<ExitCode, ClientError> {
-        let is_quiet = self.is_quiet();
-        run(is_quiet, self.subscribe())
+        run(self.failures(), self.subscribe())
     }
 
     async fn subscribe(self) -> Result<(), ClientError> {
         let started = Instant::now();
-        let console_is_quiet = self.is_quiet();
+        let failures = self.failures();
         let (settings, subscription) = self.check()?;
-        let console = Console { warns: !console_is_quiet, notes: settings.is_chatty };
+        let console = Console { failures, notes: settings.is_chatty };
         let deadline = subscription.timeout.map(|timeout| started + timeout);
         let subscriber = Subscriber {
             printer: Printer::new(subscription.format.clone()),

@@ -10,6 +10,7 @@ use crate::client::error::ClientError;
 use crate::client::format::{Ending, Format};
 use crate::client::message::Incoming;
 use crate::client::options::{ConnectionOptions, Settings, Version, parse_qos, parse_seconds};
+use crate::client::runtime::Failures;
 use crate::packet::QoS;
 use crate::topic::filter::TopicFilter;
 use crate::topic::name::TopicName;
@@ -121,8 +122,8 @@ pub(super) struct Subscription {
 }
 
 impl SubscribeCommand {
-    pub(super) fn is_quiet(&self) -> bool {
-        self.connection.quiet
+    pub(super) fn failures(&self) -> Failures {
+        self.connection.failures()
     }
 
     /// Checks the options.
