@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::dial::error::{DialError, WaysOut};
+use crate::packet::ProtocolVersion;
 use crate::packet::reason_code::ReasonCode;
 
 const WAYS_OUT: WaysOut = WaysOut {
@@ -33,12 +34,19 @@ pub enum LinkError {
         stage: &'static str,
     },
     /// The CONNACK refused.
-    #[error("the remote broker refused the connection: {}{}", reason_in_words(*reason), with_text(text))]
+    #[error(
+        "the remote broker refused the connection: {}{}{}",
+        reason_in_words(*reason),
+        cure(*reason, *protocol),
+        with_text(text)
+    )]
     Refused {
         /// Its reason.
         reason: ReasonCode,
         /// Its Reason String.
         text: String,
+        /// The version that was spoken.
+        protocol: ProtocolVersion,
     },
     /// The remote broker closed the connection.
     #[error("the remote broker closed the connection{0}")]
@@ -95,15 +103,40 @@ impl LinkError {
             _ => false,
         }
     }
+
+    /// Whether the remote broker may dislike the Will Message: it refused what the bridge may do, or closed without a
+    /// word where a CONNACK was due.
+    #[must_use]
+    pub fn may_be_the_will(&self) -> bool {
+        match self {
+            Self::Refused { reason, .. } => matches!(
+                reason,
+                ReasonCode::NotAuthorized
+                    | ReasonCode::TopicNameInvalid
+                    | ReasonCode::RetainNotSupported
+                    | ReasonCode::QoSNotSupported
+                    | ReasonCode::ProtocolError
+                    | ReasonCode::ImplementationSpecificError
+                    | ReasonCode::UnspecifiedError
+            ),
+            Self::RemoteClosed(_) => true,
+            Self::RemoteIo(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            _ => false,
+        }
+    }
+
+    /// Whether the remote broker ended the connection.
+    #[must_use]
+    pub fn is_the_remote_end(&self) -> bool {
+        matches!(self, Self::RemoteClosed(_) | Self::RemoteIo(_) | Self::RemoteDisconnect { .. })
+    }
 }
 
 /// A Reason Code as a phrase with the cure where there is one.
 #[must_use]
 pub fn reason_in_words(reason: ReasonCode) -> String {
     let words = match reason {
-        ReasonCode::UnsupportedProtocolVersion => {
-            "it does not speak this protocol version; try protocol = \"3.1.1\""
-        }
+        ReasonCode::UnsupportedProtocolVersion => "it does not speak this protocol version",
         ReasonCode::ClientIdentifierNotValid => "it does not accept the client id; set client_id",
         ReasonCode::BadUserNameOrPassword => "bad user name or password",
         ReasonCode::NotAuthorized => "not authorized",
@@ -115,6 +148,15 @@ pub fn reason_in_words(reason: ReasonCode) -> String {
         other => return format!("{other:?} (0x{:02X})", other as u8),
     };
     words.to_owned()
+}
+
+fn cure(reason: ReasonCode, protocol: ProtocolVersion) -> &'static str {
+    match (reason, protocol) {
+        (ReasonCode::UnsupportedProtocolVersion, ProtocolVersion::V5_0) => {
+            "; try protocol = \"3.1.1\""
+        }
+        (_, _) => "",
+    }
 }
 
 fn with_text(text: &str) -> String {
@@ -130,6 +172,7 @@ mod tests {
         let refused = LinkError::Refused {
             reason: ReasonCode::UnsupportedProtocolVersion,
             text: "no\nthanks".to_owned(),
+            protocol: ProtocolVersion::V5_0,
         };
         assert_eq!(
             refused.to_string(),

@@ -72,6 +72,8 @@ pub struct RemoteIdentity {
     pub lane: usize,
     /// Whether the bridge bit is set (3.x).
     pub bridge_bit: bool,
+    /// Whether the Will Message says that the connection is gone.
+    pub has_will: bool,
 }
 
 /// Name of the remote Session of a lane.
@@ -94,9 +96,7 @@ pub async fn connect_remote<S: ByteStream>(
     identity: RemoteIdentity,
 ) -> Result<Connected<S>, LinkError> {
     let client_id = remote_client_id(settings, identity.lane);
-    let notifies =
-        identity.lane == 0 && settings.notifications && !settings.notifications_local_only;
-    let will = notifies.then(|| Will {
+    let will = identity.has_will.then(|| Will {
         qos: QoS::AtLeastOnce,
         retain: true,
         topic: &settings.notification_topic,
@@ -190,7 +190,7 @@ async fn exchange<S: ByteStream>(
     loop {
         let found = wire::next(&input, version, CONNACK_BYTES_MAX);
         if let Some((packet, length)) = found.map_err(LinkError::RemoteMalformed)? {
-            let accepted = accept(&packet, keep_alive)?;
+            let accepted = accept(&packet, version, keep_alive)?;
             input.drain(..length);
             return Ok(Connected { stream, input, accepted });
         }
@@ -201,11 +201,15 @@ async fn exchange<S: ByteStream>(
     }
 }
 
-fn accept(packet: &Packet<'_>, keep_alive: Duration) -> Result<Accepted, LinkError> {
+fn accept(
+    packet: &Packet<'_>,
+    protocol: ProtocolVersion,
+    keep_alive: Duration,
+) -> Result<Accepted, LinkError> {
     match packet {
         Packet::Connack(connack) if connack.reason.is_failure() => {
             let text = connack.properties.reason_string.unwrap_or_default().to_owned();
-            Err(LinkError::Refused { reason: connack.reason, text })
+            Err(LinkError::Refused { reason: connack.reason, text, protocol })
         }
         Packet::Connack(connack) => Ok(Accepted::from_connack(connack, keep_alive)),
         Packet::Auth(_) => Err(LinkError::RemoteViolation("AUTH, which was not agreed upon")),

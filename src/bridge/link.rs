@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -11,7 +11,7 @@ use tokio::time::Sleep;
 
 use crate::bridge::error::LinkError;
 use crate::bridge::handshake::Connected;
-use crate::bridge::relay::{Progress, Relay};
+use crate::bridge::relay::{Progress, Relay, Unproven};
 use crate::bridge::status::Counters;
 use crate::dial::stream::BoxStream;
 
@@ -19,6 +19,8 @@ use crate::dial::stream::BoxStream;
 const READ_BYTES: usize = 64 * 1024;
 /// Rounds of reading and writing before other tasks get their turn.
 const ROUNDS: usize = 16;
+/// Reads of what the local broker had on its way when a link breaks.
+const SALVAGED_READS: usize = 64;
 /// Room that an output or input buffer keeps when it is empty.
 const KEPT_BYTES: usize = 256 * 1024;
 
@@ -46,6 +48,7 @@ pub struct Link {
     timer: Pin<Box<Sleep>>,
     timer_at: Option<Instant>,
     name: Arc<str>,
+    looping: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,7 @@ impl Link {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: None,
             name,
+            looping: 0,
         }
     }
 
@@ -90,7 +94,9 @@ impl Link {
     }
 
     /// Ends the link in good order: what is on its way gets `patience` to be acknowledged, then both sides are told.
-    pub async fn close(mut self, patience: Duration, farewell: Option<(&str, &[u8])>) {
+    /// Returns what may not have arrived.
+    pub async fn close(mut self, patience: Duration, farewell: Option<(&str, &[u8])>) -> Unproven {
+        self.relay.drain(Instant::now());
         let drained = poll_fn(|context| self.poll_drain(context));
         let _patience_is_over = tokio::time::timeout(patience, drained).await;
         if let Some((topic, payload)) = farewell {
@@ -100,6 +106,24 @@ impl Link {
         let flushed = poll_fn(|context| self.poll_flush(context));
         let _patience_is_over = tokio::time::timeout(patience, flushed).await;
         self.note_tally();
+        self.relay.take_unproven()
+    }
+
+    /// After a failure: what the local broker has handed out is not lost with the link. Returns what may not have arrived.
+    pub fn salvage(mut self) -> Unproven {
+        let mut context = Context::from_waker(Waker::noop());
+        let now = Instant::now();
+        if let Some(Some(pipe)) = self.locals.first_mut() {
+            for _ in 0..SALVAGED_READS {
+                let bytes = pipe.input.get(pipe.start..pipe.end).unwrap_or_default();
+                pipe.start += self.relay.salvage(bytes, now);
+                if !matches!(pipe.poll_read(&mut context), Ok(true)) || pipe.is_closed {
+                    break;
+                }
+            }
+        }
+        self.note_tally();
+        self.relay.take_unproven()
     }
 
     fn poll_run(
@@ -260,6 +284,18 @@ impl Link {
 
     fn note_tally(&mut self) {
         self.counters.add(&self.relay.take_tally());
+        let (looping, found) = self.relay.take_loops();
+        if looping != self.looping || !found.is_empty() {
+            self.looping = looping;
+            self.counters.set_loops(looping, None);
+            for topic in found {
+                tracing::warn!(
+                    bridge = %self.name, topic,
+                    "a message goes round in a ring of brokers; it is slowed, see docs/bridges.md#loops"
+                );
+                self.counters.set_loops(looping, Some(topic));
+            }
+        }
         for warning in self.relay.take_warnings() {
             tracing::warn!(bridge = %self.name, "{warning}");
             self.counters.set_error(warning, std::time::SystemTime::now());

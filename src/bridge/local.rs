@@ -40,6 +40,9 @@ pub trait LocalBroker: Send + Sync {
     /// Limits of the queue of a Session that is there.
     fn set_queue_limits(&self, client_id: &str, limits: QueueLimits);
 
+    /// Whether Retained Messages changed that the queue of a Session did not take, since the last call.
+    fn take_missed_retained(&self, client_id: &str) -> bool;
+
     /// Says whether messages for a connected Session go on over a link that carries no hop trail, so that their echoes
     /// are to be expected ([`crate::bridge::loop_guard`]).
     fn set_leaves_without_trail(&self, client_id: &str, leaves: bool);

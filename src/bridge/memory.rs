@@ -19,6 +19,32 @@ pub struct BridgeMemory {
     pub local_filters: Vec<String>,
     /// Remote filters subscribed to, by lane.
     pub remote_filters: Vec<Vec<String>>,
+    /// Addresses of brokers that refused the bridge bit, and when that was, in Unix seconds.
+    pub without_bridge_bit: Vec<(String, u64)>,
+}
+
+/// Addresses remembered for having refused the bridge bit.
+const REFUSALS_MAX: usize = 16;
+/// How long they are: the broker there may be another one by then, and asking costs one attempt.
+const REFUSED_FOR_SECONDS: u64 = 7 * 24 * 3600;
+
+impl BridgeMemory {
+    /// Whether the broker at an address is known to refuse the bridge bit.
+    #[must_use]
+    pub fn takes_no_bit(&self, address: &str, unix_seconds: u64) -> bool {
+        self.without_bridge_bit.iter().any(|(known, since)| {
+            known == address && unix_seconds < since.saturating_add(REFUSED_FOR_SECONDS)
+        })
+    }
+
+    /// The broker at an address has refused the bridge bit, or taken it.
+    pub fn note_bit(&mut self, address: &str, refused_at: Option<u64>) {
+        self.without_bridge_bit.retain(|(known, _)| known != address);
+        if let Some(unix_seconds) = refused_at {
+            self.without_bridge_bit.insert(0, (address.to_owned(), unix_seconds));
+            self.without_bridge_bit.truncate(REFUSALS_MAX);
+        }
+    }
 }
 
 /// Where it is kept.
@@ -83,6 +109,7 @@ mod tests {
             is_fresh: true,
             local_filters: vec!["x/#".into()],
             remote_filters: vec![vec!["y".into()], vec![]],
+            without_bridge_bit: vec![("mqtt://a:1".into(), 7)],
         };
         file.write(&memory).await.unwrap();
         assert_eq!(file.read().await, memory);
@@ -90,5 +117,16 @@ mod tests {
         assert_eq!(file.read().await, BridgeMemory::default());
         file.remove().await.unwrap();
         file.remove().await.unwrap();
+    }
+
+    #[test]
+    fn who_refused_the_bridge_bit_is_known_for_a_while() {
+        let mut memory = BridgeMemory::default();
+        (0..20).for_each(|number| memory.note_bit(&number.to_string(), Some(100)));
+        assert!(memory.takes_no_bit("19", 100 + REFUSED_FOR_SECONDS - 1));
+        assert!(!memory.takes_no_bit("19", 100 + REFUSED_FOR_SECONDS));
+        assert!(!memory.takes_no_bit("0", 100));
+        memory.note_bit("19", None);
+        assert!(!memory.takes_no_bit("19", 100));
     }
 }

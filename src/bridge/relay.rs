@@ -21,17 +21,22 @@
 //! Identifiers of incoming messages are chosen by the remote Session of each connection, so each lane that receives has
 //! a local connection of its own; lane 0 also has the Subscriptions for outgoing messages.
 
+mod echo_account;
 mod incoming;
 mod inflight;
+mod loop_watch;
 mod opening;
 mod outgoing;
 mod side;
+mod unproven;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashMap;
+use parking_lot::Mutex;
 
 use crate::bridge::error::LinkError;
 use crate::bridge::loop_guard::{EchoGuard, Origin};
@@ -40,12 +45,16 @@ use crate::bridge::status::Tally;
 use crate::bridge::wire;
 use crate::config::bridge::BridgeSettings;
 use crate::packet::reason_code::ReasonCode;
-use crate::packet::{Packet, PacketId, ProtocolVersion};
+use crate::packet::{Packet, PacketId, ProtocolVersion, QoS};
+use incoming::IncomingMessage;
 use outgoing::{HeldMessage, Route};
 use side::{LocalSide, RemoteSide};
+use watch::Watch;
 
+pub use echo_account::EchoAccount;
 pub use opening::{LanePlan, lane_plan};
 pub use side::{Accepted, Sweep};
+pub use unproven::Unproven;
 
 /// An output buffer with this much in it stops the input that fills it.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
@@ -62,6 +71,9 @@ enum Phase {
     /// The same at the remote broker. Outgoing messages are held: a SUBSCRIBE must not take the Packet Identifier of
     /// one. [MQTT-2.2.1-3]
     OpeningRemote,
+    /// The remote broker is told that the bridge is there. Nothing else is sent before it has answered a PINGREQ behind
+    /// that, so that it is known what it means if it ends the connection.
+    Announcing,
     /// Messages cross.
     Running,
 }
@@ -80,6 +92,23 @@ pub struct RelayOptions {
     pub known_local_filters: Vec<String>,
     /// Where messages sent over 3.x links are remembered.
     pub echoes: Arc<EchoGuard>,
+    /// Where the remote broker takes us for any Client, or several of them: the echoes it owes.
+    pub account: Option<Arc<Mutex<EchoAccount>>>,
+    /// Messages that wait for the remote broker. What it has of ours and we of its is compared when they have crossed.
+    pub backlog: u64,
+    /// What the last link left.
+    pub unproven: Unproven,
+    /// Whether the remote broker is told that the bridge is there.
+    pub announcement: Announcement,
+}
+
+/// What the remote broker is told of the state of the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announcement {
+    /// That it is there, on the notification topic.
+    Present,
+    /// Nothing.
+    None,
 }
 
 /// One connection to the remote broker and, where it is needed, its local partner.
@@ -94,6 +123,10 @@ pub struct LaneOptions {
     pub origin: Origin,
     /// The remote Session still has the Subscriptions of this plan.
     pub is_subscribed: bool,
+    /// And no others.
+    pub is_tidy: bool,
+    /// The remote broker knows that this connection is a bridge's and gives it nothing back.
+    pub has_bridge_bit: bool,
     /// The remote Session may hold identifiers of another local Session.
     pub sweep_remote: bool,
     /// The local Session may hold identifiers of another remote Session.
@@ -117,6 +150,17 @@ pub struct Relay {
     held_releases: Vec<(PacketId, ReasonCode)>,
     rate: RateLimit,
     echoes: Arc<EchoGuard>,
+    account: Option<Arc<Mutex<EchoAccount>>>,
+    /// What is repeated on this link was not accounted for before.
+    is_account_new: bool,
+    announcement: Announcement,
+    /// Messages of ours that go before the remote broker is asked for its Retained Messages; `None` once it was.
+    backlog: Option<u64>,
+    /// From the last link.
+    unproven: Unproven,
+    /// Messages that go round are looked for on 3.x links only: others say where they have been.
+    watch_out: Option<Watch<(usize, HeldMessage)>>,
+    watch_in: Option<Watch<IncomingMessage>>,
     stale_local_filters: Vec<String>,
     known_local_filters: Vec<String>,
     tally: Tally,
@@ -134,18 +178,14 @@ impl Relay {
         let mut remotes = Vec::with_capacity(lanes);
         let mut locals = Vec::with_capacity(lanes);
         for lane in options.lanes {
-            let local =
-                lane.local.map(|accepted| LocalSide::new(&accepted, lane.origin, lane.sweep_local));
+            let local = lane
+                .local
+                .as_ref()
+                .map(|accepted| LocalSide::new(accepted, lane.origin, lane.sweep_local, now));
             locals.push(local);
-            remotes.push(RemoteSide::new(
-                lane.remote,
-                lane.plan,
-                lane.is_subscribed,
-                lane.sweep_remote,
-                &settings,
-                now,
-            ));
+            remotes.push(RemoteSide::new(lane, &settings, now));
         }
+        let is_account_new = remotes.iter().any(|remote| !remote.session_present);
         let mut relay = Self {
             broker_id: options.broker_id,
             phase: Phase::OpeningLocal,
@@ -159,6 +199,13 @@ impl Relay {
             held_releases: Vec::new(),
             rate: RateLimit::new(settings.rate_messages, settings.rate_bytes, now),
             echoes: options.echoes,
+            is_account_new,
+            account: options.account,
+            announcement: options.announcement,
+            backlog: Some(options.backlog),
+            unproven: options.unproven,
+            watch_out: watches_loops(&settings).then(|| Watch::new(now)),
+            watch_in: watches_loops(&settings).then(|| Watch::new(now)),
             stale_local_filters: options.stale_local_filters,
             known_local_filters: options.known_local_filters,
             tally: Tally::default(),
@@ -223,9 +270,13 @@ impl Relay {
     /// The remote broker is silent.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
         let response_timeout = self.settings.response_timeout;
+        for local in self.locals.iter().flatten() {
+            local.handle_timeout(response_timeout, now)?;
+        }
         for remote in &mut self.remotes {
             remote.handle_timeout(response_timeout, now)?;
         }
+        self.release_watched(now);
         self.pump_held(now);
         Ok(())
     }
@@ -242,7 +293,13 @@ impl Relay {
         let is_waiting =
             self.phase == Phase::Running && self.remotes.iter().zip(&self.held).any(may_send);
         let held = is_waiting.then(|| self.rate.ready_at());
-        sides.chain(held).min()
+        let locals = self.locals.iter().flatten();
+        let locals = locals.filter_map(|local| local.answer_due(response_timeout));
+        let watched = [
+            self.watch_out.as_ref().and_then(Watch::next_release),
+            self.watch_in.as_ref().and_then(Watch::next_release),
+        ];
+        sides.chain(held).chain(locals).chain(watched.into_iter().flatten()).min()
     }
 
     /// Bytes came from a remote connection, or went to it: it is alive.
@@ -276,7 +333,9 @@ impl Relay {
         };
         match self.phase {
             Phase::OpeningLocal => false,
-            Phase::OpeningRemote => self.locals.iter().flatten().all(LocalSide::has_room),
+            Phase::OpeningRemote | Phase::Announcing => {
+                self.locals.iter().flatten().all(LocalSide::has_room)
+            }
             Phase::Running => {
                 self.rate.is_limited() && self.remotes.iter().zip(&self.held).all(has_quota)
             }
@@ -316,10 +375,78 @@ impl Relay {
         self.phase == Phase::Running
     }
 
+    /// Whether the remote broker was told that the bridge is there, and nothing else.
+    #[must_use]
+    pub fn is_announcing(&self) -> bool {
+        self.phase == Phase::Announcing
+    }
+
     /// Whether everything sent to the remote broker has been acknowledged.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.held_bytes == 0 && self.remotes.iter().all(|remote| remote.inflight.len() == 0)
+        self.held_bytes == 0
+            && self.watch_out.as_ref().is_none_or(Watch::is_empty)
+            && self.remotes.iter().all(RemoteSide::is_drained)
+    }
+
+    /// Asks whether all has arrived, before the link is closed.
+    pub fn drain(&mut self, now: Instant) {
+        for remote in self.remotes.iter_mut().filter(|remote| !remote.is_drained()) {
+            remote.ping(now);
+        }
+    }
+
+    /// Takes what the local broker has sent to a link that is over: Retained Messages of QoS 0 are nowhere else. Returns how
+    /// many bytes it took.
+    pub fn salvage(&mut self, bytes: &[u8], now: Instant) -> usize {
+        let mut taken = 0;
+        // From now on everything is held.
+        self.phase = Phase::OpeningRemote;
+        while let Ok(Some((packet, length))) =
+            wire::next(bytes.get(taken..).unwrap_or_default(), ProtocolVersion::V5_0, u32::MAX)
+        {
+            if let Packet::Publish(publish) = packet
+                && publish.retain
+                && publish.qos == QoS::AtMostOnce
+            {
+                self.local_publish(&publish, now);
+            }
+            taken += length;
+        }
+        taken
+    }
+
+    /// What of QoS 0 with RETAIN may not have arrived, when the link is over.
+    pub fn take_unproven(&mut self) -> Unproven {
+        let now = Instant::now();
+        let mut left = std::mem::take(&mut self.unproven);
+        for remote in &mut self.remotes {
+            left.append(std::mem::take(&mut remote.unproven), now);
+        }
+        let watched =
+            self.watch_out.iter_mut().flat_map(|watch| watch.drain().map(|(_, held)| held));
+        let watched: Vec<_> = watched.collect();
+        let held = self.held.iter_mut().flat_map(|held| held.drain(..));
+        watched.into_iter().chain(held).filter_map(HeldMessage::into_unproven).for_each(
+            |message| {
+                left.push(message, now);
+            },
+        );
+        left
+    }
+
+    /// Messages that go round over this link now, and topics of those found since the last call.
+    pub fn take_loops(&mut self) -> (usize, Vec<String>) {
+        let (mut looping, mut found) = (0, Vec::new());
+        if let Some(watch) = &mut self.watch_out {
+            looping += watch.looping();
+            found.extend(watch.take_found());
+        }
+        if let Some(watch) = &mut self.watch_in {
+            looping += watch.looping();
+            found.extend(watch.take_found());
+        }
+        (looping, found)
     }
 
     /// Publishes a message of the bridge itself to the remote broker, with QoS 0: identifiers belong to the messages
@@ -388,11 +515,7 @@ impl Relay {
             Packet::Pubcomp(ack) => self.remote_pubcomp(lane, &ack.0, now),
             Packet::Suback(ack) => self.remote_suback(lane, &ack, now),
             Packet::Unsuback(ack) => self.remote_done(lane, ack.packet_id, now),
-            Packet::Pingresp => {
-                if let Some(remote) = self.remotes.get_mut(lane) {
-                    remote.ping_sent = None;
-                }
-            }
+            Packet::Pingresp => self.remote_pingresp(lane, now),
             Packet::Disconnect(disconnect) => {
                 let text = disconnect.reason_string.unwrap_or_default().to_owned();
                 return Err(LinkError::RemoteDisconnect { reason: disconnect.reason, text });
@@ -405,6 +528,13 @@ impl Relay {
         }
         Ok(())
     }
+}
+
+/// A 3.x broker with a window below this may hold messages back so that they seem to go round.
+const WATCHED_WINDOW_MIN: u16 = 10;
+
+fn watches_loops(settings: &BridgeSettings) -> bool {
+    settings.protocol < ProtocolVersion::V5_0 && settings.max_inflight >= WATCHED_WINDOW_MIN
 }
 
 /// In which direction a remote connection moved.

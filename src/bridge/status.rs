@@ -31,11 +31,13 @@ pub enum DropReason {
     RefusedLocal,
     /// QoS 0, while too much waited behind a rate limit and a full window.
     NoRoom,
+    /// Our own message, given back by a 3.x broker that does not know that we are a bridge.
+    Echo,
 }
 
 impl DropReason {
     /// All of them, in the order of the counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Excluded,
         Self::NoRule,
         Self::Topic,
@@ -46,6 +48,7 @@ impl DropReason {
         Self::RefusedRemote,
         Self::RefusedLocal,
         Self::NoRoom,
+        Self::Echo,
     ];
 
     /// Its name in metrics and topics.
@@ -62,6 +65,7 @@ impl DropReason {
             Self::RefusedRemote => "refused_remote",
             Self::RefusedLocal => "refused_local",
             Self::NoRoom => "no_room",
+            Self::Echo => "echo",
         }
     }
 }
@@ -144,6 +148,9 @@ struct Condition {
     connects: u64,
     last_error: String,
     last_error_at: Option<SystemTime>,
+    looping: usize,
+    loops: u64,
+    loop_topic: String,
 }
 
 impl Counters {
@@ -192,6 +199,16 @@ impl Counters {
         condition.last_error_at = Some(now);
     }
 
+    /// Notes how many messages go round, and the topic of one that was found to.
+    pub fn set_loops(&self, looping: usize, found: Option<String>) {
+        let mut condition = self.condition.lock();
+        condition.looping = looping;
+        if let Some(topic) = found {
+            condition.loops += 1;
+            condition.loop_topic = topic;
+        }
+    }
+
     /// Where the bridge stands.
     pub fn state(&self) -> BridgeState {
         self.condition.lock().state
@@ -216,6 +233,9 @@ impl Counters {
             connects: condition.connects,
             last_error: condition.last_error,
             last_error_unix_seconds: condition.last_error_at.map(unix_seconds),
+            looping: condition.looping as u64,
+            loops: condition.loops,
+            loop_topic: condition.loop_topic,
             queue_messages: queue.messages,
             queue_bytes: queue.bytes,
             queue_drops: queue.drops,
@@ -269,6 +289,12 @@ pub struct BridgeStatus {
     pub last_error: String,
     /// When that was.
     pub last_error_unix_seconds: Option<u64>,
+    /// Messages that go round in a ring of 3.x links now, and are slowed.
+    pub looping: u64,
+    /// Messages that were found to, so far.
+    pub loops: u64,
+    /// The topic of the last of them.
+    pub loop_topic: String,
     /// Messages that wait for the remote broker.
     pub queue_messages: u64,
     /// Their bytes.
@@ -301,6 +327,9 @@ impl BridgeStatus {
             (topic("address"), self.address.clone()),
             (topic("attempts"), self.attempts.to_string()),
             (topic("last error"), self.last_error.clone()),
+            (topic("loops/now"), self.looping.to_string()),
+            (topic("loops/found"), self.loops.to_string()),
+            (topic("loops/topic"), self.loop_topic.clone()),
             (topic("queue/messages"), self.queue_messages.to_string()),
             (topic("queue/bytes"), self.queue_bytes.to_string()),
             (topic("queue/oldest"), self.oldest_seconds.to_string()),

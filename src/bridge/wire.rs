@@ -1,12 +1,14 @@
 //! The codec as a client sees it: packets of a Server come in, packets of a Client go out.
 
-use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
+use crate::packet::acknowledgement::{
+    Acknowledgement, AcknowledgementKind, Puback, Pubcomp, Pubrec, encode_acknowledgement,
+};
 use crate::packet::connect::Connect;
 use crate::packet::decode::{DecodeContext, Decoded, Sender, decode};
 use crate::packet::disconnect::Disconnect;
 use crate::packet::publish::OutgoingPublish;
 use crate::packet::reason_code::ReasonCode;
-use crate::packet::subscribe::{Subscribe, SubscriptionOptions};
+use crate::packet::subscribe::{Suback, Subscribe, SubscriptionOptions};
 use crate::packet::unsubscribe::Unsubscribe;
 use crate::packet::{Packet, PacketId, ProtocolVersion, QoS, encode_pingreq};
 
@@ -23,8 +25,47 @@ pub fn next(
     match decode(bytes, &context) {
         Ok(Decoded::Packet { packet, length }) => Ok(Some((packet, length))),
         Ok(Decoded::Incomplete { .. }) => Ok(None),
-        Err(error) => Err(error.to_string()),
+        Err(error) => lenient(bytes, version).map(Some).ok_or_else(|| error.to_string()),
     }
+}
+
+/// An answer from before 5.0 with a Reason Code that only 5.0 knows: some brokers say why they refuse even to those who
+/// cannot know the code. The packet is whole: its length was seen before its content.
+fn lenient(bytes: &[u8], version: ProtocolVersion) -> Option<(Packet<'_>, usize)> {
+    if version == ProtocolVersion::V5_0 {
+        return None;
+    }
+    let [first, length @ 0..=0x7F, high, low, ref rest @ ..] = *bytes else { return None };
+    let packet_id = packet_id(u16::from_be_bytes([high, low]))?;
+    let reasons = rest.get(..usize::from(length).checked_sub(2)?)?;
+    let is_failure = |reason: &u8| *reason >= ReasonCode::UnspecifiedError as u8;
+    let acknowledgement = || {
+        let reason = match reasons.first().is_some_and(is_failure) {
+            true => ReasonCode::UnspecifiedError,
+            false => ReasonCode::Success,
+        };
+        Acknowledgement::new(packet_id, reason)
+    };
+    let packet = match first {
+        0x40 => Packet::Puback(Puback(acknowledgement())),
+        0x50 => Packet::Pubrec(Pubrec(acknowledgement())),
+        0x70 => Packet::Pubcomp(Pubcomp(acknowledgement())),
+        0x90 if !reasons.is_empty() => {
+            let reason = |reason: &u8| match is_failure(reason) {
+                true => Some(ReasonCode::UnspecifiedError),
+                false => ReasonCode::from_u8(*reason).filter(|reason| (*reason as u8) <= 2),
+            };
+            let reasons = reasons.iter().map(reason).collect::<Option<Vec<_>>>()?;
+            Packet::Suback(Suback {
+                packet_id,
+                reason_string: None,
+                user_properties: Vec::new(),
+                reasons,
+            })
+        }
+        _ => return None,
+    };
+    Some((packet, 2 + usize::from(length)))
 }
 
 /// A Packet Identifier; `None` for zero.
@@ -132,4 +173,25 @@ pub fn pingreq(output: &mut Vec<u8>) {
 /// Appends a DISCONNECT: a normal one, after which no Will Message is published. [MQTT-3.14.4-3]
 pub fn disconnect(output: &mut Vec<u8>, version: ProtocolVersion) {
     Disconnect::new(ReasonCode::Success).encode(output, version);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_3x_does_not_know_is_a_failure() {
+        let read = |bytes: &'static [u8]| next(bytes, ProtocolVersion::V3_1_1, u32::MAX);
+        let (suback, length) = read(&[0x90, 4, 0, 1, 1, 0x87, 9]).unwrap().unwrap();
+        let Packet::Suback(suback) = suback else { panic!("{suback:?}") };
+        assert_eq!(suback.reasons, [ReasonCode::GrantedQoS1, ReasonCode::UnspecifiedError]);
+        assert_eq!(length, 6);
+        let (puback, length) = read(&[0x40, 3, 0, 1, 0x80]).unwrap().unwrap();
+        let Packet::Puback(puback) = puback else { panic!("{puback:?}") };
+        assert_eq!((puback.0.reason, length), (ReasonCode::UnspecifiedError, 5));
+        assert!(read(&[0x40, 3, 0, 1]).unwrap().is_none());
+        assert!(read(&[0x90, 3, 0, 1, 3]).is_err());
+        assert!(read(&[0x40, 3, 0, 0, 0x80]).is_err());
+        assert!(next(&[0x90, 4, 0, 1, 0, 0x7F], ProtocolVersion::V5_0, u32::MAX).is_err());
+    }
 }

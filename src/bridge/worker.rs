@@ -1,13 +1,15 @@
 //! The task of one bridge: when to connect, where to, and what to do about failures. The messages themselves are the
 //! business of [`crate::bridge::relay`].
 
+mod concessions;
 mod connect;
 mod schedule;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::bridge::backoff::Backoff;
@@ -17,10 +19,12 @@ use crate::bridge::local::{LocalBroker, local_client_id};
 use crate::bridge::loop_guard::EchoGuard;
 use crate::bridge::memory::{BridgeMemory, MemoryFile};
 use crate::bridge::prepare::prepare_session;
-use crate::bridge::relay::LanePlan;
+use crate::bridge::relay::{EchoAccount, LanePlan, Unproven};
 use crate::bridge::status::{BridgeState, Counters};
 use crate::config::bridge::{BridgeSettings, StartType};
 use crate::dial::connect::Stage;
+use crate::packet::ProtocolVersion;
+use concessions::{Asked, Concessions};
 use schedule::AddressCursor;
 
 /// What all bridges of a broker share.
@@ -62,8 +66,15 @@ pub struct Worker {
     memory: BridgeMemory,
     backoff: Backoff,
     cursor: AddressCursor,
-    /// Whether the next 3.x CONNECT carries the bridge bit.
-    bridge_bit: bool,
+    concessions: Concessions,
+    /// Echoes that the remote broker owes.
+    account: Arc<Mutex<EchoAccount>>,
+    /// What of the last link may not have arrived.
+    unproven: Unproven,
+    /// There was a link in this process: what became of Retained Messages since is known.
+    had_link: bool,
+    /// When the link that stands was opened.
+    opened_at: Option<Instant>,
     /// What the remote Sessions subscribed to in this process, and where.
     subscribed: Option<(String, Vec<LanePlan>)>,
     /// A bridge of start type `once` has had its turn.
@@ -82,6 +93,8 @@ enum Ended {
     WasIdle,
     /// The first address answers again.
     PrimaryIsBack,
+    /// The remote broker refused something that the bridge can do without; it is to be tried at once.
+    Conceded,
 }
 
 impl Worker {
@@ -98,7 +111,14 @@ impl Worker {
             memory: BridgeMemory::default(),
             backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
             cursor: AddressCursor::new(&settings, Instant::now()),
-            bridge_bit: settings.private,
+            concessions: Concessions::new(Asked {
+                bridge_bit: settings.private && settings.protocol < ProtocolVersion::V5_0,
+                notifications: settings.notifications && !settings.notifications_local_only,
+            }),
+            account: Arc::default(),
+            unproven: Unproven::default(),
+            had_link: false,
+            opened_at: None,
             subscribed: None,
             had_its_turn: false,
             last_warning: String::new(),
@@ -173,8 +193,11 @@ impl Worker {
         let mut link = match opened {
             Ok(link) => link,
             Err(error) => {
-                self.reconsider_bridge_bit(&error);
-                return Ended::Failed(error);
+                let takes_no_bit = self.takes_no_bit(&address.to_string());
+                return match self.concessions.refused(&error, takes_no_bit) {
+                    true => self.concede(&error),
+                    false => Ended::Failed(error),
+                };
             }
         };
         // The opening of the link: subscriptions on both sides.
@@ -184,31 +207,46 @@ impl Worker {
         };
         match opened {
             Ok(()) => {}
-            Err(LinkError::Asked(_)) => return Ended::Ordered,
-            Err(error) => return Ended::Failed(error),
+            Err(LinkError::Asked(_)) => {
+                self.unproven = link.relay().take_unproven();
+                return Ended::Ordered;
+            }
+            Err(error) => {
+                let is_refusal = link.relay().is_announcing() && error.is_the_remote_end();
+                self.unproven = link.relay().take_unproven();
+                return match is_refusal && self.concessions.refused_notification() {
+                    true => self.concede(&error),
+                    false => Ended::Failed(error),
+                };
+            }
         }
-        self.opened(&address.to_string(), &mut link).await;
+        self.opened(&address.to_string()).await;
         let ended = self.serve(&mut link, &mut orders).await;
         self.notify_locally(b"0");
-        if !matches!(ended, Ended::Failed(_)) {
-            let farewell = self.notifies_remotely();
-            let topic = self.settings.notification_topic.clone();
-            link.close(CLOSE_PATIENCE, farewell.then_some((topic.as_str(), b"0"))).await;
-        }
+        self.unproven = match ended {
+            Ended::Failed(_) => link.salvage(),
+            _ => {
+                let farewell = self.concessions.asked().notifications;
+                let topic = self.settings.notification_topic.clone();
+                link.close(CLOSE_PATIENCE, farewell.then_some((topic.as_str(), b"0"))).await
+            }
+        };
+        self.counters.set_loops(0, None);
         ended
     }
 
-    /// A 3.x broker that refuses the protocol version, or hangs up on it, may not know the bridge bit.
-    fn reconsider_bridge_bit(&mut self, error: &LinkError) {
-        use crate::packet::ProtocolVersion;
-        let could_be = self.settings.private && self.settings.protocol < ProtocolVersion::V5_0;
-        if could_be && error.may_be_the_bridge_bit() {
-            self.bridge_bit = !self.bridge_bit;
-        }
+    /// Not a failure that an operator has to read about: it is tried at once without.
+    fn concede(&self, error: &LinkError) -> Ended {
+        tracing::debug!(bridge = %self.name, %error, "trying again with less");
+        Ended::Conceded
+    }
+
+    fn takes_no_bit(&self, address: &str) -> bool {
+        self.memory.takes_no_bit(address, unix_seconds())
     }
 
     /// The opening is complete.
-    async fn opened(&mut self, address: &str, link: &mut Link) {
+    async fn opened(&mut self, address: &str) {
         let plans = self.plans(address);
         address.clone_into(&mut self.memory.address);
         self.memory.is_fresh = false;
@@ -218,14 +256,27 @@ impl Worker {
             |plan: &LanePlan| plan.subscribe.iter().map(|(filter, _)| filter.clone()).collect();
         self.memory.remote_filters = plans.iter().map(of_lane).collect();
         self.subscribed = Some((address.to_owned(), plans));
+        self.note_concessions(address);
         self.remember().await;
         self.last_warning.clear();
+        self.had_link = true;
+        self.opened_at = Some(Instant::now());
         self.counters.set_state(BridgeState::Connected, SystemTime::now());
         tracing::info!(bridge = %self.name, address, "bridge connected");
-        if self.notifies_remotely() {
-            link.relay().publish_remote(&self.settings.notification_topic, b"1", Instant::now());
-        }
         self.notify_locally(b"1");
+    }
+
+    fn note_concessions(&mut self, address: &str) {
+        if self.concessions.lacks_bit() && !self.takes_no_bit(address) {
+            let news = "the remote broker does not know the bridge bit; going on without";
+            tracing::info!(bridge = %self.name, address, "{news}");
+            self.memory.note_bit(address, Some(unix_seconds()));
+        } else if self.concessions.asked().bridge_bit {
+            self.memory.note_bit(address, None);
+        }
+        for news in self.concessions.accepted() {
+            tracing::warn!(bridge = %self.name, address, "{news}");
+        }
     }
 
     /// Lets messages cross until something ends it.
@@ -280,8 +331,16 @@ impl Worker {
                 tracing::info!(bridge = %self.name, "returning to the first address");
                 self.cursor.return_to_primary(Instant::now());
             }
+            Ended::Conceded => {}
             Ended::Failed(error) => {
                 self.report(&error);
+                if let Some(opened) = self.opened_at.take()
+                    && error.is_the_remote_end()
+                {
+                    let address = self.cursor.current(&self.settings).to_string();
+                    let takes_no_bit = self.takes_no_bit(&address);
+                    self.concessions.ended(opened.elapsed(), takes_no_bit);
+                }
                 let was_connected = self.counters.state() == BridgeState::Connected;
                 if was_stable {
                     self.backoff.reset();
@@ -333,13 +392,13 @@ impl Worker {
         }
     }
 
-    fn notifies_remotely(&self) -> bool {
-        self.settings.notifications && !self.settings.notifications_local_only
-    }
-
     fn notify_locally(&self, state: &[u8]) {
         if self.settings.notifications {
             self.context.broker.publish_retained(&self.settings.notification_topic, state);
         }
     }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

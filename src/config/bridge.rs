@@ -74,7 +74,7 @@ pub struct BridgeFile {
     pub stable_after: Period,
     /// Limit for name look-up, connect, TLS, WebSocket and CONNACK together.
     pub connect_timeout: Period,
-    /// How long the remote broker may take to answer a PINGREQ or a SUBSCRIBE.
+    /// How long the remote broker may take to answer a packet: CONNECT, SUBSCRIBE, PUBREL, PINGREQ.
     pub response_timeout: Period,
     /// Messages in flight towards the remote broker on each connection; zero: see [`check::DEFAULT_WINDOW_3X`].
     pub max_inflight: u16,
@@ -102,7 +102,7 @@ pub struct BridgeFile {
     pub unsubscribe: bool,
     /// Brokers that a message may pass (5.0); zero: no trail is written or read.
     pub hop_limit: u16,
-    /// How long a message sent over a 3.x link is remembered to recognise its echo; zero turns it off.
+    /// How long what leaves over 3.x links is remembered, to drop what looks like it when it comes; zero: never.
     pub echo_window: Period,
     /// TLS for `mqtts` and `wss` addresses.
     pub tls: BridgeTlsFile,
@@ -142,7 +142,7 @@ pub struct BridgeQueueFile {
     pub max_bytes: Size,
     /// What happens at the limit; empty: the broker's default.
     pub overflow: String,
-    /// Keep QoS 0 messages, too, while the remote broker is away.
+    /// Keep QoS 0 messages, too, while the remote broker is away; those with RETAIN are kept anyway.
     pub store_qos0: bool,
 }
 
@@ -293,7 +293,7 @@ impl Default for BridgeFile {
             outgoing_retain: true,
             unsubscribe: true,
             hop_limit: 16,
-            echo_window: seconds(5),
+            echo_window: seconds(0),
             tls: BridgeTlsFile::default(),
             queue: BridgeQueueFile::default(),
         }

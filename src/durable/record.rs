@@ -52,8 +52,21 @@ pub struct QueueRules {
     pub max_bytes: Option<u64>,
     /// What happens at the limit.
     pub policy: Option<OverflowPolicy>,
-    /// QoS 0 messages wait, too, while the Client is absent.
-    pub stores_qos0: bool,
+    /// Which QoS 0 messages wait, too, while the Client is absent.
+    pub qos0: StoresQoS0,
+}
+
+/// Which messages of QoS 0 wait for an absent Client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum StoresQoS0 {
+    /// None.
+    #[default]
+    Never,
+    /// Those with RETAIN: the Client keeps Retained Messages of its own in step with ours, and has to learn what was set
+    /// and cleared. There is a limit to their number; if there were more, it has to be given all anew.
+    Retained,
+    /// All.
+    Always,
 }
 
 /// What happens when a queue is full.

@@ -20,7 +20,7 @@ use crate::broker::{LoopGuard, LoopSender, Retain};
 use crate::config::bridge::{BridgeSettings, QueueLimits};
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::SessionId;
-use crate::durable::record::QueueRules;
+use crate::durable::record::{QueueRules, StoresQoS0};
 use crate::metrics::Source;
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::node::handle::NodeHandle;
@@ -65,6 +65,11 @@ impl LocalBroker for NodeHandle {
         self.broker().set_queue_rules(client_id, limits.into(), &mut Effects::new());
     }
 
+    fn take_missed_retained(&self, client_id: &str) -> bool {
+        let session = self.broker().registry().find(client_id);
+        session.is_some_and(|session| session.outbound().take_missed_retained())
+    }
+
     fn set_leaves_without_trail(&self, client_id: &str, leaves: bool) {
         if let Some(session) = self.broker().registry().find(client_id) {
             session.outbound().set_leaves_without_trail(leaves);
@@ -102,7 +107,7 @@ impl From<QueueLimits> for QueueRules {
             max_messages: limits.max_messages,
             max_bytes: limits.max_bytes,
             policy: limits.overflow,
-            stores_qos0: limits.store_qos0,
+            qos0: if limits.store_qos0 { StoresQoS0::Always } else { StoresQoS0::Retained },
         }
     }
 }
@@ -206,7 +211,7 @@ struct BridgeFigures(Arc<BridgeManager>);
 
 type Figure = (&'static str, Kind, &'static str, fn(&BridgeStatus) -> u64);
 
-const FIGURES: [Figure; 13] = [
+const FIGURES: [Figure; 15] = [
     ("petrel_bridge_connected", Kind::Gauge, "Whether messages cross.", |s| s.connected.into()),
     (
         "petrel_bridge_state_since_seconds",
@@ -237,6 +242,18 @@ const FIGURES: [Figure; 13] = [
         |s| s.messages_in,
     ),
     ("petrel_bridge_bytes_received_total", Kind::Counter, "Bytes of them.", |s| s.bytes_in),
+    (
+        "petrel_bridge_looping_messages",
+        Kind::Gauge,
+        "Messages that go round in a ring of 3.x links now, and are slowed.",
+        |s| s.looping,
+    ),
+    (
+        "petrel_bridge_loops_found_total",
+        Kind::Counter,
+        "Messages found to go round in a ring of 3.x links.",
+        |s| s.loops,
+    ),
     ("petrel_bridge_last_error_seconds", Kind::Gauge, "When the last error was, Unix time.", |s| {
         s.last_error_unix_seconds.unwrap_or_default()
     }),

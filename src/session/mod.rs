@@ -12,6 +12,7 @@ pub mod inbound;
 pub mod link;
 pub mod outbound;
 pub mod outbox;
+pub mod own_queue;
 pub mod owner;
 pub mod publication;
 pub mod queue;

@@ -22,6 +22,7 @@ use crate::packet::{ProtocolVersion, QoS};
 use crate::session::effects::{DropReason, Effects};
 use crate::session::link::{ClientOrigin, LinkParameters, Outgoing};
 use crate::session::outbox::Outbox;
+use crate::session::own_queue::OwnQueue;
 use crate::session::publication::Publication;
 use crate::session::queue::{Oldest, Queue, QueueLimits, Queued, Total, dequeue};
 use crate::session::rare::Rare;
@@ -60,7 +61,7 @@ pub struct Outbound {
     waiting: Rare<Vec<Waker>>,
     dropped_count: u64,
     has_spilled: bool,
-    own_queue: Option<Box<QueueRules>>,
+    own_queue: Option<Box<OwnQueue>>,
     /// Only of those that have made a publisher wait.
     slowness: Option<Box<Slowness>>,
 }
@@ -169,14 +170,24 @@ impl Outbound {
     }
 
     /// Rules of its own for its queue.
-    pub fn set_own_queue(&mut self, own_queue: QueueRules) {
-        self.own_queue = (own_queue != QueueRules::default()).then(|| Box::new(own_queue));
+    pub fn set_own_queue(&mut self, rules: QueueRules) {
+        match &mut self.own_queue {
+            _ if rules == QueueRules::default() => self.own_queue = None,
+            Some(own) => own.rules = rules,
+            None => self.own_queue = Some(Box::new(OwnQueue::new(rules))),
+        }
     }
 
     /// Rules for its queue that stand above those for topics.
     #[must_use]
     pub fn own_queue(&self) -> Option<&QueueRules> {
-        self.own_queue.as_deref()
+        self.own_queue.as_ref().map(|own| &own.rules)
+    }
+
+    /// Whether Retained Messages changed of which the Client was not told, since the last call.
+    pub fn take_missed_retained(&mut self) -> bool {
+        let own = self.own_queue.as_mut();
+        own.is_some_and(|own| own.take_missed_retained())
     }
 
     /// When the oldest message that is not done with arrived: known, or to be read from the store.
@@ -289,6 +300,9 @@ impl Outbound {
     /// CONNACK is on its way: from now on messages follow it.
     pub fn open(&mut self, epoch: u64, link: LinkParameters) {
         if self.epoch == epoch && matches!(self.link, Link::Absent) {
+            if let Some(own) = &mut self.own_queue {
+                own.note_present();
+            }
             self.link = Link::Open(link);
         }
     }
@@ -570,6 +584,9 @@ impl Outbound {
             return;
         }
         self.link = Link::Absent;
+        if let Some(own) = &mut self.own_queue {
+            own.note_gone(self.outbox.bytes() + self.writing_bytes);
+        }
         self.outbox.discard();
         self.writing_bytes = 0;
         self.sent_until = self.sent_until.max(self.window.end());

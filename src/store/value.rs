@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::durable::entry::{QueueEntry, SUBSCRIPTION_ID_BYTES};
 use crate::durable::message::{Message, MessageHeader, MessageId, Sequence, SessionId, Timestamp};
 use crate::durable::record::{
-    OverflowPolicy, QueueLifetime, QueueOwner, QueueRecord, QueueRules, SessionRecord,
+    OverflowPolicy, QueueLifetime, QueueOwner, QueueRecord, QueueRules, SessionRecord, StoresQoS0,
     SubscriptionRecord, WillRecord,
 };
 use crate::packet::subscribe::{RetainHandling, SubscriptionOptions};
@@ -211,7 +211,12 @@ impl<'a> EncodedEntry<'a> {
 /// Writes the record of a queue over the buffer.
 pub fn encode_queue(record: &QueueRecord, value: &mut Vec<u8>) {
     value.clear();
-    let QueueRules { max_messages, max_bytes, policy, stores_qos0 } = record.rules;
+    let QueueRules { max_messages, max_bytes, policy, qos0 } = record.rules;
+    let qos0 = match qos0 {
+        StoresQoS0::Never => 0,
+        StoresQoS0::Always => 1,
+        StoresQoS0::Retained => 2,
+    };
     let lifetime = match record.lifetime {
         QueueLifetime::OfSession => 0,
         QueueLifetime::OfMembers => 1,
@@ -225,7 +230,7 @@ pub fn encode_queue(record: &QueueRecord, value: &mut Vec<u8>) {
         Some(OverflowPolicy::DropOldest) => 4,
         Some(OverflowPolicy::DropNewest) => 5,
     };
-    value.extend_from_slice(&[VERSION, lifetime, policy, u8::from(stores_qos0)]);
+    value.extend_from_slice(&[VERSION, lifetime, policy, qos0]);
     put_option(max_messages.map(u64::to_le_bytes), value);
     put_option(max_bytes.map(u64::to_le_bytes), value);
     match &record.owner {
@@ -257,7 +262,11 @@ pub fn decode_queue(id: SessionId, value: &[u8]) -> Option<QueueRecord> {
         5 => Some(OverflowPolicy::DropNewest),
         _ => return None,
     };
-    let stores_qos0 = reader.u8()? != 0;
+    let qos0 = match reader.u8()? {
+        0 => StoresQoS0::Never,
+        2 => StoresQoS0::Retained,
+        _ => StoresQoS0::Always,
+    };
     let max_messages = if reader.u8()? == 0 { None } else { Some(reader.u64()?) };
     let max_bytes = if reader.u8()? == 0 { None } else { Some(reader.u64()?) };
     let owner = match reader.u8()? {
@@ -265,7 +274,7 @@ pub fn decode_queue(id: SessionId, value: &[u8]) -> Option<QueueRecord> {
         1 => QueueOwner::Group { filter: Arc::from(reader.text()?) },
         _ => return None,
     };
-    let rules = QueueRules { max_messages, max_bytes, policy, stores_qos0 };
+    let rules = QueueRules { max_messages, max_bytes, policy, qos0 };
     Some(QueueRecord { id, owner, lifetime, rules })
 }
 

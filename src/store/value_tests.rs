@@ -87,9 +87,14 @@ fn a_queue_has_these_bytes() {
     record.owner = QueueOwner::Group { filter: "f".into() };
     record.lifetime = QueueLifetime::UntilRemoved;
     let policy = Some(OverflowPolicy::DropOldest);
-    record.rules = QueueRules { max_messages: Some(7), max_bytes: None, policy, stores_qos0: true };
+    record.rules =
+        QueueRules { max_messages: Some(7), max_bytes: None, policy, qos0: StoresQoS0::Always };
     encode_queue(&record, &mut value);
     assert_eq!(value, [1, 2, 4, 1, 1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, b'f']);
+    assert_eq!(decode_queue(record.id, &value).as_ref(), Some(&record));
+    record.rules.qos0 = StoresQoS0::Retained;
+    encode_queue(&record, &mut value);
+    assert_eq!(value[3], 2);
     assert_eq!(decode_queue(record.id, &value), Some(record));
 }
 

@@ -1,4 +1,5 @@
-//! Messages that travel in circles come to an end, whatever the shape.
+//! Messages that travel in circles come to an end, whatever the shape: over 5.0 by their trail, over 3.x where
+//! `echo_window` is set.
 
 use crate::process::{Broker, Subscriber, eventually, free_port, has_mosquitto, side_by_side};
 
@@ -11,7 +12,7 @@ fn ring(ports: &[u16], direction: &str, protocol: &str) -> Vec<Broker> {
             &format!(
                 "[[bridge]]\nname = \"next\"\naddresses = [\"127.0.0.1:{next}\"]\n\
                  client_id = \"from{index}\"\nprotocol = \"{protocol}\"\ntopics = [\"# {direction} 1\"]\n\
-                 backoff_min = \"20ms\"\nbackoff_max = \"200ms\"\n"
+                 echo_window = \"5s\"\nbackoff_min = \"20ms\"\nbackoff_max = \"200ms\"\n"
             ),
         )
     };
@@ -125,7 +126,7 @@ fn a_triangle_with_mosquitto_comes_to_rest() {
         let bridge = |next: u16| {
             format!(
                 "[[bridge]]\nname = \"next\"\naddresses = [\"127.0.0.1:{next}\"]\nprotocol = \"{ours}\"\n\
-                 client_id = \"p{next}\"\ntopics = [\"loop/# out 1\"]\nbackoff_max = \"500ms\"\nbackoff_min = \"100ms\"\n"
+                 client_id = \"p{next}\"\ntopics = [\"loop/# out 1\"]\necho_window = \"5s\"\nbackoff_max = \"500ms\"\nbackoff_min = \"100ms\"\n"
             )
         };
         let first = Broker::petrel_on(all[0], &bridge(all[1]));

@@ -6,16 +6,20 @@
 #![allow(unreachable_pub, reason = "what a test program defines reaches nobody")]
 
 mod carriers;
+mod chain;
 mod control;
 mod cuts;
 mod failures;
 mod loops;
 mod mosquitto_window;
 mod options;
+mod peer;
 mod probe;
 mod process;
 mod proxy;
 mod queue;
+mod refusals;
+mod retained;
 mod rules;
 mod rumqttc_limits;
 mod state;

@@ -6,6 +6,8 @@ use crate::bridge::error::LinkError;
 use crate::bridge::loop_guard::trail_contains;
 use crate::bridge::properties::{Changes, hop_trail, response_topic, rewrite};
 use crate::bridge::relay::Relay;
+use crate::bridge::relay::side::LocalSide;
+use crate::bridge::relay::watch::Turn;
 use crate::bridge::status::DropReason;
 use crate::bridge::wire;
 use crate::config::bridge::rule::Mapping;
@@ -13,6 +15,54 @@ use crate::packet::acknowledgement::Acknowledgement;
 use crate::packet::publish::{OutgoingPublish, Publish};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
+
+/// A message under its local name.
+pub(super) struct IncomingMessage<T = String, B = Vec<u8>> {
+    lane: usize,
+    topic: T,
+    properties: B,
+    payload: B,
+    dup: bool,
+    qos: QoS,
+    retain: bool,
+    packet_id: Option<PacketId>,
+    message_expiry: Option<u32>,
+}
+
+impl IncomingMessage<&str, &[u8]> {
+    fn to_owned(&self) -> IncomingMessage {
+        IncomingMessage {
+            lane: self.lane,
+            topic: self.topic.to_owned(),
+            properties: self.properties.to_vec(),
+            payload: self.payload.to_vec(),
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            packet_id: self.packet_id,
+            message_expiry: self.message_expiry,
+        }
+    }
+}
+
+impl LocalSide {
+    fn publish<T: AsRef<str>, B: AsRef<[u8]>>(&mut self, message: &IncomingMessage<T, B>) {
+        let payload = message.payload.as_ref();
+        let packet = OutgoingPublish {
+            dup: message.dup,
+            qos: message.qos,
+            retain: message.retain,
+            topic: message.topic.as_ref(),
+            packet_id: message.packet_id,
+            topic_alias: None,
+            message_expiry: message.message_expiry,
+            subscription_ids: &[],
+            properties: message.properties.as_ref(),
+            payload_bytes: payload.len(),
+        };
+        wire::publish(&mut self.output, ProtocolVersion::V5_0, &packet, payload);
+    }
+}
 
 impl Relay {
     /// A message of the remote broker.
@@ -46,31 +96,51 @@ impl Relay {
         } else {
             &publish.properties
         };
+        let message = IncomingMessage {
+            lane,
+            topic: &*self.name,
+            properties,
+            payload: publish.payload,
+            dup: publish.dup,
+            qos: publish.qos,
+            retain: publish.retain,
+            packet_id: publish.packet_id,
+            message_expiry: publish.message_expiry,
+        };
         let Some(Some(local)) = self.locals.get_mut(lane) else {
             // A lane without local partner subscribes to nothing: what comes is left from an older configuration.
             self.tally.drop(DropReason::NoRule);
             self.acknowledge_remote(lane, publish.qos, publish.packet_id, ReasonCode::Success);
             return Ok(());
         };
-        let packet = OutgoingPublish {
-            dup: publish.dup,
-            qos: publish.qos,
-            retain: publish.retain,
-            topic: &self.name,
-            packet_id: publish.packet_id,
-            topic_alias: None,
-            message_expiry: publish.message_expiry,
-            subscription_ids: &[],
-            properties,
-            payload_bytes: publish.payload.len(),
-        };
-        wire::publish(&mut local.output, ProtocolVersion::V5_0, &packet, publish.payload);
         if publish.qos > QoS::AtMostOnce {
             local.inflight += 1;
         }
         self.tally.messages_in += 1;
-        self.tally.bytes_in += (self.name.len() + publish.payload.len()) as u64;
+        self.tally.bytes_in += (message.topic.len() + publish.payload.len()) as u64;
+        if let Some(watch) = &mut self.watch_in
+            && !publish.dup
+            && let Turn::Waits(fingerprint, until) = watch.note(message.topic, message.payload, now)
+        {
+            let bytes = message.topic.len() + message.properties.len() + message.payload.len();
+            watch.hold((fingerprint, until), message.topic, bytes, message.to_owned());
+            if until <= now {
+                self.release_incoming(now);
+            }
+            return Ok(());
+        }
+        local.publish(&message);
         Ok(())
+    }
+
+    /// Messages that were held because they seemed to go round go on.
+    pub(super) fn release_incoming(&mut self, now: Instant) {
+        let released = self.watch_in.as_mut().map(|watch| watch.release(now));
+        for message in released.into_iter().flatten() {
+            if let Some(Some(local)) = self.locals.get_mut(message.lane) {
+                local.publish(&message);
+            }
+        }
     }
 
     /// The topic that an alias stands for; `None` where the packet names it. [MQTT-3.3.2-12]
@@ -119,6 +189,13 @@ impl Relay {
             Mapping::Excluded => return Err(DropReason::Excluded),
             Mapping::NoRule => return Err(DropReason::NoRule),
             Mapping::Impossible => return Err(DropReason::Topic),
+        }
+        // What the remote broker retains has RETAIN, when it is sent for our SUBSCRIBE; an echo has not. [MQTT-3.3.1-9]
+        if let Some(account) = &self.account
+            && !publish.retain
+            && account.lock().settle((topic, publish.payload, publish.qos), now)
+        {
+            return Err(DropReason::Echo);
         }
         let is_echo = |origin| self.echoes.is_echo(&self.name, publish.payload, origin, now);
         match origin.is_some_and(is_echo) {

@@ -1,9 +1,10 @@
 //! The opening of a link: Subscriptions on both sides, and the release of identifiers that lost their meaning.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::bridge::relay::side::{answer_sweep, fill_sweep};
-use crate::bridge::relay::{Phase, Relay};
+use crate::bridge::relay::{Announcement, Phase, Relay};
 use crate::bridge::wire;
 use crate::config::bridge::rule::{RuleSet, filters_overlap};
 use crate::packet::subscribe::{RetainHandling, Suback, SubscriptionOptions};
@@ -123,8 +124,62 @@ impl Relay {
         if self.phase == Phase::OpeningRemote
             && self.remotes.iter().all(super::side::RemoteSide::is_open)
         {
-            self.phase = Phase::Running;
-            self.pump_held(now);
+            match self.announcement {
+                Announcement::Present => self.announce(now),
+                Announcement::None => self.run(now),
+            }
+        }
+    }
+
+    fn announce(&mut self, now: Instant) {
+        self.phase = Phase::Announcing;
+        let settings = Arc::clone(&self.settings);
+        self.publish_remote(&settings.notification_topic, b"1", now);
+        if let Some(remote) = self.remotes.first_mut() {
+            // An earlier PINGREQ proves nothing.
+            remote.must_ping_again = remote.ping_sent.is_some();
+            remote.ping(now);
+        }
+    }
+
+    fn run(&mut self, now: Instant) {
+        self.phase = Phase::Running;
+        self.pump_held(now);
+        self.refresh_if_due(now);
+    }
+
+    /// A message that waited for the remote broker has crossed, or was dropped.
+    pub(super) fn note_crossed(&mut self, now: Instant) {
+        if let Some(left) = &mut self.backlog {
+            *left = left.saturating_sub(1);
+            self.refresh_if_due(now);
+        }
+    }
+
+    /// Asks the remote broker for what it retains, once what changed here has crossed: of what was set there meanwhile, and
+    /// was not queued, nothing else would tell. Asked before, what it retained would come back for what is newer here.
+    fn refresh_if_due(&mut self, now: Instant) {
+        if self.phase < Phase::Running || self.backlog != Some(0) {
+            return;
+        }
+        self.backlog = None;
+        let version = self.settings.protocol;
+        for remote in &mut self.remotes {
+            if !remote.session_present {
+                continue;
+            }
+            let options = |(filter, qos): &(String, QoS)| {
+                (filter.clone(), bridge_options(*qos, RetainHandling::Send))
+            };
+            let subscriptions: Vec<_> = remote.plan.subscribe.iter().map(options).collect();
+            let mut ids = (1..=u16::MAX).rev().filter_map(wire::packet_id);
+            for chunk in subscriptions.chunks(FILTERS_PER_PACKET) {
+                let free = ids.find(|id| !remote.inflight.contains(*id));
+                let Some(id) = free else { break };
+                wire::subscribe(&mut remote.output, version, id, chunk);
+                let filters = chunk.iter().map(|(filter, _)| filter.clone()).collect();
+                remote.expect_answer(id, filters, now);
+            }
         }
     }
 
@@ -132,20 +187,22 @@ impl Relay {
         let version = self.settings.protocol;
         for remote in &mut self.remotes {
             if remote.sweep.is_some() {
+                remote.awaited_since = now;
                 fill_sweep(&mut remote.sweep, &mut remote.output, version);
-            }
-            // 3.x sends all Retained Messages at each SUBSCRIBE, so a Session that has its Subscriptions is left alone.
-            if remote.is_subscribed && remote.session_present {
-                continue;
             }
             let mut ids = (1..=u16::MAX).rev().filter_map(wire::packet_id);
             let plan = remote.plan.clone();
-            if remote.session_present {
+            if remote.session_present && !remote.is_tidy {
                 for chunk in plan.unsubscribe.chunks(FILTERS_PER_PACKET) {
                     let Some(id) = ids.next() else { break };
                     wire::unsubscribe(&mut remote.output, version, id, chunk);
                     remote.expect_answer(id, chunk.to_vec(), now);
                 }
+            }
+            // 3.x sends all Retained Messages at each SUBSCRIBE: a Session that has its Subscriptions is left alone until
+            // what changed here has crossed.
+            if remote.is_subscribed && remote.session_present {
+                continue;
             }
             let options = |(filter, qos): &(String, QoS)| {
                 (filter.clone(), bridge_options(*qos, RetainHandling::SendIfNew))
@@ -170,6 +227,7 @@ impl Relay {
     pub(super) fn local_done(&mut self, lane: usize, packet_id: PacketId, now: Instant) {
         if let Some(Some(local)) = self.locals.get_mut(lane) {
             local.awaited.remove(&packet_id);
+            local.opening_since = now;
         }
         self.advance(now);
     }
@@ -184,14 +242,41 @@ impl Relay {
     pub(super) fn remote_done(&mut self, lane: usize, packet_id: PacketId, now: Instant) {
         if let Some(remote) = self.remotes.get_mut(lane) {
             remote.awaited.remove(&packet_id);
+            remote.awaited_since = now;
         }
-        self.advance(now);
+        match self.phase {
+            // A message that has waited for the identifier may go.
+            Phase::Running => self.pump_held(now),
+            Phase::OpeningLocal | Phase::OpeningRemote => self.advance(now),
+            Phase::Announcing => {}
+        }
+    }
+
+    /// What was sent before the PINGREQ has arrived.
+    pub(super) fn remote_pingresp(&mut self, lane: usize, now: Instant) {
+        let Some(remote) = self.remotes.get_mut(lane) else { return };
+        if remote.ping_sent.take().is_none() {
+            return;
+        }
+        remote.unproven.note_answer();
+        if std::mem::take(&mut remote.must_ping_again) || remote.unproven.wants_ping() {
+            remote.ping(now);
+        } else if self.phase == Phase::Announcing && lane == 0 {
+            self.run(now);
+        }
+    }
+
+    /// What was held because it seemed to go round goes on when it is time.
+    pub(super) fn release_watched(&mut self, now: Instant) {
+        self.release_outgoing(now);
+        self.release_incoming(now);
     }
 
     /// A PUBCOMP that answers a sweep of the local Session.
     pub(super) fn local_swept(&mut self, lane: usize, now: Instant) -> bool {
         let Some(Some(local)) = self.locals.get_mut(lane) else { return false };
         let swept = answer_sweep(&mut local.sweep, &mut local.output, ProtocolVersion::V5_0);
+        local.opening_since = now;
         if swept && local.sweep.is_none() {
             self.advance(now);
         }
@@ -203,6 +288,9 @@ impl Relay {
         let version = self.settings.protocol;
         let Some(remote) = self.remotes.get_mut(lane) else { return false };
         let swept = answer_sweep(&mut remote.sweep, &mut remote.output, version);
+        if swept {
+            remote.awaited_since = now;
+        }
         if swept && remote.sweep.is_none() {
             self.advance(now);
         }

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use crate::bridge::error::LinkError;
 use crate::bridge::loop_guard::{trail_contains, trail_length};
 use crate::bridge::properties::{Changes, hop_trail, response_topic, rewrite};
+use crate::bridge::relay::unproven::UnprovenMessage;
+use crate::bridge::relay::watch::Turn;
 use crate::bridge::relay::{HELD_BYTES_MAX, Phase, ROUTES_MAX, Relay};
 use crate::bridge::status::DropReason;
 use crate::bridge::wire;
-use crate::config::bridge::rule::Mapping;
+use crate::config::bridge::rule::{Mapping, filter_matches};
 use crate::packet::acknowledgement::Acknowledgement;
 use crate::packet::publish::{OutgoingPublish, Publish};
 use crate::packet::reason_code::ReasonCode;
@@ -21,6 +23,8 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 pub(super) struct Route {
     outcome: Result<Arc<str>, DropReason>,
     lane: usize,
+    /// The remote broker gives it back, with this QoS at most.
+    echo: Option<QoS>,
 }
 
 /// A message that waits for the rate limit, for the end of the opening, or for room at its connection.
@@ -40,6 +44,17 @@ struct Outgoing<T, B> {
     retain: bool,
     packet_id: Option<PacketId>,
     message_expiry: Option<u32>,
+    /// See [`Route::echo`].
+    echo: Option<QoS>,
+}
+
+impl HeldMessage {
+    /// What becomes of it when the link is over: Retained Messages of QoS 0 are nowhere else.
+    pub(super) fn into_unproven(self) -> Option<UnprovenMessage> {
+        let Outgoing { topic, properties, payload, qos, retain, .. } = self.message;
+        let is_lost = retain && qos == QoS::AtMostOnce;
+        is_lost.then_some(UnprovenMessage { topic, properties, payload })
+    }
 }
 
 impl<T: AsRef<str>, B: AsRef<[u8]>> Outgoing<T, B> {
@@ -57,7 +72,25 @@ impl<T: AsRef<str>, B: AsRef<[u8]>> Outgoing<T, B> {
             retain: self.retain,
             packet_id: self.packet_id,
             message_expiry: self.message_expiry,
+            echo: self.echo,
         }
+    }
+}
+
+impl Outgoing<&str, &[u8]> {
+    fn to_held(self, since: Instant) -> HeldMessage {
+        let message = Outgoing {
+            topic: self.topic.to_owned(),
+            properties: self.properties.to_vec(),
+            payload: self.payload.to_vec(),
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            packet_id: self.packet_id,
+            message_expiry: self.message_expiry,
+            echo: self.echo,
+        };
+        HeldMessage { message, since }
     }
 }
 
@@ -88,8 +121,43 @@ impl Relay {
             retain: publish.retain && self.settings.outgoing_retain,
             packet_id: publish.packet_id,
             message_expiry: publish.message_expiry,
+            echo: route.echo,
         };
-        if !self.must_hold(lane, message.qos, message.size(), now) {
+        match self.watch_outgoing(publish.topic, &message, now) {
+            Turn::Passes => self.send_or_hold(lane, message, now),
+            Turn::Waits(fingerprint, until) => {
+                if let Some(watch) = &mut self.watch_out {
+                    let held = (lane, message.to_held(now));
+                    watch.hold((fingerprint, until), publish.topic, message.size(), held);
+                }
+                if until <= now {
+                    self.release_outgoing(now);
+                }
+            }
+        }
+        self.properties = properties;
+        if publish.qos == QoS::AtMostOnce {
+            self.note_crossed(now);
+        }
+    }
+
+    fn watch_outgoing(
+        &mut self,
+        topic: &str,
+        message: &Outgoing<&str, &[u8]>,
+        now: Instant,
+    ) -> Turn {
+        match &mut self.watch_out {
+            // What was sent before is known to the remote broker, and stands in its order there.
+            Some(watch) if self.phase == Phase::Running && !message.dup => {
+                watch.note(topic, message.payload, now)
+            }
+            Some(_) | None => Turn::Passes,
+        }
+    }
+
+    fn send_or_hold(&mut self, lane: usize, message: Outgoing<&str, &[u8]>, now: Instant) {
+        if !self.must_hold(lane, &message, now) {
             self.send(lane, message, now);
         } else if message.qos == QoS::AtMostOnce
             && self.held_bytes >= HELD_BYTES_MAX
@@ -99,29 +167,51 @@ impl Relay {
         } else {
             self.hold_message(lane, message, now);
         }
-        self.properties = properties;
+    }
+
+    /// Messages that were held because they seemed to go round go on.
+    pub(super) fn release_outgoing(&mut self, now: Instant) {
+        let released = self.watch_out.as_mut().map(|watch| watch.release(now));
+        for (lane, held) in released.into_iter().flatten() {
+            self.send_or_hold(lane, held.message.as_borrowed(), now);
+        }
     }
 
     fn route(&mut self, topic: &str) -> Route {
         if let Some(route) = self.routes.get(topic) {
             return route.clone();
         }
-        let outcome = match self.settings.rules.map_out(topic, &mut self.name) {
-            Mapping::Mapped(_) => Ok(self.name.as_str().into()),
-            Mapping::Excluded => Err(DropReason::Excluded),
-            Mapping::NoRule => Err(DropReason::NoRule),
-            Mapping::Impossible => Err(DropReason::Topic),
-        };
+        let outcome: Result<Arc<str>, DropReason> =
+            match self.settings.rules.map_out(topic, &mut self.name) {
+                Mapping::Mapped(_) => Ok(self.name.as_str().into()),
+                Mapping::Excluded => Err(DropReason::Excluded),
+                Mapping::NoRule => Err(DropReason::NoRule),
+                Mapping::Impossible => Err(DropReason::Topic),
+            };
         let lanes = self.remotes.len().max(1);
         // The same in every process: a message repeated after a restart takes the connection it took before.
         let hash = foldhash::fast::FixedState::default().hash_one(topic);
         let lane = usize::try_from(hash % lanes as u64).unwrap_or(0);
-        let route = Route { outcome, lane };
+        let echo = outcome.as_ref().ok().and_then(|name| self.echo_of(lane, name));
+        let route = Route { outcome, lane, echo };
         if self.routes.len() >= ROUTES_MAX {
             self.routes.clear();
         }
         self.routes.insert(topic.into(), route.clone());
         route
+    }
+
+    /// The QoS in which the remote broker gives back what is sent under this name, if it does. One that knows the bridge
+    /// gives nothing back to the connection that it came by; another one of the same bridge is a stranger to it.
+    fn echo_of(&self, lane: usize, name: &str) -> Option<QoS> {
+        self.account.as_ref()?;
+        let receivers = self
+            .remotes
+            .iter()
+            .enumerate()
+            .filter(|(receiver, remote)| *receiver != lane || !remote.has_bridge_bit);
+        let filters = receivers.flat_map(|(_, remote)| &remote.plan.subscribe);
+        filters.filter(|(filter, _)| filter_matches(filter, name)).map(|(_, qos)| *qos).max()
     }
 
     /// Leaves the properties under which the message goes on in `self.properties`.
@@ -156,7 +246,8 @@ impl Relay {
 
     /// Order within a lane: nothing overtakes what is held, except that QoS 0, which needs no room in the window, does
     /// not wait for others that do.
-    fn must_hold(&mut self, lane: usize, qos: QoS, bytes: usize, now: Instant) -> bool {
+    fn must_hold(&mut self, lane: usize, message: &Outgoing<&str, &[u8]>, now: Instant) -> bool {
+        let (qos, bytes) = (message.qos, message.size());
         if self.phase < Phase::Running {
             return true;
         }
@@ -164,25 +255,16 @@ impl Relay {
             return false;
         }
         let waits = self.held.get(lane).is_some_and(|held| !held.is_empty());
-        let has_quota = self.remotes.get(lane).is_some_and(super::side::RemoteSide::has_quota);
-        waits || !has_quota || !self.rate.take(bytes, now)
+        let may_send =
+            self.remotes.get(lane).is_some_and(|remote| remote.may_send(message.packet_id));
+        waits || !may_send || !self.rate.take(bytes, now)
     }
 
     fn hold_message(&mut self, lane: usize, message: Outgoing<&str, &[u8]>, now: Instant) {
         self.held_bytes += message.size();
         self.held_qos0 += usize::from(message.qos == QoS::AtMostOnce);
         let Some(held) = self.held.get_mut(lane) else { return };
-        let message = Outgoing {
-            topic: message.topic.to_owned(),
-            properties: message.properties.to_vec(),
-            payload: message.payload.to_vec(),
-            dup: message.dup,
-            qos: message.qos,
-            retain: message.retain,
-            packet_id: message.packet_id,
-            message_expiry: message.message_expiry,
-        };
-        held.push_back(HeldMessage { message, since: now });
+        held.push_back(message.to_held(now));
     }
 
     /// Sends what was held, as far as room and rate go.
@@ -193,17 +275,37 @@ impl Relay {
         for (packet_id, reason) in std::mem::take(&mut self.held_releases) {
             self.release(packet_id, reason);
         }
+        self.send_unproven(now);
         for lane in 0..self.held.len() {
             while self.pump_one(lane, now) {}
         }
     }
 
+    /// Sends again what of the last link may not have arrived.
+    fn send_unproven(&mut self, now: Instant) {
+        for message in self.unproven.take_last() {
+            let echo = self.echo_of(0, &message.topic);
+            let message = Outgoing {
+                topic: &*message.topic,
+                properties: &*message.properties,
+                payload: &*message.payload,
+                dup: false,
+                qos: QoS::AtMostOnce,
+                retain: true,
+                packet_id: None,
+                message_expiry: None,
+                echo,
+            };
+            self.send(0, message, now);
+        }
+    }
+
     fn pump_one(&mut self, lane: usize, now: Instant) -> bool {
-        let may_send = self.remotes.get(lane).is_some_and(|remote| {
-            remote.has_quota() && remote.output.len() < super::OUTPUT_BYTES_MAX
-        });
         let Some(held) = self.held.get_mut(lane) else { return false };
         let Some(next) = held.front() else { return false };
+        let may_send = self.remotes.get(lane).is_some_and(|remote| {
+            remote.may_send(next.message.packet_id) && remote.output.len() < super::OUTPUT_BYTES_MAX
+        });
         if !may_send || !self.rate.take(next.message.size(), now) {
             return false;
         }
@@ -277,6 +379,16 @@ impl Relay {
         if let Some(packet_id) = packet_id {
             remote.inflight.insert(packet_id);
         }
+        if packet.retain && packet_id.is_none() {
+            remote.note_unproven(message.topic, message.properties, message.payload, now);
+        }
+        let is_first = !message.dup || self.is_account_new;
+        if let (Some(most), Some(account)) = (message.echo, &self.account)
+            && is_first
+        {
+            let echo = (message.topic, message.payload, qos.min(most));
+            account.lock().note_sent(echo, now, self.settings.response_timeout);
+        }
         self.note_sent(message.qos, qos, message.packet_id);
     }
 
@@ -306,6 +418,7 @@ impl Relay {
         reason: DropReason,
     ) {
         self.tally.drop(reason);
+        self.backlog = self.backlog.map(|left| left.saturating_sub(1));
         let Some(packet_id) = packet_id else { return };
         match qos {
             QoS::AtMostOnce => {}
@@ -366,6 +479,7 @@ impl Relay {
         } else {
             self.puback_local(ack.packet_id, ReasonCode::Success);
         }
+        self.note_crossed(now);
         self.pump_held(now);
         Ok(())
     }
@@ -384,6 +498,7 @@ impl Relay {
         self.pubrec_local(ack.packet_id, ack.reason);
         if ack.reason.is_failure() {
             self.end_exchange(lane, ack.packet_id);
+            self.note_crossed(now);
             self.pump_held(now);
         }
         Ok(())
@@ -396,6 +511,7 @@ impl Relay {
         }
         if self.end_exchange(lane, ack.packet_id) && self.lane_of(ack.packet_id).is_none() {
             self.pubcomp_local(ack.packet_id);
+            self.note_crossed(now);
         }
         self.pump_held(now);
     }

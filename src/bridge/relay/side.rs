@@ -8,7 +8,8 @@ use crate::bridge::error::LinkError;
 use crate::bridge::loop_guard::Origin;
 use crate::bridge::relay::inflight::Inflight;
 use crate::bridge::relay::opening::LanePlan;
-use crate::bridge::relay::{OUTPUT_BYTES_MAX, Progress};
+use crate::bridge::relay::unproven::{Unproven, UnprovenMessage};
+use crate::bridge::relay::{LaneOptions, OUTPUT_BYTES_MAX, Progress};
 use crate::bridge::wire;
 use crate::config::bridge::BridgeSettings;
 use crate::packet::connack::Connack;
@@ -115,6 +116,11 @@ pub(super) fn answer_sweep(
     true
 }
 
+/// The local broker gets at least so long to answer.
+const LOCAL_PATIENCE_MIN: Duration = Duration::from_secs(30);
+/// Bytes that still come stretch the time for an answer by at most so much.
+const STRETCH_MAX: u32 = 6;
+
 /// The connection to the local broker.
 pub(super) struct LocalSide {
     pub(super) output: Vec<u8>,
@@ -127,12 +133,15 @@ pub(super) struct LocalSide {
     pub(super) session_present: bool,
     /// Who publishes here what comes from the remote broker.
     pub(super) origin: Origin,
+    /// When the opening last went on.
+    pub(super) opening_since: Instant,
 }
 
 impl LocalSide {
-    pub(super) fn new(accepted: &Accepted, origin: Origin, sweep: bool) -> Self {
+    pub(super) fn new(accepted: &Accepted, origin: Origin, sweep: bool, now: Instant) -> Self {
         Self {
             origin,
+            opening_since: now,
             output: Vec::new(),
             inflight: 0,
             receive_maximum: usize::from(accepted.receive_maximum),
@@ -149,6 +158,26 @@ impl LocalSide {
     pub(super) fn is_open(&self) -> bool {
         self.sweep.is_none() && self.awaited.is_empty()
     }
+
+    /// When the local broker must have answered: its disk may be slow, and then nothing is lost by trying again later.
+    pub(super) fn answer_due(&self, response_timeout: Duration) -> Option<Instant> {
+        let patience = response_timeout.max(LOCAL_PATIENCE_MIN);
+        (!self.is_open()).then(|| self.opening_since + patience)
+    }
+
+    pub(super) fn handle_timeout(
+        &self,
+        response_timeout: Duration,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        match self.answer_due(response_timeout) {
+            Some(due) if due <= now => {
+                let what = "the local broker did not answer SUBSCRIBE or PUBREL in time";
+                Err(LinkError::Local(what.to_owned()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// One connection to the remote broker.
@@ -156,6 +185,9 @@ pub(super) struct RemoteSide {
     pub(super) output: Vec<u8>,
     pub(super) plan: LanePlan,
     pub(super) is_subscribed: bool,
+    pub(super) is_tidy: bool,
+    pub(super) has_bridge_bit: bool,
+    pub(super) unproven: Unproven,
     /// Exchanges under way, for the Receive Maximum. [MQTT-3.3.4-9] Those that only have their PUBREL left count as
     /// well: mosquitto takes them for part of its window, also after a cut.
     pub(super) inflight: Inflight,
@@ -165,7 +197,8 @@ pub(super) struct RemoteSide {
     pub(super) packet_bytes_max: usize,
     pub(super) sweep: Option<Sweep>,
     pub(super) awaited: HashMap<PacketId, Vec<String>>,
-    awaited_since: Instant,
+    /// When the oldest of what is awaited, SUBACK or the PUBCOMPs of a sweep, was asked for or last went on.
+    pub(super) awaited_since: Instant,
     /// Outgoing Topic Aliases by topic.
     pub(super) aliases: HashMap<Box<str>, u16>,
     pub(super) alias_maximum: u16,
@@ -174,19 +207,14 @@ pub(super) struct RemoteSide {
     pub(super) session_present: bool,
     keep_alive: Duration,
     pub(super) ping_sent: Option<Instant>,
+    pub(super) must_ping_again: bool,
     last_received: Instant,
     last_sent: Instant,
 }
 
 impl RemoteSide {
-    pub(super) fn new(
-        accepted: Accepted,
-        plan: LanePlan,
-        is_subscribed: bool,
-        sweep: bool,
-        settings: &BridgeSettings,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(lane: LaneOptions, settings: &BridgeSettings, now: Instant) -> Self {
+        let accepted = lane.remote;
         let own_limit = match settings.max_packet_bytes {
             0 => u32::MAX,
             limit => limit,
@@ -197,14 +225,17 @@ impl RemoteSide {
         };
         Self {
             output: Vec::new(),
-            plan,
-            is_subscribed,
+            plan: lane.plan,
+            is_subscribed: lane.is_subscribed,
+            is_tidy: lane.is_tidy,
+            has_bridge_bit: lane.has_bridge_bit,
+            unproven: Unproven::default(),
             inflight: Inflight::new(),
             window: usize::from(accepted.window(settings.max_inflight)),
             maximum_qos: accepted.maximum_qos,
             retain_available: accepted.retain_available,
             packet_bytes_max: accepted.packet_bytes_max.min(own_limit) as usize,
-            sweep: sweep.then(Sweep::new),
+            sweep: lane.sweep_remote.then(Sweep::new),
             awaited: HashMap::new(),
             awaited_since: now,
             aliases: HashMap::new(),
@@ -213,6 +244,7 @@ impl RemoteSide {
             session_present: accepted.session_present,
             keep_alive: accepted.keep_alive,
             ping_sent: None,
+            must_ping_again: false,
             last_received: now,
             last_sent: now,
         }
@@ -222,8 +254,37 @@ impl RemoteSide {
         self.sweep.is_none() && self.awaited.is_empty()
     }
 
+    /// Whether everything sent has arrived.
+    pub(super) fn is_drained(&self) -> bool {
+        self.inflight.len() == 0 && self.unproven.is_empty()
+    }
+
     pub(super) fn has_quota(&self) -> bool {
         self.inflight.len() < self.window
+    }
+
+    /// Whether there is room for a message, and no SUBSCRIBE on its way has its Packet Identifier. [MQTT-2.2.1-3]
+    pub(super) fn may_send(&self, packet_id: Option<PacketId>) -> bool {
+        self.has_quota() && !packet_id.is_some_and(|id| self.awaited.contains_key(&id))
+    }
+
+    /// A Retained Message of QoS 0 was sent. See [`Unproven`].
+    pub(super) fn note_unproven(
+        &mut self,
+        topic: &str,
+        properties: &[u8],
+        payload: &[u8],
+        now: Instant,
+    ) {
+        let message = UnprovenMessage {
+            topic: topic.to_owned(),
+            properties: properties.to_vec(),
+            payload: payload.to_vec(),
+        };
+        self.unproven.push(message, now);
+        if self.unproven.wants_ping() {
+            self.ping(now);
+        }
     }
 
     /// An answer to this packet is due.
@@ -247,11 +308,15 @@ impl RemoteSide {
     /// A PINGREQ goes out before the Keep Alive runs out [MQTT-3.1.2-20], and already after half of it when nothing
     /// was heard: a stream of QoS 0 messages into a dead connection must not look like life.
     fn ping_due(&self) -> Option<Instant> {
-        if self.keep_alive.is_zero() || self.ping_sent.is_some() {
+        if self.ping_sent.is_some() {
             return None;
         }
+        if self.keep_alive.is_zero() {
+            return self.unproven.ping_due();
+        }
         let quiet = self.last_sent + self.keep_alive.mul_f64(0.75);
-        Some(quiet.min(self.last_received + self.keep_alive / 2))
+        let due = quiet.min(self.last_received + self.keep_alive / 2);
+        Some(self.unproven.ping_due().map_or(due, |unproven| due.min(unproven)))
     }
 
     /// Bytes that still come mean that an answer is only late, and so may bytes that wait to be written: on a slow line
@@ -264,10 +329,15 @@ impl RemoteSide {
             };
             return Some((sent.max(self.last_received) + patience, "PINGREQ"));
         }
-        if self.awaited.is_empty() {
-            return None;
-        }
-        Some((self.awaited_since.max(self.last_received) + response_timeout, "SUBSCRIBE"))
+        let what = match (&self.sweep, self.awaited.is_empty()) {
+            (Some(_), _) => "PUBREL",
+            (None, false) => "SUBSCRIBE",
+            (None, true) => return None,
+        };
+        // Messages that come do not mean that the answer ever does.
+        let latest = self.awaited_since + response_timeout * STRETCH_MAX;
+        let due = self.awaited_since.max(self.last_received) + response_timeout;
+        Some((due.min(latest), what))
     }
 
     pub(super) fn next_timeout(&self, response_timeout: Duration) -> Option<Instant> {
@@ -286,10 +356,19 @@ impl RemoteSide {
             return Err(LinkError::RemoteSilent(what));
         }
         if self.ping_due().is_some_and(|due| due <= now) {
-            wire::pingreq(&mut self.output);
-            self.ping_sent = Some(now);
-            self.last_sent = now;
+            self.ping(now);
         }
         Ok(())
+    }
+
+    /// Asks whether the remote broker is there, unless it is being asked.
+    pub(super) fn ping(&mut self, now: Instant) {
+        if self.ping_sent.is_some() {
+            return;
+        }
+        wire::pingreq(&mut self.output);
+        self.unproven.note_ping();
+        self.ping_sent = Some(now);
+        self.last_sent = now;
     }
 }

@@ -39,6 +39,7 @@ struct Setting {
     lanes: usize,
     sweep_remote: bool,
     sweep_local: bool,
+    backlog: u64,
     file: BridgeFile,
 }
 
@@ -49,6 +50,8 @@ fn setting(topics: &'static [&'static str]) -> Setting {
         lanes: 1,
         sweep_remote: false,
         sweep_local: false,
+        // No test fetches Retained Messages anew by chance.
+        backlog: u64::MAX,
         file: BridgeFile { name: "b".into(), addresses: vec!["h".into()], ..BridgeFile::default() },
     }
 }
@@ -71,6 +74,8 @@ impl Setting {
             origin: 1,
             remote: self.remote.clone(),
             is_subscribed: false,
+            is_tidy: false,
+            has_bridge_bit: false,
             sweep_remote: self.sweep_remote,
             sweep_local: self.sweep_local,
         });
@@ -83,6 +88,10 @@ impl Setting {
             stale_local_filters: Vec::new(),
             known_local_filters: Vec::new(),
             echoes: Arc::default(),
+            account: None,
+            backlog: self.backlog,
+            unproven: Unproven::default(),
+            announcement: Announcement::None,
         };
         Stage { relay: Relay::new(options, now), now, version }
     }

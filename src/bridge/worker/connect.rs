@@ -11,25 +11,38 @@ use crate::bridge::handshake::{
 };
 use crate::bridge::link::Link;
 use crate::bridge::local::local_client_id;
-use crate::bridge::relay::{LaneOptions, LanePlan, Relay, RelayOptions, lane_plan};
+use crate::bridge::relay::{Announcement, LaneOptions, LanePlan, Relay, RelayOptions, lane_plan};
 use crate::bridge::remote::dial;
 use crate::bridge::worker::Worker;
-use crate::config::bridge::rule::Direction;
+use crate::bridge::worker::concessions::Asked;
+use crate::config::bridge::rule::{Direction, filters_overlap};
 use crate::dial::address::Address;
 use crate::dial::connect::Stage;
 use crate::dial::stream::BoxStream;
-use crate::packet::QoS;
+use crate::packet::{ProtocolVersion, QoS};
 
 impl Worker {
     pub(super) async fn open_link(
-        &self,
+        &mut self,
         address: &Address,
+        stage: &Stage,
+    ) -> Result<Link, LinkError> {
+        let name = address.to_string();
+        let takes_no_bit = self.memory.takes_no_bit(&name, super::unix_seconds());
+        let asked = self.concessions.ask(&name, takes_no_bit);
+        self.connect_link(address, asked, stage).await
+    }
+
+    async fn connect_link(
+        &mut self,
+        address: &Address,
+        asked: Asked,
         stage: &Stage,
     ) -> Result<Link, LinkError> {
         let settings = &self.settings;
         let credentials = BridgeCredentials::read(settings).await?;
         let lanes = (0..settings.connections)
-            .map(|lane| self.open_remote(address, &credentials, lane, stage));
+            .map(|lane| self.open_remote(address, &credentials, (lane, asked), stage));
         let remotes = try_join_all(lanes).await?;
         // The window of the local Session is what the remote broker takes: then nothing has to wait in between.
         let granted =
@@ -44,8 +57,8 @@ impl Worker {
                 false => None,
             });
         }
-        let relay =
-            Relay::new(self.relay_options(&address, plans, &remotes, &locals), Instant::now());
+        let options = self.relay_options(&address, plans, asked, &remotes, &locals);
+        let relay = Relay::new(options, Instant::now());
         let counters = std::sync::Arc::clone(&self.counters);
         Ok(Link::new(self.name.clone(), relay, locals, remotes, counters))
     }
@@ -54,13 +67,19 @@ impl Worker {
         &self,
         address: &Address,
         credentials: &BridgeCredentials,
-        lane: usize,
+        (lane, asked): (usize, Asked),
         stage: &Stage,
     ) -> Result<Connected<BoxStream>, LinkError> {
         let stream = dial(address, &self.settings, stage).await?;
         stage.awaits_connack();
-        let identity = RemoteIdentity { lane, bridge_bit: self.bridge_bit };
-        connect_remote(stream, &self.settings, credentials, identity).await
+        let identity = RemoteIdentity {
+            lane,
+            bridge_bit: asked.bridge_bit,
+            has_will: lane == 0 && asked.notifications,
+        };
+        let connecting = connect_remote(stream, &self.settings, credentials, identity);
+        let connected = tokio::time::timeout(self.settings.response_timeout, connecting).await;
+        connected.unwrap_or(Err(LinkError::RemoteSilent("CONNECT")))
     }
 
     async fn open_local(
@@ -101,10 +120,41 @@ impl Worker {
         plans
     }
 
+    /// Local filters whose Retained Messages the remote broker has. What changes while there is no link waits in the queue;
+    /// but of what was on its way when the process ended, or had no room, nobody knows.
+    fn known_local_filters(&self, has_missed: bool) -> Vec<String> {
+        let client_id = local_client_id(&self.settings.name, 0);
+        let has_missed = self.context.broker.take_missed_retained(&client_id) || has_missed;
+        let mut known = self.memory.local_filters.clone();
+        if has_missed || !self.had_link {
+            // What is fetched from there as well is not sent anew: it may be newer there.
+            let rules = &self.settings.rules.rules;
+            let incoming: Vec<_> = rules.iter().filter(|rule| rule.direction.is_in()).collect();
+            known.retain(|filter| {
+                incoming.iter().any(|rule| filters_overlap(&rule.local_filter, filter))
+            });
+        }
+        known
+    }
+
+    /// Whether a message that was sent may come back by a rule that brings it.
+    fn expects_echoes(&self, asked: Asked) -> bool {
+        let rules = &self.settings.rules.rules;
+        let outgoing = || rules.iter().filter(|rule| rule.direction.is_out());
+        let mut incoming = rules.iter().filter(|rule| rule.direction.is_in());
+        let is_stranger = !asked.bridge_bit || self.settings.connections > 1;
+        self.settings.protocol < ProtocolVersion::V5_0
+            && is_stranger
+            && incoming.any(|rule| {
+                outgoing().any(|out| filters_overlap(&out.remote_filter, &rule.remote_filter))
+            })
+    }
+
     fn relay_options(
-        &self,
+        &mut self,
         address: &str,
         plans: Vec<LanePlan>,
+        asked: Asked,
         remotes: &[Connected<BoxStream>],
         locals: &[Option<Connected<BoxStream>>],
     ) -> RelayOptions {
@@ -125,12 +175,15 @@ impl Worker {
             let remote_present = remote.accepted.session_present;
             let local_present = local.as_ref().is_some_and(|local| local.accepted.session_present);
             // Compared without `unsubscribe`, which grows and shrinks with what is remembered.
-            let is_subscribed =
+            let is_tidy =
                 subscribed.get(lane).is_some_and(|known| known.subscribe == plan.subscribe);
+            let is_subscribed = is_tidy || !is_elsewhere && self.has_subscribed(lane, &plan);
             let client_id = local_client_id(&self.settings.name, lane);
             lanes.push(LaneOptions {
                 origin: self.context.broker.origin(&client_id),
                 is_subscribed,
+                is_tidy,
+                has_bridge_bit: asked.bridge_bit,
                 sweep_remote: sends_qos2
                     && remote_present
                     && (self.memory.is_fresh || is_elsewhere),
@@ -140,16 +193,38 @@ impl Worker {
                 local: local.as_ref().map(|local| local.accepted.clone()),
             });
         }
+        let forgot = lanes.iter().any(|lane: &LaneOptions| {
+            !lane.plan.subscribe.is_empty() && !lane.remote.session_present
+        });
+        if forgot || is_elsewhere {
+            self.account.lock().clear();
+        }
+        let has_missed = self.unproven.take_incomplete();
+        let client_id = local_client_id(&self.settings.name, 0);
+        let waiting = self.context.broker.queue_stats(&client_id);
         RelayOptions {
+            account: self.expects_echoes(asked).then(|| std::sync::Arc::clone(&self.account)),
+            backlog: waiting.map_or(0, |stats| stats.messages),
+            unproven: std::mem::take(&mut self.unproven),
+            announcement: match asked.notifications {
+                true => Announcement::Present,
+                false => Announcement::None,
+            },
             settings: std::sync::Arc::clone(&self.settings),
             broker_id: std::sync::Arc::clone(&self.context.broker_id),
             lanes,
             stale_local_filters: self.stale_filters(),
             known_local_filters: match is_elsewhere {
                 true => Vec::new(),
-                false => self.memory.local_filters.clone(),
+                false => self.known_local_filters(has_missed),
             },
             echoes: std::sync::Arc::clone(&self.context.echoes),
         }
+    }
+
+    /// Whether the remote Session was subscribed to the filters of this plan when there was a link last.
+    fn has_subscribed(&self, lane: usize, plan: &LanePlan) -> bool {
+        let known = self.memory.remote_filters.get(lane);
+        known.is_some_and(|known| plan.subscribe.iter().map(|(filter, _)| filter).eq(known))
     }
 }

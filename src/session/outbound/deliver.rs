@@ -61,13 +61,14 @@ impl Outbound {
         terms: &Terms<'_>,
         effects: &mut Effects,
     ) -> Delivered {
-        let link = match &mut self.link {
-            Link::Open(link) => link,
-            Link::Absent if self.own_queue.as_ref().is_some_and(|own| own.stores_qos0) => {
-                return self.enqueue(publication, QoS::AtMostOnce, terms, effects);
-            }
-            Link::Absent | Link::Ended => return Delivered::Absent,
-        };
+        if self.own_queue.is_some() && self.must_wait(publication, terms) {
+            return match self.enqueue(publication, QoS::AtMostOnce, terms, effects) {
+                // Nobody is promised anything.
+                Delivered::Refused => Delivered::Dropped,
+                delivered => delivered,
+            };
+        }
+        let Link::Open(link) = &mut self.link else { return Delivered::Absent };
         let outgoing = Outgoing {
             qos: QoS::AtMostOnce,
             dup: false,
@@ -91,6 +92,23 @@ impl Outbound {
                 Delivered::Sent
             }
         }
+    }
+
+    /// Whether a message of QoS 0 waits in the queue: for a Client that is absent, for room, or behind what waits already,
+    /// lest an older value overtakes a newer one.
+    #[cold]
+    fn must_wait(&mut self, publication: &Publication<'_>, terms: &Terms<'_>) -> bool {
+        let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
+        let has_room = match &self.link {
+            Link::Open(link) => {
+                self.queue.is_empty()
+                    && (outbox_bytes == 0
+                        || outbox_bytes + publication.payload.len() <= link.outbox_bytes)
+            }
+            Link::Absent => false,
+            Link::Ended => return false,
+        };
+        !has_room && self.own_queue.as_mut().is_some_and(|own| own.takes_qos0(terms.retain))
     }
 
     fn deliver_acknowledged(
@@ -158,7 +176,7 @@ impl Outbound {
         let before = effects.tally.dropped_count();
         let mut limits = *terms.limits;
         if let Some(own) = &self.own_queue {
-            limits = limits.under(own);
+            limits = limits.under(&own.rules);
         }
         let admission = self.queue.admit(size_bytes, &limits, terms.total, effects);
         self.dropped_count += effects.tally.dropped_count() - before;

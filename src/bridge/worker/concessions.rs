@@ -1,0 +1,201 @@
+//! What a bridge would like and a remote broker may refuse: the bridge bit of 3.x, and messages about the state of the
+//! connection, one of them as Will Message. Brokers say no by closing the connection or with a Reason Code that may mean
+//! other things, so the bridge tries at once whether it is welcome without, and does without where it is.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::bridge::error::LinkError;
+
+/// A link that the remote broker ends so soon may have ended because of what the bridge said of itself.
+const SOON: Duration = Duration::from_secs(5);
+/// So many of them in a row.
+const SOON_MAX: u32 = 3;
+
+/// What is asked of the remote broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// The bridge bit.
+    pub(super) bridge_bit: bool,
+    /// Will Message and messages about the state.
+    pub(super) notifications: bool,
+}
+
+/// What is asked of which address.
+pub(super) struct Concessions {
+    wanted: Asked,
+    address: String,
+    asked: Asked,
+    /// At this address all has been tried since the last success, in vain.
+    is_explored: bool,
+    soon_ended: u32,
+    /// Addresses that refused notifications.
+    no_notifications: BTreeSet<String>,
+}
+
+impl Concessions {
+    pub(super) fn new(wanted: Asked) -> Self {
+        Self {
+            wanted,
+            address: String::new(),
+            asked: wanted,
+            is_explored: false,
+            soon_ended: 0,
+            no_notifications: BTreeSet::new(),
+        }
+    }
+
+    /// What to ask of an address; `takes_no_bit` says what is remembered of it.
+    pub(super) fn ask(&mut self, address: &str, takes_no_bit: bool) -> Asked {
+        if self.address != address {
+            address.clone_into(&mut self.address);
+            (self.is_explored, self.soon_ended) = (false, 0);
+            self.asked = self.initial(takes_no_bit);
+        }
+        self.asked
+    }
+
+    fn initial(&self, takes_no_bit: bool) -> Asked {
+        Asked {
+            bridge_bit: self.wanted.bridge_bit && !takes_no_bit,
+            notifications: self.wanted.notifications
+                && !self.no_notifications.contains(&self.address),
+        }
+    }
+
+    /// The remote broker did not accept the connection. True if it should be asked at once, for less.
+    pub(super) fn refused(&mut self, error: &LinkError, takes_no_bit: bool) -> bool {
+        let next = match self.asked {
+            _ if self.is_explored => None,
+            Asked { bridge_bit: true, notifications } if error.may_be_the_bridge_bit() => {
+                Some(Asked { bridge_bit: false, notifications })
+            }
+            Asked { notifications: true, .. } if error.may_be_the_will() => {
+                // Without the bit it was no better.
+                let bridge_bit = self.initial(takes_no_bit).bridge_bit;
+                Some(Asked { bridge_bit, notifications: false })
+            }
+            Asked { .. } => None,
+        };
+        self.is_explored =
+            next.is_none() && (self.is_explored || self.asked != self.initial(takes_no_bit));
+        self.asked = next.unwrap_or_else(|| self.initial(takes_no_bit));
+        next.is_some()
+    }
+
+    /// The remote broker ended the connection when it was told the state. True if it should be asked at once, for less.
+    pub(super) fn refused_notification(&mut self) -> bool {
+        if !self.asked.notifications || self.is_explored {
+            return false;
+        }
+        self.asked.notifications = false;
+        true
+    }
+
+    /// The remote broker ended a link.
+    pub(super) fn ended(&mut self, lasted: Duration, takes_no_bit: bool) {
+        if lasted > SOON {
+            self.soon_ended = 0;
+        } else if self.asked.notifications && self.soon_ended < SOON_MAX {
+            self.soon_ended += 1;
+            self.asked.notifications = self.soon_ended < SOON_MAX;
+        } else if self.soon_ended == SOON_MAX {
+            // It was something else.
+            self.soon_ended += 1;
+            self.no_notifications.remove(&self.address);
+            self.asked = self.initial(takes_no_bit);
+        }
+    }
+
+    /// The remote broker gave what was asked. What it did not get is said once.
+    pub(super) fn accepted(&mut self) -> Vec<&'static str> {
+        self.is_explored = false;
+        let mut news = Vec::new();
+        if self.wanted.notifications
+            && !self.asked.notifications
+            && self.no_notifications.insert(self.address.clone())
+        {
+            news.push(
+                "the remote broker takes no messages about the state of the connection; going on without \
+                 (notifications_local_only = true says so in the configuration)",
+            );
+        }
+        news
+    }
+
+    /// What was asked last.
+    pub(super) fn asked(&self) -> Asked {
+        self.asked
+    }
+
+    /// Whether the remote broker was asked for less than it would have been.
+    pub(super) fn lacks_bit(&self) -> bool {
+        self.wanted.bridge_bit && !self.asked.bridge_bit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::ProtocolVersion;
+    use crate::packet::reason_code::ReasonCode;
+
+    const ALL: Asked = Asked { bridge_bit: true, notifications: true };
+
+    fn refusal(reason: ReasonCode) -> LinkError {
+        LinkError::Refused { reason, text: String::new(), protocol: ProtocolVersion::V3_1_1 }
+    }
+
+    #[test]
+    fn what_is_refused_is_left_out_one_after_the_other() {
+        let mut concessions = Concessions::new(ALL);
+        let closed = LinkError::RemoteClosed(" instead of answering CONNECT");
+        assert_eq!(concessions.ask("a", false), ALL);
+        assert!(concessions.refused(&closed, false));
+        assert_eq!(concessions.ask("a", false), Asked { bridge_bit: false, notifications: true });
+        assert!(concessions.refused(&closed, false));
+        assert_eq!(concessions.ask("a", false), Asked { bridge_bit: true, notifications: false });
+        assert!(concessions.refused(&closed, false));
+        assert_eq!(concessions.ask("a", false), Asked { bridge_bit: false, notifications: false });
+        // It was something else. It is asked once a round from now on, until it has accepted.
+        assert!(!concessions.refused(&closed, false));
+        assert_eq!(concessions.ask("a", false), ALL);
+        assert!(!concessions.refused(&closed, false));
+        concessions.accepted();
+        assert!(concessions.refused(&closed, false));
+        // Another address is another broker.
+        assert_eq!(concessions.ask("b", true), Asked { bridge_bit: false, notifications: true });
+    }
+
+    #[test]
+    fn only_what_may_be_the_reason_is_left_out() {
+        let mut concessions = Concessions::new(ALL);
+        let silent = LinkError::RemoteSilent("CONNECT");
+        concessions.ask("a", false);
+        assert!(!concessions.refused(&silent, false));
+        assert!(concessions.refused(&refusal(ReasonCode::NotAuthorized), false));
+        assert_eq!(concessions.asked(), Asked { bridge_bit: true, notifications: false });
+        assert_eq!(concessions.accepted().len(), 1);
+        assert!(concessions.accepted().is_empty());
+        assert!(concessions.refused(&refusal(ReasonCode::UnsupportedProtocolVersion), false));
+        assert!(concessions.lacks_bit());
+    }
+
+    #[test]
+    fn notifications_that_end_the_link_are_left_out() {
+        let mut concessions = Concessions::new(ALL);
+        concessions.ask("a", false);
+        assert!(concessions.refused_notification());
+        assert!(!concessions.refused_notification());
+        let mut concessions = Concessions::new(ALL);
+        concessions.ask("a", false);
+        (0..3).for_each(|_| concessions.ended(Duration::from_secs(1), false));
+        assert!(!concessions.asked().notifications);
+        concessions.accepted();
+        // It ends without them, too.
+        concessions.ended(Duration::from_secs(1), false);
+        assert!(concessions.asked().notifications);
+        (0..9).for_each(|_| concessions.ended(Duration::from_secs(1), false));
+        assert!(concessions.asked().notifications);
+    }
+}
