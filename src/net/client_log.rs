@@ -1,8 +1,9 @@
 //! What operators read about Clients: who connected, who was refused, who left and why, what was denied.
 //!
 //! One line each, at `info`, under the name `petrel::client`, so that `modules = { "petrel::client" = "warn" }` turns them
-//! off. Their number is bounded ([`LineBudget`]); what Clients have sent is escaped and cut ([`ClientText`]).
+//! off. Their number is bounded ([`LineBudget`]); what Clients have sent is escaped and cut ([`shown`]).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use tracing::{Level, enabled, info};
@@ -10,7 +11,7 @@ use tracing::{Level, enabled, info};
 use crate::broker::connection::ClientConnection;
 use crate::broker::connection::remark::{Introduction, Remark};
 use crate::metrics::counter::Counters;
-use crate::net::client_text::ClientText;
+use crate::net::client_text::shown;
 use crate::net::line_budget::LineBudget;
 use crate::packet::ProtocolVersion;
 
@@ -36,8 +37,8 @@ impl ClientLog {
         }
         info!(
             target: TARGET,
-            client_id = %client_id(connection),
-            user = user(connection).map(tracing::field::display),
+            client_id = &*client_id(connection),
+            user = user(connection).as_deref(),
             address = connection.peer().address.map(tracing::field::display),
             listener = connection.peer().listener.name,
             version = version(connection.version()),
@@ -56,8 +57,8 @@ impl ClientLog {
         }
         info!(
             target: TARGET,
-            client_id = %client_id(connection),
-            user = user(connection).map(tracing::field::display),
+            client_id = &*client_id(connection),
+            user = user(connection).as_deref(),
             address = connection.peer().address.map(tracing::field::display),
             listener = connection.peer().listener.name,
             reason = %reason,
@@ -78,8 +79,8 @@ impl ClientLog {
         }
         info!(
             target: TARGET,
-            client_id = %ClientText(&*introduction.client_id),
-            user = introduction.user_name.as_deref().map(|name| tracing::field::display(ClientText(name))),
+            client_id = &*shown(&introduction.client_id),
+            user = introduction.user_name.as_deref().map(shown).as_deref(),
             address = connection.peer().address.map(tracing::field::display),
             listener = connection.peer().listener.name,
             version = version(connection.version()),
@@ -118,9 +119,9 @@ impl ClientLog {
             };
             info!(
                 target: TARGET,
-                client_id = %client_id(connection),
-                user = user(connection).map(tracing::field::display),
-                topic = %ClientText(&**topic),
+                client_id = &*client_id(connection),
+                user = user(connection).as_deref(),
+                topic = &*shown(topic),
                 reason = ?reason,
                 "{what}"
             );
@@ -135,12 +136,12 @@ impl ClientLog {
     }
 }
 
-fn client_id(connection: &ClientConnection) -> ClientText<&str> {
-    ClientText(connection.session().map_or("", |session| &**session.client_id()))
+fn client_id(connection: &ClientConnection) -> Cow<'_, str> {
+    shown(connection.session().map_or("", |session| &**session.client_id()))
 }
 
-fn user(connection: &ClientConnection) -> Option<ClientText<&str>> {
-    connection.principal().user_name.as_deref().map(ClientText)
+fn user(connection: &ClientConnection) -> Option<Cow<'_, str>> {
+    connection.principal().user_name.as_deref().map(shown)
 }
 
 const fn version(version: ProtocolVersion) -> &'static str {

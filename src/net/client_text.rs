@@ -1,48 +1,30 @@
-//! Text that a Client has sent, on its way into the log: escaped, so that it cannot look like lines or colours of the log,
-//! and bounded.
+//! Text that a Client has sent, on its way into the log. Handed over as a text, not as something printed, it is escaped by
+//! whatever form the log has, so that it cannot look like lines or colours of it; here it is bounded.
 
-use std::fmt::{self, Write as _};
+use std::borrow::Cow;
 
 /// Characters that are shown.
 const MAX_CHARACTERS: usize = 128;
 
-/// A text from a Client. `Display` and `Debug` show it in quotes, escaped, and cut after [`MAX_CHARACTERS`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ClientText<T>(pub T);
-
-impl<T: AsRef<str>> fmt::Display for ClientText<T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.as_ref();
-        formatter.write_char('"')?;
-        let mut characters = text.char_indices();
-        for (_, character) in characters.by_ref().take(MAX_CHARACTERS) {
-            write!(formatter, "{}", character.escape_debug())?;
+/// The text, or its beginning and how much is missing.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_CHARACTERS) {
+        None => text.into(),
+        Some((at, _)) => {
+            let (start, rest) = text.split_at(at);
+            format!("{start}... ({} bytes more)", rest.len()).into()
         }
-        formatter.write_char('"')?;
-        match characters.next() {
-            Some((at, _)) => write!(formatter, "... ({} bytes more)", text.len() - at),
-            None => Ok(()),
-        }
-    }
-}
-
-impl<T: AsRef<str>> fmt::Debug for ClientText<T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, formatter)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::ClientText;
+    use super::shown;
 
     #[test]
-    fn text_stays_in_its_line_and_short() {
-        assert_eq!(ClientText("sensor-1").to_string(), "\"sensor-1\"");
-        assert_eq!(ClientText("a\n\u{1b}[31m\"").to_string(), r#""a\n\u{1b}[31m\"""#);
-        let long = "é".repeat(1000);
-        let shown = ClientText(&long).to_string();
-        assert!(shown.ends_with("\"... (1744 bytes more)"), "{shown}");
-        assert_eq!(shown.matches('é').count(), 128);
+    fn long_text_is_cut() {
+        let whole = "é".repeat(128);
+        assert_eq!(shown(&whole), whole);
+        assert_eq!(shown(&"é".repeat(1000)), format!("{whole}... (1744 bytes more)"));
     }
 }

@@ -15,7 +15,7 @@ use crate::access::Peer;
 use crate::config::settings::Transport;
 use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
-use crate::net::client_text::ClientText;
+use crate::net::client_text::shown;
 use crate::net::entrance::Place;
 use crate::net::line_budget::LineBudget;
 use crate::net::proxy_protocol::{self, HeaderError};
@@ -143,10 +143,15 @@ pub(crate) async fn serve_established<H, S>(
             match error {
                 EstablishError::WebSocket(HandshakeError::NotLetIn { refusal, asked }) => {
                     if establishment.lines.permit() {
-                        let [path, host, origin] =
-                            [asked.path, asked.host, asked.origin].map(ClientText);
-                        let reason = refusal;
-                        info!(listener, ?address, %path, %host, %origin, %reason, "WebSocket request refused");
+                        info!(
+                            listener,
+                            ?address,
+                            path = &*shown(&asked.path),
+                            host = &*shown(&asked.host),
+                            origin = &*shown(&asked.origin),
+                            reason = %refusal,
+                            "WebSocket request refused"
+                        );
                     }
                 }
                 error => debug!(listener, ?address, %error, "connection not established"),

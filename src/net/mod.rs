@@ -1,12 +1,13 @@
 //! The shell: everything between a socket and the core.
 //!
-//! [`listener`] binds, [`accept`] takes Network Connections in, [`entrance`] says which of them have a place, [`establish`] speaks what lies between the socket and
-//! MQTT (PROXY protocol, TLS, WebSocket) and hands the byte stream to the [`accept::Handler`]. [`shutdown`] goes down
-//! through all of it as a value.
+//! [`listener`] binds, [`accept`] takes Network Connections in, [`entrance`] says which of them have a place, [`establish`]
+//! speaks what lies between the socket and MQTT (PROXY protocol, TLS, WebSocket) and hands the byte stream to the
+//! [`accept::Handler`]. [`hash_pool`] says whose password is checked next; [`client_log`] and [`packet_log`] tell operators
+//! what Clients do. [`shutdown`] goes down through all of it as a value.
 
 pub mod accept;
 mod client_log;
-pub mod client_text;
+mod client_text;
 pub mod connection;
 pub mod deadlines;
 pub mod entrance;

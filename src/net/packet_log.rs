@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use tracing::{Level, enabled, trace};
 
 use crate::broker::connection::ClientConnection;
-use crate::net::client_text::ClientText;
+use crate::net::client_text::shown;
 use crate::packet::fixed_header::PacketType;
 use crate::session::outbox::Outbox;
 
@@ -41,19 +41,19 @@ pub(crate) fn write_sent(connection: &ClientConnection, packets: &Outbox) {
 
 fn write(connection: &ClientConnection, direction: &str, mut bytes: &[u8]) {
     let client_id = connection.session().map_or("", |session| &**session.client_id());
-    let client_id = ClientText(client_id);
+    let client_id = &*shown(client_id);
     while let Some((packet, rest)) = Packet::split(bytes) {
         bytes = rest;
         let Packet { packet_type, flags, body, size } = packet;
         let (packet, is_publish) = (name(packet_type), packet_type == PacketType::Publish);
         match Publish::read(flags, body).filter(|_| is_publish) {
             Some(Publish { topic, packet_id, rest_bytes }) => trace!(
-                target: TARGET, %client_id, packet, size, packet_id, topic = %ClientText(topic),
+                target: TARGET, client_id, packet, size, packet_id, topic = &*shown(topic),
                 qos = qos(flags), dup = flags & 8 != 0, retain = flags & 1 != 0, rest_bytes, "{direction}"
             ),
             None => {
                 let packet_id = identifier(packet_type, body);
-                trace!(target: TARGET, %client_id, packet, size, packet_id, "{direction}");
+                trace!(target: TARGET, client_id, packet, size, packet_id, "{direction}");
             }
         }
     }

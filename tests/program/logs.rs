@@ -1,6 +1,8 @@
 //! What the broker writes while it runs: the log, and nothing else where machines read it.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -11,14 +13,16 @@ use crate::{free_port, petrel, set_password};
 struct Logged<'a> {
     directory: &'a Path,
     child: Child,
+    port: u16,
 }
 
 impl<'a> Logged<'a> {
     /// Starts, and waits until the log says `ready`.
     fn start(directory: &'a Path, variables: &[(&str, &str)], ready: &str) -> Self {
+        let port = free_port();
         let file = |name: &str| fs::File::create(directory.join(name)).unwrap();
         let child = petrel(directory, &["serve"])
-            .env("PETREL_LISTENER__0__LISTEN", format!("127.0.0.1:{}", free_port()))
+            .env("PETREL_LISTENER__0__LISTEN", format!("127.0.0.1:{port}"))
             .env("PETREL_HTTP__LISTEN", "")
             .envs(variables.iter().copied())
             .stdout(file("stdout"))
@@ -26,7 +30,7 @@ impl<'a> Logged<'a> {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let mut broker = Self { directory, child };
+        let mut broker = Self { directory, child, port };
         while !broker.read("log").contains(ready) {
             assert!(broker.child.try_wait().unwrap().is_none(), "{}", broker.read("log"));
             std::thread::yield_now();
@@ -60,11 +64,21 @@ fn json_is_all_there_is_and_debug_is_readable() {
     let directory = tempfile::tempdir().unwrap();
     let variables = [("PETREL_LOG__FORMAT", "json"), ("PETREL_LOG__LEVEL", "debug")];
     let mut broker = Logged::start(directory.path(), &variables, "\"ready\"");
+    // A client whose name would end a text and change colours.
+    let mut client = TcpStream::connect(("127.0.0.1", broker.port)).unwrap();
+    client.write_all(b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04a\"\x1b[\xe0\x00").unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
     let log = broker.stop();
     assert_eq!(broker.read("stdout"), "");
-    for line in log.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+    let parse = |line: &str| -> serde_json::Value { serde_json::from_str(line).expect(line) };
+    let lines: Vec<_> = log.lines().map(parse).collect();
+    for line in &lines {
         assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+    for message in ["connected", "disconnected"] {
+        let said = lines.iter().find(|line| line["message"] == message);
+        assert_eq!(said.unwrap()["client_id"], "a\"\u{1b}[", "{log}");
     }
     assert!(log.lines().count() < 200, "{log}");
 }
