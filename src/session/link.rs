@@ -1,7 +1,6 @@
 //! The way to one Client: how its Network Connection wants packets encoded.
 
 use core::net::SocketAddr;
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::durable::message::Timestamp;
@@ -9,7 +8,7 @@ use crate::packet::publish::OutgoingPublish;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::aliases::{OutgoingAliases, TopicNaming};
 use crate::session::effects::DropReason;
-use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES};
+use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES, SharedEnd};
 use crate::session::publication::Publication;
 use crate::topic::mount_point::MountPoint;
 
@@ -70,13 +69,43 @@ impl LinkParameters {
         publication: &mut Publication<'_>,
         outgoing: &Outgoing<'_>,
     ) -> Result<(), DropReason> {
-        let (topic, properties) = match &self.mount_point {
-            Some(mount) => {
-                let topic = mount.inside(publication.topic).ok_or(DropReason::OutsideMountPoint)?;
-                (topic, mount.properties_inside(publication.properties))
-            }
-            None => (publication.topic, Cow::Borrowed(publication.properties)),
+        if self.mount_point.is_some() {
+            return self.encode_inside(outbox, publication, outgoing);
+        }
+        let (topic, properties) = (publication.topic, publication.properties);
+        let end = match self.version {
+            ProtocolVersion::V5_0 => SharedEnd::PropertiesAndPayload,
+            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => SharedEnd::Payload,
         };
+        self.encode_as((topic, properties), end, outbox, publication, outgoing)
+    }
+
+    /// The same for a Client below a mount point: what it is sent are not the bytes that others are.
+    #[cold]
+    fn encode_inside(
+        &mut self,
+        outbox: &mut Outbox,
+        publication: &mut Publication<'_>,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<(), DropReason> {
+        let (topic, properties) = (publication.topic, publication.properties);
+        let mount = self.mount_point.clone();
+        let inside = mount
+            .as_ref()
+            .and_then(|mount| Some((mount.inside(topic)?, mount.properties_inside(properties))));
+        let (topic, properties) = inside.ok_or(DropReason::OutsideMountPoint)?;
+        self.encode_as((topic, &properties), SharedEnd::Payload, outbox, publication, outgoing)
+    }
+
+    #[inline]
+    fn encode_as(
+        &mut self,
+        (topic, properties): (&str, &[u8]),
+        end: SharedEnd,
+        outbox: &mut Outbox,
+        publication: &mut Publication<'_>,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<(), DropReason> {
         let mut publish = OutgoingPublish {
             dup: outgoing.dup,
             qos: outgoing.qos,
@@ -86,7 +115,7 @@ impl LinkParameters {
             topic_alias: None,
             message_expiry: publication.expires.map(|at| seconds_left(at, outgoing.now)),
             subscription_ids: outgoing.subscription_ids,
-            properties: &properties,
+            properties,
             payload_bytes: publication.payload.len(),
         };
         if self.max_packet_bytes < u32::MAX
@@ -102,16 +131,16 @@ impl LinkParameters {
             }
             Some(TopicNaming::Full) | None => {}
         }
-        let forwarded = match self.version {
-            ProtocolVersion::V5_0 => publication.properties.len(),
-            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => 0,
+        let forwarded = match end {
+            SharedEnd::PropertiesAndPayload => properties.len(),
+            SharedEnd::Payload => 0,
         };
         if forwarded + publication.payload.len() < SHARED_PAYLOAD_BYTES {
             outbox.append_publish(&publish, self.version, publication.payload);
             return Ok(());
         }
         let message = publication.message().ok_or(DropReason::PacketTooLarge)?;
-        outbox.append_shared(&publish, self.version, message);
+        outbox.append_shared(&publish, self.version, message, end);
         Ok(())
     }
 }

@@ -32,7 +32,7 @@ struct Splice {
 
 /// What of a packet stays in the message that it is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SharedEnd {
+pub enum SharedEnd {
     /// The payload.
     Payload,
     /// Forwarded properties and payload, which lie side by side there as in a packet of 5.0.
@@ -88,18 +88,20 @@ impl Outbox {
         });
     }
 
-    /// Appends a PUBLISH whose payload stays in `message`, and in 5.0 its forwarded properties with it.
+    /// Appends a PUBLISH whose `end` stays in `message`.
     pub fn append_shared(
         &mut self,
         publish: &OutgoingPublish<'_>,
         version: ProtocolVersion,
         message: &Arc<Message>,
+        end: SharedEnd,
     ) {
-        let end = match version {
-            ProtocolVersion::V5_0 => SharedEnd::PropertiesAndPayload,
-            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => SharedEnd::Payload,
-        };
-        self.append(|out| publish.encode_before_properties(out, version));
+        match end {
+            SharedEnd::Payload => self.append(|out| publish.encode_head(out, version)),
+            SharedEnd::PropertiesAndPayload => {
+                self.append(|out| publish.encode_before_properties(out, version));
+            }
+        }
         let splice = Splice { at: self.buffer.len(), message: Arc::clone(message), end };
         self.bytes += splice.bytes().len();
         self.splices.fill().push(splice);

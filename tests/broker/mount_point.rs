@@ -128,6 +128,25 @@ fn response_topics_are_mapped_both_ways() {
     assert_eq!(asked.received.text(RESPONSE_TOPIC), Some("site-1/answers"));
     assert_eq!(asked.received.pairs(), [("a", "b"), ("c", "d")]);
 
+    // Large messages and large properties are sent from where they lie, where nothing in them changes.
+    for (payload_bytes, property_bytes) in [(10_000, 1), (10, 10_000), (10_000, 10_000)] {
+        let (payload, value) = ("p".repeat(payload_bytes), "v".repeat(property_bytes));
+        let properties = Properties::new().pair("a", &value).text(RESPONSE_TOPIC, "answers");
+        let request = Publish::new("requests", &payload).qos(1, 0).properties(properties);
+        inside.publish_with(request);
+        let asked = outside.expect_message(&payload);
+        assert_eq!(asked.received.text(RESPONSE_TOPIC), Some("site-1/answers"));
+        inside.subscribe("echo", 1);
+        let properties = Properties::new().pair("a", &value).text(RESPONSE_TOPIC, "site-1/x");
+        let request = Publish::new("site-1/echo", &payload).qos(1, 0).properties(properties);
+        outside.publish_with(request);
+        outside.expect_message(&payload);
+        let asked = inside.expect_message(&payload);
+        assert_eq!((asked.name(), asked.received.text(RESPONSE_TOPIC)), ("echo", Some("x")));
+        assert_eq!(asked.received.pairs(), [("a", &*value)]);
+    }
+
+    assert_eq!(outside.unsubscribe(&["site-1/#"]), [0]);
     inside.subscribe("#", 1);
     for (answer, expected) in [
         ("site-1/answers", Some("answers")),
