@@ -17,8 +17,7 @@ use crate::store::clock::wall_milliseconds;
 use crate::store::error::StoreError;
 use crate::store::family::Family;
 use crate::store::group::handle;
-use crate::store::load::scan;
-use crate::store::options::{WriteSync, write_options};
+use crate::store::options::{WriteSync, scan_options, write_options};
 
 /// The names of spools that are complete start so.
 const SPOOL: &str = "salvaged-";
@@ -58,8 +57,7 @@ pub(crate) fn collect(db: &DB, damaged: &Path, data_dir: &Path) -> Result<(), St
     let failed = |source| StoreError::Directory { path: data_dir.to_path_buf(), source };
     let unfinished = data_dir.join(UNFINISHED);
     let mut spool = Spool::create(&unfinished, family).map_err(failed)?;
-    let mut values = scan(db, family)?;
-    values.seek(&first);
+    let mut values = iterator_at(db, family, &first)?;
     let mut at = first;
     loop {
         while let Some((key, value)) = values.item().filter(|(key, _)| *key <= &last[..]) {
@@ -71,11 +69,12 @@ pub(crate) fn collect(db: &DB, damaged: &Path, data_dir: &Path) -> Result<(), St
         if values.status().is_ok() {
             break;
         }
-        let Some(next) = step_over(&mut values, &at, &last) else {
+        let Some(next) = step_over(db, family, &at, &last)? else {
             spool.hole(&at, &last).map_err(failed)?;
             break;
         };
         spool.hole(&at, &next).map_err(failed)?;
+        values = iterator_at(db, family, &next)?;
         at = next;
     }
     spool.finish(&last).map_err(failed)?;
@@ -93,11 +92,27 @@ fn key_range(db: &DB, file: &Path) -> Option<(Family, Vec<u8>, Vec<u8>)> {
     Some((family, found.start_key?, found.end_key?))
 }
 
-/// Moves to the first key behind the blocks that cannot be read; `None` if there is none up to `last`.
+/// An iterator that has seen nothing yet: one that came across damage may keep its error for the next block, too.
+fn iterator_at<'a>(
+    db: &'a DB,
+    family: Family,
+    key: &[u8],
+) -> Result<DBRawIterator<'a>, StoreError> {
+    let mut values = db.raw_iterator_cf_opt(handle(db, family)?, scan_options());
+    values.seek(key);
+    Ok(values)
+}
+
+/// The first key behind the blocks that cannot be read; `None` if there is none up to `last`.
 ///
 /// Where a block ends only the file knows. So the keys between are taken as numbers, and the least one is looked for from
 /// which on reading works: first in steps that double, then by halving.
-fn step_over(values: &mut DBRawIterator<'_>, at: &[u8], last: &[u8]) -> Option<Vec<u8>> {
+fn step_over(
+    db: &DB,
+    family: Family,
+    at: &[u8],
+    last: &[u8],
+) -> Result<Option<Vec<u8>>, StoreError> {
     let shared = at.iter().zip(last).take_while(|(one, other)| one == other).count();
     let number = |key: &[u8]| {
         let mut digits = [0; 16];
@@ -108,33 +123,31 @@ fn step_over(values: &mut DBRawIterator<'_>, at: &[u8], last: &[u8]) -> Option<V
     };
     let key =
         |number: u128| [last.get(..shared).unwrap_or_default(), &number.to_be_bytes()].concat();
-    let mut can_read = |number: u128| {
-        values.seek(key(number));
-        values.status().is_ok()
+    let can_read = |number: u128| -> Result<bool, StoreError> {
+        Ok(iterator_at(db, family, &key(number))?.status().is_ok())
     };
     let (mut bad, end) = (number(at), number(last));
     let mut step = 1_u128;
     let mut good = loop {
         let next = bad.saturating_add(step).min(end);
-        if can_read(next) {
+        if can_read(next)? {
             break next;
         }
         if next == end {
-            return None;
+            return Ok(None);
         }
         bad = next;
         step = step.saturating_mul(2);
     };
     while good - bad > 1 {
         let middle = bad + (good - bad) / 2;
-        if can_read(middle) {
+        if can_read(middle)? {
             good = middle;
         } else {
             bad = middle;
         }
     }
-    can_read(good);
-    Some(key(good))
+    Ok(Some(key(good)))
 }
 
 /// Puts back what spools hold, if any were left, and removes them. The damaged files must be out of the way.
