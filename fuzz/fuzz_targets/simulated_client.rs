@@ -362,6 +362,9 @@ impl SimulatedClient {
             self.input.drain(..consumed);
             has_moved |= consumed > 0;
         }
+        if self.connection.is_last_call() {
+            let _over_or_waits = self.connection.end_last_call(now, &mut effects);
+        }
         effects.wake();
         let mut outbox = Outbox::default();
         self.connection.take_output(&mut outbox, Waker::noop());

@@ -44,10 +44,10 @@ fn back_pressure_ends_with_the_turn_that_met_it() {
     let mut own = hands.connect(&connect("own", true));
     own.send(&mut hands, &subscribe("own", 0));
     own.send(&mut hands, &publish("own", 0, &[b'x'; 130 * 1024]));
-    assert_eq!(own.connection.throttled_until(), None, "it can never catch up while it waits");
+    assert_eq!(own.connection.waits_until(), None, "it can never catch up while it waits");
     let mut other = hands.connect(&connect("other", true));
     other.send(&mut hands, &publish("slow", 0, b"x"));
-    let until = other.connection.throttled_until().expect("it waits for the reader");
+    let until = other.connection.waits_until().expect("it waits for the reader");
     assert_eq!(until.since(hands.now), Limits::default().crowded_wait);
 }
 
@@ -60,10 +60,10 @@ fn a_will_at_take_over_slows_nobody_else() {
     let _first = hands.connect(&connect_with_will("twice", "will", false));
     let second = hands.connect(&connect_with_will("twice", "will", false));
     assert_eq!(hands.effects.tally.wills_published, 1);
-    assert_eq!(second.connection.throttled_until(), None);
+    assert_eq!(second.connection.waits_until(), None);
     let mut stranger = hands.connect(&connect("stranger", true));
     stranger.send(&mut hands, &publish("elsewhere", 0, b"x"));
-    assert_eq!(stranger.connection.throttled_until(), None);
+    assert_eq!(stranger.connection.waits_until(), None);
 }
 
 /// A reader that takes so many bytes in each millisecond, and pauses as it is told to.
