@@ -101,6 +101,8 @@ def rows(quick):
     duration = ["--duration", "1s" if quick else "2s", "--warm-up", "300ms" if quick else "500ms"]
     pairs = ["throughput", "pairs", "--publishers", "10", *duration]
     fan_out = ["throughput", "fan-out", "--subscribers", "50", *duration]
+    fan_in = ["throughput", "fan-in", "--publishers", "10", *duration]
+    shared = ["throughput", "shared", "--publishers", "10", *duration]
     messages = "60000" if quick else "300000"
     queue = ["queue", "--sessions", "10", "--publishers", "20", "--window", "100", "--messages", messages]
     clients = "5000" if quick else "9000"
@@ -112,11 +114,14 @@ def rows(quick):
     retained = ["retained", "--count", "50000" if quick else "200000", "-q", "1", "--window", "1000"]
     micros, count = "µs", "1/s"
     return [
-        Row("qos0", "QoS 0, 10 pairs, saturated, 64 bytes", pairs, CPU, micros, ALL, at_most_bare(2)),
+        Row("qos0", "QoS 0, 10 pairs, saturated, 64 bytes", pairs, CPU, micros, ALL, at_most_bare(1.6)),
         Row("qos1", "QoS 1 in and out, 10 pairs, no durable recipient", [*pairs, "-q", "1"], CPU, micros, ALL,
             at_most_bare(2)),
         Row("fanout0", "one to 50, QoS 0", fan_out, CPU, micros, ALL, at_most_bare(2)),
-        Row("fanout1", "one to 50, QoS 1", [*fan_out, "-q", "1"], CPU, micros, ALL, at_most_bare(2)),
+        Row("fanout1", "one to 50, QoS 1", [*fan_out, "-q", "1"], CPU, micros, ALL, at_most_bare(1.8)),
+        Row("fanin1", "10 to one, QoS 1", [*fan_in, "-q", "1"], CPU, micros, ALL, at_most_bare(2)),
+        Row("shared1", "10 to a shared subscription of 10, QoS 1", [*shared, "-q", "1"], CPU, micros, BROKERS,
+            at_most(0.35, micros)),
         Row("qos2", "QoS 2, 10 pairs", [*pairs, "-q", "2"], CPU, micros, ALL, at_most(0.6, micros)),
         Row("single", "300 pairs, one message in flight each",
             ["throughput", "pairs", "--publishers", "300", "--backlog", "1", *duration], CPU, micros, ALL,

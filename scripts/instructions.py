@@ -22,7 +22,7 @@ import sys
 import tempfile
 import tomllib
 
-SCENARIOS = {"decode": 20, "qos0": 20, "qos1": 20, "qos2": 20, "fanout0": 2, "fanout1": 2}
+SCENARIOS = {"decode": 20, "qos0": 20, "qos1": 20, "qos2": 20, "fanout0": 2, "fanout1": 2, "fanin1": 20, "shared1": 20}
 # Enough that buffers have grown and caches are filled before counting begins.
 WARM_BURSTS = 10
 TOLERANCE = 0.05

@@ -126,12 +126,16 @@ pub(crate) fn broker() -> Arc<Broker> {
     Arc::new(Broker::new(Limits::default(), Arc::new(store), Arc::new(Everybody), loaded, 7))
 }
 
-/// Publisher, subscribers and the bytes they send.
+/// Publishers, subscribers and the bytes they send.
 pub(crate) struct Path {
-    publisher: Client,
+    /// Each has its turn.
+    publishers: Vec<Client>,
+    next_publisher: usize,
     subscribers: Vec<Client>,
     qos: u8,
     topic_bytes: usize,
+    /// Deliveries that a burst leads to.
+    burst_deliveries: usize,
     /// Sent in turn.
     bursts: Vec<Vec<u8>>,
     next_burst: usize,
@@ -148,18 +152,43 @@ impl Path {
         qos: u8,
         subscribers: usize,
     ) -> Self {
+        Self::with_filters(broker, topics, topics, qos, (1, subscribers))
+    }
+
+    /// So many publishers of one topic, and one subscriber.
+    pub(crate) fn fan_in(broker: &Arc<Broker>, topic: &str, qos: u8, publishers: usize) -> Self {
+        let topics = [topic.to_owned()];
+        Self::with_filters(broker, &topics, &topics, qos, (publishers, 1))
+    }
+
+    /// One publisher of a topic, and so many members of one group.
+    pub(crate) fn shared(broker: &Arc<Broker>, topic: &str, qos: u8, members: usize) -> Self {
+        let filters = [format!("$share/group/{topic}")];
+        Self::with_filters(broker, &[topic.to_owned()], &filters, qos, (1, members))
+    }
+
+    fn with_filters(
+        broker: &Arc<Broker>,
+        topics: &[String],
+        filters: &[String],
+        qos: u8,
+        (publishers, subscribers): (usize, usize),
+    ) -> Self {
         let name = &topics[0];
-        let publisher = Client::connect(broker, &format!("publisher-{name}"));
+        let publish = |number| Client::connect(broker, &format!("publisher-{number}-{name}"));
         let subscribe = |number| {
             let mut client = Client::connect(broker, &format!("subscriber-{number}-{name}"));
-            for topic in topics {
-                client.subscribe(topic, qos);
+            for filter in filters {
+                client.subscribe(filter, qos);
             }
             client
         };
+        let is_shared = filters.iter().any(|filter| filter.starts_with("$share/"));
         Self {
-            publisher,
+            publishers: (0..publishers).map(publish).collect(),
+            next_publisher: 0,
             subscribers: (0..subscribers).map(subscribe).collect(),
+            burst_deliveries: if is_shared { BURST } else { BURST * subscribers },
             qos,
             topic_bytes: name.len(),
             bursts: publish_bursts(topics, qos),
@@ -171,30 +200,36 @@ impl Path {
 
     /// A burst from the publisher to all subscribers and all its acknowledgements. Returns the deliveries so far.
     pub(crate) fn run_burst(&mut self) -> u64 {
-        self.publisher.send(&self.bursts[self.next_burst]);
+        let publisher = &mut self.publishers[self.next_publisher];
+        publisher.send(&self.bursts[self.next_burst]);
+        publisher.take();
         self.next_burst = (self.next_burst + 1) % self.bursts.len();
-        self.publisher.take();
+        let mut received_count = 0;
         for subscriber in &mut self.subscribers {
             if self.qos == 0 {
                 subscriber.take();
             } else {
                 let received = subscriber.receive();
                 let identifiers = packet_identifiers(&received, self.topic_bytes);
-                assert_eq!(identifiers.len(), BURST, "messages are missing");
+                received_count += identifiers.len();
                 acknowledge(subscriber, self.qos, &identifiers);
             }
         }
+        assert!(self.qos == 0 || received_count == self.burst_deliveries, "messages are missing");
+        let publisher = &mut self.publishers[self.next_publisher];
         if self.qos == 2 {
-            self.publisher.send(&self.release);
-            self.publisher.take();
+            publisher.send(&self.release);
+            publisher.take();
         }
-        self.delivered += (BURST * self.subscribers.len()) as u64;
+        self.next_publisher = (self.next_publisher + 1) % self.publishers.len();
+        self.delivered += self.burst_deliveries as u64;
         self.delivered
     }
 
-    /// Bytes that the last burst left in the output of the first subscriber.
-    pub(crate) fn delivered_bytes(&self) -> usize {
-        self.subscribers.first().map_or(0, |subscriber| subscriber.output.bytes())
+    /// Whether the last burst reached the first subscriber, as far as that is not checked with every burst.
+    pub(crate) fn has_delivered(&self) -> bool {
+        let bytes = self.subscribers.first().map_or(0, |subscriber| subscriber.output.bytes());
+        self.qos > 0 || bytes > BURST * PAYLOAD_BYTES
     }
 }
 

@@ -235,11 +235,13 @@ impl Recipient {
         publications: &[Publication<'_>],
         effects: &mut Effects,
     ) -> bool {
-        if !self.subscription_ids.is_empty() || !run.is_unacknowledged(self.qos) {
+        if !self.subscription_ids.is_empty() {
             return false;
         }
         let mut outbound = self.session.outbound();
-        if outbound.leaves_without_trail() || !outbound.deliver_shared(run, publications, effects) {
+        if outbound.leaves_without_trail()
+            || !outbound.deliver_shared(run, publications, self.qos, effects)
+        {
             return false;
         }
         let makes_wait = outbound.is_crowded() && outbound.makes_wait(arrived(publications));

@@ -104,6 +104,13 @@ impl PacketId {
     pub fn get(self) -> u16 {
         self.0.get()
     }
+
+    /// The one that follows; 1 follows the largest.
+    #[inline]
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.checked_add(1).unwrap_or(NonZeroU16::MIN))
+    }
 }
 
 impl TryFrom<u16> for PacketId {

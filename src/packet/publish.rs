@@ -235,20 +235,26 @@ impl OutgoingPublish<'_> {
     /// Appends everything but the payload.
     #[inline]
     pub fn encode_head(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
-        self.encode_front(out, version, self.payload_bytes);
-        if version == ProtocolVersion::V5_0 {
-            out.extend_from_slice(self.properties);
-        }
+        self.encode_front(out, version, self.payload_bytes, self.properties);
     }
 
     /// Appends everything but the forwarded properties and the payload, which are the end of the packet.
+    #[cold]
     pub fn encode_before_properties(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         let elsewhere = self.properties.len().saturating_add(self.payload_bytes);
-        self.encode_front(out, version, elsewhere);
+        self.encode_front(out, version, elsewhere, &[]);
     }
 
-    #[inline]
-    fn encode_front(&self, out: &mut Vec<u8>, version: ProtocolVersion, elsewhere: usize) {
+    /// Appends the packet up to the forwarded properties, and `forwarded` of them; so many bytes are left to others.
+    #[expect(clippy::inline_always, reason = "40 instructions of each message sent")]
+    #[inline(always)]
+    fn encode_front(
+        &self,
+        out: &mut Vec<u8>,
+        version: ProtocolVersion,
+        elsewhere: usize,
+        forwarded: &[u8],
+    ) {
         let properties_bytes = self.properties_bytes(version);
         let remaining = self.remaining_bytes(properties_bytes, version);
         out.reserve(remaining.saturating_sub(elsewhere).saturating_add(5));
@@ -276,6 +282,7 @@ impl OutgoingPublish<'_> {
         for id in self.subscription_ids {
             Property::SubscriptionIdentifier(*id).encode(out);
         }
+        out.extend_from_slice(forwarded);
     }
 
     /// Length of the properties, without that of their length.

@@ -7,8 +7,8 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::durable::message::Message;
-use crate::packet::ProtocolVersion;
 use crate::packet::publish::OutgoingPublish;
+use crate::packet::{PacketId, ProtocolVersion};
 use crate::session::rare::Rare;
 
 /// Payloads, with the forwarded properties before them, of at least this many bytes are sent from where they lie; smaller
@@ -127,10 +127,22 @@ impl Outbox {
         self.discard();
     }
 
-    /// Appends a copy of packets without shared payloads.
+    /// Appends a copy of packets without shared payloads, with rising Packet Identifiers in the places given.
     #[inline]
-    pub fn append_copy(&mut self, packets: &Self) {
-        self.append(|out| out.extend_from_slice(&packets.buffer));
+    pub fn append_copy(&mut self, packets: &Self, identifiers: &[u32], first: PacketId) {
+        self.append(|out| {
+            let start = out.len();
+            out.extend_from_slice(&packets.buffer);
+            let copy = out.get_mut(start..).unwrap_or_default();
+            let mut packet_id = first;
+            for place in identifiers {
+                let place = *place as usize;
+                if let Some(bytes) = copy.get_mut(place..place + 2) {
+                    bytes.copy_from_slice(&packet_id.get().to_be_bytes());
+                }
+                packet_id = packet_id.next();
+            }
+        });
     }
 
     /// Appends plain bytes of the connection itself.

@@ -143,6 +143,12 @@ impl Queue {
         Sequence(place)
     }
 
+    /// Takes several of them.
+    #[inline]
+    pub fn take_places(&mut self, count: usize) {
+        self.next += count as u64;
+    }
+
     /// Whether nothing waits (what is in flight does not count).
     #[inline]
     #[must_use]

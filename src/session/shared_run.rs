@@ -1,52 +1,66 @@
 //! Messages that several Clients receive in the same bytes: encoded once for each protocol, then copied
-//! for each Client. At QoS 0 nothing in a packet tells one recipient from another.
+//! for each Client. At QoS 0 nothing in a packet tells one recipient from another; at QoS 1 only its Packet Identifier
+//! does, which is written over that of the copy.
 
+use std::num::NonZeroU16;
+
+use smallvec::SmallVec;
+
+use crate::durable::message::Sequence;
 use crate::packet::publish::OutgoingPublish;
-use crate::packet::{ProtocolVersion, QoS};
+use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES};
 use crate::session::publication::Publication;
 
 /// A run of messages of one topic on its way to more than one Client.
 pub struct SharedRun {
-    /// All of them were published with QoS 0.
-    is_qos0: bool,
-    messages: u64,
+    /// The QoS that all of them were published with.
+    qos: QoS,
+    messages: usize,
     payload_bytes: u64,
-    /// For 3.x and for 5.0, empty until somebody needs it.
-    encoded: [Outbox; 2],
+    /// By QoS, and then for 3.x and for 5.0; empty until somebody needs it.
+    encoded: [[SharedPackets; 2]; 2],
+}
+
+/// Packets that several Clients receive.
+#[derive(Default)]
+pub(super) struct SharedPackets {
+    packets: Outbox,
+    /// Where their Packet Identifiers are.
+    identifiers: SmallVec<[u32; 32]>,
 }
 
 impl SharedRun {
-    /// A run, if its packets are as simple as most: no properties, no RETAIN, payloads that are copied
+    /// A run, if its packets are as simple as most: of one QoS, no properties, no RETAIN, payloads that are copied
     /// anyway.
     #[must_use]
     pub fn of(publications: &[Publication<'_>]) -> Option<Self> {
-        let mut run =
-            Self { is_qos0: true, messages: 0, payload_bytes: 0, encoded: Default::default() };
+        let qos = publications.first()?.qos;
+        let mut payload_bytes = 0;
         for publication in publications {
-            let is_simple = !publication.retain
+            let is_simple = publication.qos == qos
+                && !publication.retain
                 && publication.properties.is_empty()
                 && publication.expires.is_none()
                 && publication.payload.len() < SHARED_PAYLOAD_BYTES;
             if !is_simple {
                 return None;
             }
-            run.is_qos0 &= publication.qos == QoS::AtMostOnce;
-            run.messages += 1;
-            run.payload_bytes += publication.payload.len() as u64;
+            payload_bytes += publication.payload.len() as u64;
         }
-        Some(run)
+        let messages = publications.len();
+        Some(Self { qos, messages, payload_bytes, encoded: Default::default() })
     }
 
-    /// Whether a Subscription of this QoS receives all of them with QoS 0.
+    /// The QoS of the deliveries to a Subscription of this QoS.
     #[inline]
-    pub(crate) fn is_unacknowledged(&self, granted: QoS) -> bool {
-        self.is_qos0 || granted == QoS::AtMostOnce
+    pub(super) fn qos(&self, granted: QoS) -> QoS {
+        self.qos.min(granted)
     }
 
     /// How many there are.
     #[inline]
-    pub(super) fn messages(&self) -> u64 {
+    pub(super) fn messages(&self) -> usize {
         self.messages
     }
 
@@ -56,37 +70,62 @@ impl SharedRun {
         self.payload_bytes
     }
 
-    /// Their packets of QoS 0; `publications` are those that the run was made of.
+    /// Their packets; `publications` are those that the run was made of. None at QoS 2.
     #[inline]
     pub(super) fn packets(
         &mut self,
+        qos: QoS,
         version: ProtocolVersion,
         publications: &[Publication<'_>],
-    ) -> &Outbox {
-        let encoded = &mut self.encoded[usize::from(version == ProtocolVersion::V5_0)];
-        if encoded.is_empty() {
-            for publication in publications {
-                let publish = OutgoingPublish {
-                    dup: false,
-                    qos: QoS::AtMostOnce,
-                    retain: false,
-                    topic: publication.topic,
-                    packet_id: None,
-                    topic_alias: None,
-                    message_expiry: None,
-                    subscription_ids: &[],
-                    properties: &[],
-                    payload_bytes: publication.payload.len(),
-                };
-                encoded.append_publish(&publish, version, publication.payload);
-            }
+    ) -> Option<&SharedPackets> {
+        let by_qos = self.encoded.get_mut(usize::from(qos as u8))?;
+        let shared = &mut by_qos[usize::from(version == ProtocolVersion::V5_0)];
+        if shared.packets.is_empty() {
+            shared.encode(qos, version, publications);
         }
-        encoded
+        Some(shared)
+    }
+}
+
+impl SharedPackets {
+    fn encode(&mut self, qos: QoS, version: ProtocolVersion, publications: &[Publication<'_>]) {
+        let packet_id = (qos > QoS::AtMostOnce).then_some(PacketId(NonZeroU16::MIN));
+        for publication in publications {
+            let publish = OutgoingPublish {
+                dup: false,
+                qos,
+                retain: false,
+                topic: publication.topic,
+                packet_id,
+                topic_alias: None,
+                message_expiry: None,
+                subscription_ids: &[],
+                properties: &[],
+                payload_bytes: publication.payload.len(),
+            };
+            self.packets.append_publish(&publish, version, publication.payload);
+            // Behind the identifier come the payload, and in 5.0 the length of no properties.
+            let behind = publication.payload.len() + usize::from(version == ProtocolVersion::V5_0);
+            let place = self.packets.bytes() - behind - 2;
+            self.identifiers.extend(packet_id.and_then(|_| u32::try_from(place).ok()));
+        }
+    }
+
+    /// Bytes of all packets.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.packets.bytes()
+    }
+
+    /// Appends a copy for one Client, whose first delivery is `first`.
+    #[inline]
+    pub(super) fn append_to(&self, outbox: &mut Outbox, first: Sequence) {
+        outbox.append_copy(&self.packets, &self.identifiers, first.packet_id());
     }
 }
 
 impl Drop for SharedRun {
     fn drop(&mut self) {
-        self.encoded.iter_mut().for_each(Outbox::discard);
+        self.encoded.iter_mut().flatten().for_each(|shared| shared.packets.discard());
     }
 }

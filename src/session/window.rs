@@ -106,6 +106,26 @@ impl Window {
         self.deliveries.push_back(delivery);
     }
 
+    /// Adds so many deliveries of QoS 1 without messages to be kept, if there is room for all of them.
+    #[inline]
+    pub fn push_run(&mut self, first: Sequence, count: usize, max: u16) -> bool {
+        let unacknowledged = self.unacknowledged as usize + count;
+        let last = Sequence(first.0 + count as u64 - 1);
+        if unacknowledged > usize::from(max) || !self.has_room(last, u16::MAX) {
+            return false;
+        }
+        if self.deliveries.is_empty() {
+            self.base = first.0;
+        }
+        if self.end() != first {
+            return false;
+        }
+        let delivery = Delivery { state: DeliveryState::AwaitsPuback, entry: None };
+        self.deliveries.resize(self.deliveries.len() + count, delivery);
+        self.unacknowledged += u32::try_from(count).unwrap_or(u32::MAX);
+        true
+    }
+
     /// The delivery in flight with this Packet Identifier, and its sequence.
     pub fn find(&mut self, packet_id: PacketId) -> Option<(Sequence, &mut Delivery)> {
         let wanted = u64::from(packet_id.0.get()) - 1;
@@ -178,6 +198,22 @@ mod tests {
         }
         assert!(window.find(Sequence(start + 5).packet_id()).is_none());
         assert!(window.find(Sequence(start - 1).packet_id()).is_none());
+    }
+
+    #[test]
+    fn a_run_goes_in_whole_or_not_at_all() {
+        let mut window = Window::new(Sequence(3));
+        assert!(window.push_run(Sequence(3), 4, 5));
+        assert!(!window.push_run(Sequence(7), 2, 5), "the Receive Maximum");
+        assert_eq!((window.unacknowledged(), window.end()), (4, Sequence(7)));
+        assert!(window.push_run(Sequence(7), 1, 5));
+        for place in [4, 3, 5, 6, 7] {
+            assert!(window.find(Sequence(place).packet_id()).is_some());
+            window.finish(Sequence(place));
+        }
+        assert_eq!((window.unacknowledged(), window.base()), (0, Sequence(8)));
+        window.push(Sequence(9), awaiting(DeliveryState::AwaitsPubcomp));
+        assert!(!window.push_run(Sequence(9 + IDENTIFIERS - 1), 2, 5), "an identifier in use");
     }
 
     #[test]

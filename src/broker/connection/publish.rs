@@ -9,7 +9,7 @@ use crate::broker::connection::run::{Arrival, Arriving, Run, count_received};
 use crate::broker::connection::turn::Turn;
 use crate::broker::connection::{ClientConnection, CloseReason, Identity};
 use crate::durable::message::SessionId;
-use crate::packet::acknowledgement::AcknowledgementKind;
+use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::property::{Property, iterate};
 use crate::packet::publish::Publish;
 use crate::packet::reason_code::ReasonCode;
@@ -173,6 +173,34 @@ impl ClientConnection {
         self.acknowledge_publish(qos, packet_id, reason, Wait::InTurn, effects);
     }
 
+    /// Acknowledges messages in order; QoS 0 is passed over.
+    #[inline]
+    pub(super) fn acknowledge_run(
+        &mut self,
+        answers: impl Iterator<Item = ((QoS, Option<PacketId>), ReasonCode)>,
+        wait: Wait,
+        effects: &mut Effects,
+    ) {
+        if wait == Wait::ForCommit || !self.output.pending.is_empty() {
+            for ((qos, packet_id), reason) in answers {
+                self.acknowledge_publish(qos, packet_id, reason, wait, effects);
+            }
+            return;
+        }
+        // Nothing stands before them: they leave at once, all together.
+        let (version, mut count) = (self.identity.version, 0);
+        self.output.own.append(|out| {
+            for ((qos, packet_id), reason) in answers {
+                let Some((kind, packet_id)) = acknowledgement_of(qos).zip(packet_id) else {
+                    continue;
+                };
+                encode_acknowledgement(out, kind, packet_id, reason, version);
+                count += 1;
+            }
+        });
+        effects.tally.packets_sent += count;
+    }
+
     #[inline]
     pub(super) fn acknowledge_publish(
         &mut self,
@@ -182,12 +210,7 @@ impl ClientConnection {
         wait: Wait,
         effects: &mut Effects,
     ) {
-        let kind = match qos {
-            QoS::AtMostOnce => return,
-            QoS::AtLeastOnce => AcknowledgementKind::Puback,
-            QoS::ExactlyOnce => AcknowledgementKind::Pubrec,
-        };
-        let Some(packet_id) = packet_id else { return };
+        let Some((kind, packet_id)) = acknowledgement_of(qos).zip(packet_id) else { return };
         self.answer(PendingPacket::Acknowledgement(kind, packet_id, reason), wait, effects);
     }
 }
@@ -209,6 +232,16 @@ impl Refusal {
             Self::StoreUnavailable => Some(DropReason::StoreUnavailable),
             Self::TooManyRetained => Some(DropReason::QueueFull),
         }
+    }
+}
+
+/// The answer to a PUBLISH, if there is one.
+#[inline]
+fn acknowledgement_of(qos: QoS) -> Option<AcknowledgementKind> {
+    match qos {
+        QoS::AtMostOnce => None,
+        QoS::AtLeastOnce => Some(AcknowledgementKind::Puback),
+        QoS::ExactlyOnce => Some(AcknowledgementKind::Pubrec),
     }
 }
 

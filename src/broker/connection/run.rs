@@ -79,6 +79,7 @@ impl<'a> Run<'a> {
     }
 
     /// A run of this message alone.
+    #[inline(never)]
     pub(super) fn of(arriving: &Arriving<'a>, now: Timestamp, inbound: &mut Inbound) -> Self {
         let mut run = Self::new();
         run.topic = arriving.topic;
@@ -98,7 +99,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "30 instructions of each message received")]
+    #[inline(always)]
     fn push(&mut self, arriving: &Arriving<'a>, now: Timestamp, inbound: &mut Inbound) {
         if arriving.qos == QoS::ExactlyOnce
             && let Some(packet_id) = arriving.packet_id
@@ -174,7 +176,8 @@ impl ClientConnection {
     }
 
     /// Whether a PUBLISH may come now, besides `taken` that are being handled, and whether it came before.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "20 instructions of each message received")]
+    #[inline(always)]
     pub(super) fn admit(
         &self,
         inbound: &Inbound,
@@ -262,10 +265,14 @@ impl ClientConnection {
         effects.backpressure |= plan.applies_backpressure() && !effects.crowded.is_empty();
         self.receive_run(turn, run, plan.durability);
         let wait = promise.wait(turn.effects);
-        let answers = run.publications.iter().zip(&run.packet_ids).zip(routed);
-        for ((publication, packet_id), routed) in answers {
-            let (qos, reason) = (publication.qos, reason_of(routed));
-            self.acknowledge_publish(qos, *packet_id, reason, wait, turn.effects);
+        if run.storing > Storing::Never {
+            let qos = run.publications.iter().map(|publication| publication.qos);
+            let reasons = routed.into_iter().map(reason_of);
+            self.acknowledge_run(
+                qos.zip(run.packet_ids.iter().copied()).zip(reasons),
+                wait,
+                turn.effects,
+            );
         }
     }
 

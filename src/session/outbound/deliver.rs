@@ -31,25 +31,42 @@ impl Outbound {
         self.deliver_acknowledged(publication, qos, terms, effects)
     }
 
-    /// Delivers a run with QoS 0 in the same bytes as to others. False, and nothing has happened, if
-    /// this Client needs bytes of its own or has no room for all of it.
+    /// Delivers a run with QoS 0 or 1 in the same bytes as to others. False, and nothing has happened, if this Client needs
+    /// bytes of its own or has no room for all of it, or if what it receives must be kept.
     #[inline]
     pub fn deliver_shared(
         &mut self,
         run: &mut SharedRun,
         publications: &[Publication<'_>],
+        granted: QoS,
         effects: &mut Effects,
     ) -> bool {
         let Link::Open(link) = &self.link else { return false };
-        if !link.takes_any_packet() {
+        let qos = run.qos(granted);
+        let is_kept = qos > QoS::AtMostOnce && self.persistence == Persistence::Durable;
+        if is_kept || !link.takes_any_packet() {
             return false;
         }
-        let packets = run.packets(link.version, publications);
-        if self.outbox.bytes() + self.writing_bytes + packets.bytes() > link.outbox_bytes {
+        let Some(packets) = run.packets(qos, link.version, publications) else { return false };
+        let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
+        let first = self.queue.next();
+        let count = publications.len();
+        let has_room = match qos {
+            QoS::AtMostOnce => outbox_bytes + packets.bytes() <= link.outbox_bytes,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+                self.queue.is_empty()
+                    && outbox_bytes + packets.bytes() < PUMP_BYTES
+                    && self.window.push_run(first, count, link.receive_maximum)
+            }
+        };
+        if !has_room {
             return false;
         }
-        self.outbox.append_copy(packets);
-        effects.tally.publish_sent += run.messages();
+        packets.append_to(&mut self.outbox, first);
+        if qos > QoS::AtMostOnce {
+            self.queue.take_places(count);
+        }
+        effects.tally.publish_sent += run.messages() as u64;
         effects.tally.publish_bytes_sent += run.payload_bytes();
         self.notify(effects);
         true
@@ -77,8 +94,8 @@ impl Outbound {
             subscription_ids: terms.subscription_ids,
             now: publication.arrived,
         };
-        let size_bytes = queued_bytes(publication, terms.subscription_ids);
-        if self.outbox.bytes() + self.writing_bytes + size_bytes > link.outbox_bytes
+        let large_bytes = publication.payload.len() + publication.properties.len();
+        if self.outbox.bytes() + self.writing_bytes + large_bytes > link.outbox_bytes
             && self.outbox.bytes() + self.writing_bytes > 0
         {
             return self.count_drop(DropReason::OutboxFull, effects);
