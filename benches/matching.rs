@@ -353,7 +353,7 @@ fn retained_pages(bencher: Bencher<'_, '_>, filter: &str) {
         let mut cursor = None;
         loop {
             page.clear();
-            cursor = RETAINED.page(&filter, cursor, 64, &mut page);
+            cursor = RETAINED.page(&filter, cursor, 64, &mut page).next;
             if cursor.is_none() {
                 break;
             }

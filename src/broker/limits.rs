@@ -44,11 +44,21 @@ pub struct Limits {
     pub shared_available: bool,
     /// Whether Subscription Identifiers are available.
     pub subscription_ids_available: bool,
+    /// Most Sessions, absent Clients included.
+    pub max_sessions: usize,
     /// Most Subscriptions of one Session.
     pub max_subscriptions: usize,
     /// Most Subscription Identifiers in one delivery: a message that matches more of a Client's Subscriptions carries the
     /// smallest of them.
     pub max_subscription_ids: usize,
+    /// Most bytes that the Subscriptions of one Session may take in the tree, estimated from their texts and levels.
+    pub max_subscription_bytes: usize,
+    /// Most groups of Shared Subscriptions that one Session may be a member of.
+    pub max_session_groups: usize,
+    /// Most groups of Shared Subscriptions.
+    pub max_groups: usize,
+    /// Most different placements of `+` in Topic Filters, of those that reach beyond the eighth level.
+    pub max_wildcard_placements: usize,
     /// Most levels of a Topic Name or Topic Filter.
     pub max_topic_levels: usize,
     /// Topics that begin with `$` are ordinary ones, unless the broker owns them.
@@ -77,6 +87,8 @@ pub struct Limits {
     pub packet_timeout: Duration,
     /// How long a Client may read nothing that is sent to it, where the Keep Alive is longer or off.
     pub write_timeout: Duration,
+    /// Bytes of plans (where the messages of a topic go) that connections may keep beyond a few for each.
+    pub max_plan_bytes: usize,
     /// How long a CONNECT may take from the opening of the Network Connection.
     pub connect_timeout: Duration,
     /// Whether a Payload Format Indicator of 1 is checked. [MQTT-3.3.2-4]

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::access::Authority;
+use crate::broker::ended::Ended;
 use crate::broker::limits::Limits;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
@@ -58,8 +59,10 @@ impl Broker {
             figures: Figures::default(),
             loop_guard: OnceLock::new(),
             secret: OnceLock::new(),
+            recipient_lists: Arc::default(),
             plan_budget: Arc::default(),
             access_revision: AtomicU64::new(0),
+            ended: Ended::default(),
         };
         for message in loaded.retained {
             let _replaced = broker.retained.set(message);

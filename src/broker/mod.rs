@@ -4,8 +4,10 @@
 //! bytes and time in and gives bytes and [`Effects`] out; the shell (`net::connection`) moves them.
 
 pub mod connection;
+mod ended;
 pub mod limits;
 pub mod load;
+mod recipients;
 pub mod registry;
 pub mod retained;
 pub mod route;
@@ -23,7 +25,9 @@ use tracing::debug;
 
 use crate::access::Authority;
 use crate::broker::connection::PlanBudget;
+use crate::broker::ended::Ended;
 use crate::broker::limits::Limits;
+use crate::broker::recipients::SharedLists;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
 use crate::broker::timers::Timers;
@@ -59,8 +63,10 @@ pub struct Broker {
     figures: Figures,
     loop_guard: OnceLock<Arc<dyn LoopGuard>>,
     secret: OnceLock<[u8; 32]>,
+    recipient_lists: Arc<SharedLists>,
     plan_budget: Arc<PlanBudget>,
     access_revision: AtomicU64,
+    ended: Ended,
 }
 
 /// Recognises messages of this broker that come back over the bridges of others.
@@ -127,9 +133,15 @@ impl Broker {
         &self.retained
     }
 
-    /// How many plans beyond their own connections may keep.
+    /// What the plans that connections keep take beyond a few for each.
     pub(crate) fn plan_budget(&self) -> &Arc<PlanBudget> {
         &self.plan_budget
+    }
+
+    /// Whether one more plan may be kept.
+    pub(crate) fn has_room_for_plan(&self) -> bool {
+        let bytes = self.plan_budget.bytes() + self.recipient_lists.bytes();
+        bytes < self.limits.max_plan_bytes
     }
 
     /// Its figures.
@@ -198,12 +210,31 @@ impl Broker {
         self.is_draining.load(Ordering::Acquire)
     }
 
-    /// Compares what all queues hold together with the limit for it. The shell calls it every few
-    /// seconds: the limit guards the disk, and need not hold to the byte.
-    pub fn check_total_queue_bytes(&self, max_bytes: u64) {
-        let (_, mut bytes) = self.group_backlog();
-        self.registry.for_each(|session| bytes += session.outbound().queue().message_bytes());
+    /// Bytes in the queues of one part of all Sessions, see [`Registry::part`].
+    #[must_use]
+    pub fn queue_bytes_of_part(&self, part: usize) -> u64 {
+        let sessions = self.registry.part(part);
+        sessions.iter().map(|session| session.outbound().queue().message_bytes()).sum()
+    }
+
+    /// Compares what all queues hold together with the limit for it. The shell adds it up every few
+    /// seconds, part by part: the limit guards the disk, and need not hold to the byte.
+    pub fn check_total_queue_bytes(&self, session_bytes: u64, max_bytes: u64) {
+        let (_, group_bytes) = self.group_backlog();
+        let bytes = session_bytes.saturating_add(group_bytes);
         self.is_over_total.store(bytes > max_bytes, Ordering::Relaxed);
+    }
+
+    /// Whether there may be one more Session, for a Client that has none.
+    #[must_use]
+    pub fn has_room_for_session(&self) -> bool {
+        self.registry.len() < self.limits.max_sessions
+    }
+
+    /// Bytes that all Subscriptions take.
+    #[must_use]
+    pub fn subscription_bytes(&self) -> usize {
+        self.tree.allocated_bytes()
     }
 
     /// Whether all queues together hold less than they may; if not, what would be queued is treated as their overflow
@@ -281,9 +312,7 @@ impl Broker {
             }
             return true;
         }
-        let is_full = self.retained.len() >= self.limits.max_retained
-            || self.retained.allocated_bytes() >= self.limits.max_retained_bytes;
-        if is_full && self.retained.get(publication.topic).is_none() {
+        if !self.has_room_to_retain(publication) {
             return false;
         }
         if let Some(message) = publication.message() {
@@ -300,6 +329,21 @@ impl Broker {
         effects.slow_nobody();
         self.submit(effects);
         assert!(effects.is_settled(), "effects are left for somebody else");
+    }
+
+    /// Whether a message may be retained: a new one within both limits, one that replaces another
+    /// unless it is larger and there is no room for the difference.
+    fn has_room_to_retain(&self, publication: &Publication<'_>) -> bool {
+        let limits = &self.limits;
+        let bytes = self.retained.allocated_bytes();
+        if bytes.saturating_add(publication.size_bytes()) <= limits.max_retained_bytes
+            && self.retained.len() < limits.max_retained
+        {
+            return true;
+        }
+        let Some(replaced) = self.retained.get(publication.topic) else { return false };
+        let grows_by = publication.size_bytes().saturating_sub(replaced.size_bytes());
+        grows_by == 0 || bytes.saturating_add(grows_by) <= limits.max_retained_bytes
     }
 
     /// Hands collected changes to the store and wakes whom it concerns. The ticket is that of the

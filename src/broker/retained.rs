@@ -24,7 +24,7 @@ impl Broker {
     ) -> Option<Cursor> {
         let Ok(everything) = TopicFilter::parse("#") else { return None };
         let mut page = Vec::new();
-        let next = self.retained().page(&everything.filter, cursor, SWEEP_COUNT, &mut page);
+        let next = self.retained().page(&everything.filter, cursor, SWEEP_COUNT, &mut page).next;
         for message in page.iter().filter(|message| message.is_expired(now)) {
             let Some(removed) = self.retained().remove(message.topic()) else { continue };
             if !removed.is_expired(now) {

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use tracing::debug;
 
 use crate::broker::Broker;
+use crate::broker::recipients::Recipients;
 use crate::durable::Durability;
 use crate::durable::message::{SessionId, Timestamp};
 use crate::durable::record::OverflowPolicy;
@@ -17,8 +18,12 @@ use crate::session::outbound::{Delivered, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::QueueLimits;
 use crate::session::shared_run::SharedRun;
+use crate::session::work::DELIVERIES_PER_STEP;
 use crate::topic::fingerprint::{Fingerprint, TopicHash};
 use crate::topic::subscription_tree::Match;
+
+/// Steps of taking one match into a plan, and of a delivery to a group.
+const STEPS_PER_MATCH: usize = 3;
 
 /// Where a message can go: what the tree of Subscriptions holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,7 +36,8 @@ pub enum Destination {
 
 /// A Session that receives a message once, whatever number of its Subscriptions match: with the
 /// highest QoS of them and all their Subscription Identifiers. [MQTT-3.3.4-2] [MQTT-3.3.4-3]
-struct Recipient {
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct Recipient {
     session: Arc<Session>,
     qos: QoS,
     retain_as_published: bool,
@@ -42,8 +48,9 @@ struct Recipient {
 /// while the tree's fingerprint for the topic stays what it was.
 pub struct Plan {
     fingerprint: Fingerprint,
-    recipients: Vec<Recipient>,
-    groups: Vec<Arc<Group>>,
+    recipients: Recipients,
+    /// Steps that it took to make.
+    pub(super) steps: usize,
     /// How safe its messages are before they are acknowledged.
     pub durability: Durability,
     limits: QueueLimits,
@@ -68,7 +75,8 @@ impl Broker {
         // Taken before matching: what comes in between makes the plan stale, not wrong.
         let fingerprint = self.tree.fingerprint(hash);
         let mut matches = Vec::new();
-        self.tree.matches(topic, &mut matches);
+        let visited = self.tree.matches(topic, &mut matches);
+        let steps = visited + matches.len() * STEPS_PER_MATCH;
         let mut recipients: Vec<Recipient> = Vec::new();
         let mut groups = Vec::new();
         for found in matches {
@@ -89,7 +97,8 @@ impl Broker {
         }
         let durability = self.limits.durability_of(topic);
         let limits = self.limits.queue_of(topic);
-        Plan { fingerprint, recipients, groups, durability, limits }
+        let recipients = self.recipient_lists.list(recipients, groups);
+        Plan { fingerprint, recipients, steps, durability, limits }
     }
 
     /// Whether `plan` still holds.
@@ -121,11 +130,15 @@ impl Broker {
         effects: &mut Effects,
     ) {
         routed.resize(publications.len(), Routed::NoMatchingSubscribers);
-        match &*plan.recipients {
+        match plan.recipients.sessions() {
             [only] => only.deliver(self, plan, publications, routed, effects),
             recipients => self.route_to_many(recipients, plan, publications, routed, effects),
         }
-        for group in &plan.groups {
+        let groups = plan.recipients.groups();
+        if !groups.is_empty() {
+            effects.budget.spend(groups.len() * publications.len() * STEPS_PER_MATCH);
+        }
+        for group in groups {
             let (durability, limits, total) = (plan.durability, plan.limits, self.total());
             let terms = GroupTerms { durability, limits, total };
             for (publication, routed) in publications.iter_mut().zip(routed.iter_mut()) {
@@ -146,6 +159,7 @@ impl Broker {
         routed: &mut [Routed],
         effects: &mut Effects,
     ) {
+        effects.budget.spend(recipients.len() * publications.len() / DELIVERIES_PER_STEP);
         let mut shared = SharedRun::of(publications);
         for recipient in recipients {
             if let Some(run) = &mut shared
@@ -178,7 +192,18 @@ impl Plan {
             recipient.session.outbound().persistence()
                 == crate::session::outbound::Persistence::Durable
         };
-        !self.groups.is_empty() || self.recipients.iter().any(is_durable)
+        !self.recipients.groups().is_empty() || self.recipients.sessions().iter().any(is_durable)
+    }
+
+    /// How many Sessions there are.
+    #[inline]
+    pub(super) fn session_count(&self) -> usize {
+        self.recipients.sessions().len()
+    }
+
+    /// Bytes that it takes, without lists that others have, too.
+    pub(super) fn own_bytes(&self) -> usize {
+        size_of::<Self>() + self.recipients.own_bytes()
     }
 
     /// Whether a full queue holds its publishers back for longer than a moment.
@@ -197,6 +222,11 @@ impl Recipient {
             retain_as_published: found.options.retain_as_published,
             subscription_ids,
         }
+    }
+
+    /// Bytes allocated for it alone.
+    pub(super) fn heap_bytes(&self) -> usize {
+        if self.subscription_ids.spilled() { self.subscription_ids.capacity() * 4 } else { 0 }
     }
 
     /// Takes in another match of the same Session.
@@ -311,5 +341,38 @@ impl Routed {
                 Self::Delivered | Self::NoMatchingSubscribers => Self::Delivered,
             },
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::durable::message::MessageId;
+    use crate::session::inbound::Inbound;
+    use crate::session::outbound::{Outbound, Persistence};
+    use crate::session::queue::Queue;
+
+    thread_local! {
+        static SESSIONS: std::cell::RefCell<Vec<Arc<Session>>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+
+    /// So many recipients, always the same.
+    pub(crate) fn recipients(count: u64) -> Vec<Recipient> {
+        SESSIONS.with_borrow_mut(|sessions| {
+            while (sessions.len() as u64) < count {
+                let id = SessionId(sessions.len() as u64 + 1);
+                let inbound = Inbound::new(MessageId { publisher: id, counter: 0 });
+                let outbound = Outbound::new(id, Persistence::Transient, Queue::new(id));
+                sessions.push(Arc::new(Session::new("a".into(), inbound, outbound)));
+            }
+            let count = usize::try_from(count).unwrap();
+            let recipient = |session: &Arc<Session>| Recipient {
+                session: Arc::clone(session),
+                qos: QoS::AtMostOnce,
+                retain_as_published: false,
+                subscription_ids: SmallVec::new(),
+            };
+            sessions[..count].iter().map(recipient).collect()
+        })
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::broker::Broker;
+use crate::broker::ended::Leavings;
 use crate::durable::change::{QueueChange, SessionChange};
 use crate::durable::entry::QueueEntry;
 use crate::durable::record::{QueueRecord, QueueRules, SessionRecord, WillRecord};
@@ -24,7 +25,7 @@ impl Broker {
         effects: &mut Effects,
     ) {
         inbound.ended = true;
-        self.end_subscriptions(session, inbound);
+        self.uncount_subscriptions(inbound);
         self.registry.remove(session);
         let mut outbound = session.outbound();
         let has_spilled = outbound.has_spilled();
@@ -37,10 +38,7 @@ impl Broker {
             effects.persist(SessionChange::Delete(session.id()), Durability::Memory);
         }
         inbound.incoming = Default::default();
-        drop(inbound.retained.take());
-        for group in inbound.groups.take() {
-            self.leave_group(&group, session, effects);
-        }
+        self.leave_behind(Leavings::of(session, inbound), effects);
     }
 
     /// Takes a Session out of a group, which ends with its last member.
@@ -63,7 +61,7 @@ impl Broker {
             let group = entry
                 .group
                 .filter(|_| entry.qos == QoS::AtLeastOnce)
-                .and_then(|id| inbound.groups.iter().find(|group| group.id() == id));
+                .and_then(|id| inbound.groups.find_id(id));
             entry.acknowledge();
             let Some(group) = group else {
                 effects.tally.drop_one(DropReason::SessionEnded);

@@ -17,6 +17,7 @@ use crate::session::inbound::Inbound;
 use crate::session::outbound::Persistence;
 use crate::session::subscriptions::SubscriptionState;
 use crate::topic::filter::{ParsedFilter, TopicFilter};
+use crate::topic::name::level_count;
 
 impl Broker {
     /// Whether a Session subscribes to this filter.
@@ -27,7 +28,7 @@ impl Broker {
         parsed: &ParsedFilter,
     ) -> bool {
         if parsed.share.is_some() {
-            return inbound.groups.iter().any(|group| group.full() == &parsed.full);
+            return inbound.groups.find(&parsed.full).is_some();
         }
         let destination = Destination::Session(Arc::clone(session));
         self.tree.options(&parsed.filter, &destination).is_some()
@@ -62,7 +63,9 @@ impl Broker {
             }
             added.replaced.is_none()
         };
+        effects.budget.spend(level_count(parsed.filter.as_str()));
         if is_new {
+            inbound.subscription_bytes += subscription_bytes(parsed);
             self.figures.subscriptions.fetch_add(1, Ordering::Relaxed);
         }
         is_new
@@ -93,10 +96,8 @@ impl Broker {
             }
             let destination = Destination::Group(Arc::clone(&group));
             self.tree.subscribe(&parsed.filter, destination, SubscriptionOptions::default(), None);
-            let groups = inbound.groups.fill();
-            let is_new = !groups.iter().any(|known| known.id() == group.id());
+            let is_new = inbound.groups.insert(group);
             if is_new {
-                groups.push(group);
                 self.figures.shared_subscriptions.fetch_add(1, Ordering::Relaxed);
             }
             return is_new;
@@ -112,11 +113,8 @@ impl Broker {
         effects: &mut Effects,
     ) -> bool {
         if parsed.share.is_some() {
-            let position = inbound.groups.iter().position(|group| group.full() == &parsed.full);
-            let (Some(position), Some(groups)) = (position, inbound.groups.as_mut()) else {
-                return false;
-            };
-            let group = groups.swap_remove(position);
+            let Some(group) = inbound.groups.remove(&parsed.full) else { return false };
+            effects.budget.spend(group.member_count() / 16);
             self.leave_group(&group, session, effects);
             self.figures.shared_subscriptions.fetch_sub(1, Ordering::Relaxed);
         } else {
@@ -126,21 +124,43 @@ impl Broker {
             };
             inbound.subscriptions.remove(place);
         }
+        effects.budget.spend(level_count(parsed.filter.as_str()));
+        inbound.subscription_bytes =
+            inbound.subscription_bytes.saturating_sub(subscription_bytes(parsed));
         self.figures.subscriptions.fetch_sub(1, Ordering::Relaxed);
         true
     }
 
-    /// Removes all Subscriptions of a Session that ends. Its groups are left later, after what it
-    /// held was handed on.
-    pub(crate) fn end_subscriptions(&self, session: &Arc<Session>, inbound: &mut Inbound) {
-        let shared_count = inbound.groups.iter().count() as u64;
+    /// A Session ends, and has no Subscriptions any more: they are taken out of the tree and the
+    /// groups piece by piece.
+    pub(crate) fn uncount_subscriptions(&self, inbound: &Inbound) {
+        let shared_count = inbound.groups.len() as u64;
         let count = inbound.subscription_count() as u64;
         self.figures.subscriptions.fetch_sub(count, Ordering::Relaxed);
         self.figures.shared_subscriptions.fetch_sub(shared_count, Ordering::Relaxed);
-        let destination = Destination::Session(Arc::clone(session));
-        for place in std::mem::take(&mut inbound.subscriptions).iter() {
-            self.tree.unsubscribe_at(place, &destination);
-        }
+    }
+
+    /// Whether a Session may subscribe to this filter within the limits; one that it subscribes to
+    /// already may be replaced.
+    pub(crate) fn has_room_for(
+        &self,
+        session: &Arc<Session>,
+        inbound: &Inbound,
+        parsed: &ParsedFilter,
+    ) -> bool {
+        let limits = &self.limits;
+        let bytes = inbound.subscription_bytes.saturating_add(subscription_bytes(parsed));
+        let is_within = inbound.subscription_count() < limits.max_subscriptions
+            && bytes <= limits.max_subscription_bytes
+            && self.tree.admits(&parsed.filter, limits.max_wildcard_placements)
+            && (parsed.share.is_none() || self.has_room_for_group(inbound, parsed));
+        is_within || self.has_subscription(session, inbound, parsed)
+    }
+
+    fn has_room_for_group(&self, inbound: &Inbound, parsed: &ParsedFilter) -> bool {
+        let groups = self.groups.lock();
+        inbound.groups.len() < self.limits.max_session_groups
+            && (groups.len() < self.limits.max_groups || groups.contains_key(&parsed.full))
     }
 
     /// Gives a durable Session exactly the Subscriptions `wanted`; no Retained Messages follow.
@@ -162,7 +182,7 @@ impl Broker {
         for full in stale {
             let Ok(parsed) = TopicFilter::parse(&full) else { continue };
             if let Some(retained) = inbound.retained.as_mut() {
-                retained.retain(|delivery| delivery.filter.as_str() != full);
+                retained.remove(&parsed.filter);
             }
             self.remove_subscription(&session, &mut inbound, &parsed, effects);
             let change =
@@ -188,6 +208,19 @@ impl Broker {
         self.finish(effects);
         true
     }
+}
+
+/// What a Subscription counts for in the memory of the tree: the text of its filter, a node with its
+/// share of the tables for each level (as if no other filter had it), itself and its place in its Session.
+fn subscription_bytes(parsed: &ParsedFilter) -> usize {
+    /// A node and its place in the table of children, about.
+    const LEVEL_BYTES: usize = 56;
+    /// A Subscription and its place in its Session.
+    const OWN_BYTES: usize = 64;
+    /// A group with its queue.
+    const GROUP_BYTES: usize = 512;
+    let group_bytes = if parsed.share.is_some() { GROUP_BYTES } else { 0 };
+    parsed.full.len() + level_count(parsed.filter.as_str()) * LEVEL_BYTES + OWN_BYTES + group_bytes
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ pub struct Timers {
     due: Mutex<BTreeMap<(Timestamp, SessionId), Arc<Session>>>,
 }
 
-/// Sessions looked at in one call, so that a million that end together do not stall the caller.
-const SESSIONS_PER_CALL: usize = 1000;
+/// Steps of looking at one Session, besides what its end takes: its record, its Will.
+const SESSION_STEPS: usize = 64;
 
 impl Timers {
     /// Looks at `session` at `at`, or as soon as possible after it.
@@ -28,32 +28,26 @@ impl Timers {
         self.due.lock().insert((at, session.id()), Arc::clone(session));
     }
 
-    fn take_due(&self, now: Timestamp) -> Vec<Arc<Session>> {
+    fn take_due(&self, now: Timestamp) -> Option<Arc<Session>> {
         let mut due = self.due.lock();
-        let mut taken = Vec::new();
-        while taken.len() < SESSIONS_PER_CALL
-            && let Some(first) = due.first_entry()
-            && first.key().0 <= now
-        {
-            taken.push(first.remove());
-        }
-        taken
+        let first = due.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
     }
 }
 
 impl Broker {
     /// Publishes the wills and ends the Sessions whose time has come. The shell calls it about once
-    /// a second; true means that there is more to do at once.
+    /// a second; true means that the budget is spent and there may be more to do at once.
     pub fn handle_timers(&self, now: Timestamp, effects: &mut Effects) -> bool {
-        let due = self.timers.take_due(now);
-        let is_full = due.len() == SESSIONS_PER_CALL;
-        for session in due {
+        while !effects.budget.is_spent() {
+            let Some(session) = self.timers.take_due(now) else { return false };
+            effects.budget.spend(SESSION_STEPS);
             let mut inbound = session.inbound();
             self.handle_due(&session, &mut inbound, now, effects);
             // Before the lock goes: see `ClientConnection::handle_closed`.
             self.finish(effects);
         }
-        is_full
+        true
     }
 
     fn handle_due(

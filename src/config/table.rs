@@ -165,8 +165,21 @@ settings! {
         max_topic_bytes: u64 = 65_535, [1..=65_535], limits.max_topic_bytes;
         /// Most levels of a topic and of a topic filter.
         max_topic_levels: u64 = 256, [1..=65_535], limits.max_topic_levels;
+        /// Sessions, those of absent clients included. A client that would begin one more is refused.
+        max_sessions: u64 = 1_000_000, [1..=u64::from(u32::MAX)], limits.max_sessions;
         /// Subscriptions of one session.
         max_subscriptions_per_session: u64 = 1_000_000, [1..=u64::from(u32::MAX)], limits.max_subscriptions;
+        /// Memory that the subscriptions of one session may take, estimated from their texts and levels.
+        max_subscription_size_per_session: Size = mib(64), [kib(64)..=gib(64)], limits.max_subscription_bytes;
+        /// Groups of shared subscriptions that one session may be a member of.
+        max_groups_per_session: u64 = 1_000, [1..=u64::from(u32::MAX)], limits.max_session_groups;
+        /// Groups of shared subscriptions.
+        max_groups: u64 = 10_000, [1..=u64::from(u32::MAX)], limits.max_groups;
+        /// Different places of + in topic filters, of those that have one beyond the eighth level. Each may make every message
+        /// to a topic that nearly matches it dearer.
+        max_wildcard_placements: u64 = 256, [0..=1_000_000], limits.max_wildcard_placements;
+        /// Memory for plans (where the messages of a topic go) that connections keep, beyond a few for each.
+        plan_size: Size = mib(100), [Size(0)..=gib(64)], limits.max_plan_bytes;
         /// Subscription identifiers sent with one message; one that matches more carries the smallest.
         max_subscription_ids: u64 = 128, [1..=65_535], limits.max_subscription_ids;
         /// Bytes each second that a packet must bring which takes longer to send than the keep alive, or than packet_timeout.

@@ -62,6 +62,7 @@ const PACKETS: &str = "MQTT Control Packets, by direction.";
 const PUBLISHES: &str = "PUBLISH packets, by direction.";
 const PUBLISH_BYTES: &str = "Payload bytes of PUBLISH packets, by direction.";
 const DENIED: &str = "Operations that access rules denied.";
+const OVER_LIMIT: &str = "Subscriptions refused because of a limit.";
 const WILLS: &str = "Will Messages published.";
 const LEFT_OUT: &str =
     "Lines about Clients that the log left out, because there were too many at once.";
@@ -147,6 +148,8 @@ counters! {
     PublishDenied = "petrel_access_denied_total" {"operation": "publish"} DENIED,
     /// Access rules denied a Subscription.
     SubscribeDenied = "petrel_access_denied_total" {"operation": "subscribe"} DENIED,
+    /// A Subscription was refused because of a limit.
+    SubscribeOverLimit = "petrel_subscriptions_over_limit_total" OVER_LIMIT,
     /// A Will Message was published.
     WillsPublished = "petrel_wills_published_total" WILLS,
     /// Lines of the log that Clients brought about and that found no room.

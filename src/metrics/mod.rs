@@ -49,6 +49,8 @@ pub struct Gauges {
     pub retained_messages: u64,
     /// Bytes of Retained Messages.
     pub retained_bytes: u64,
+    /// Bytes that all Subscriptions take.
+    pub subscription_bytes: u64,
     /// Messages in the queues of all Sessions and groups, in memory and in the store.
     pub queued_messages: u64,
     /// Bytes of these messages.
@@ -226,6 +228,7 @@ fn write_gauges(gauges: &Gauges, exposition: &mut Exposition) {
         ("petrel_shared_subscriptions", "Shared Subscriptions.", gauges.shared_subscriptions),
         ("petrel_retained_messages", "Retained Messages.", gauges.retained_messages),
         ("petrel_retained_bytes", "Bytes of Retained Messages.", gauges.retained_bytes),
+        ("petrel_subscription_bytes", "Bytes of Subscriptions.", gauges.subscription_bytes),
         (
             "petrel_queued_messages",
             "Messages queued for Sessions, in memory and in the store.",

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -46,6 +46,7 @@ use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::Effects;
 use crate::session::outbox::Outbox;
 use crate::session::queue::PageRequest;
+use crate::session::work::Budget;
 use crate::store::clock::BrokerClock;
 
 /// Bytes read at once.
@@ -201,6 +202,7 @@ impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         let now = self.shared.clock.now();
         let mut effects = Effects::new();
+        effects.budget = Budget::turn();
         self.connection.handle_closed(now, &mut effects);
         tally::count(&self.shared.counters, &mut effects.tally);
         if let Some(deadline) = self.deadline.take() {
@@ -245,6 +247,7 @@ impl<S: ClientStream> Driver<S> {
 
     fn poll_once(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<Ending> {
         let now = self.shared.clock.now();
+        scratch.effects.budget = Budget::turn();
         if self.draining.as_mut().is_some_and(|draining| draining.as_mut().poll(cx).is_ready()) {
             self.draining = None;
             if self.connection.session().is_none() {
@@ -260,6 +263,9 @@ impl<S: ClientStream> Driver<S> {
             let is_written = self.poll_written(now, cx);
             if self.connection.closing().is_some() {
                 return self.poll_farewell(is_written, now, &mut scratch.effects, cx);
+            }
+            if scratch.effects.budget.is_spent() {
+                return give_way(cx);
             }
             if self.connection.watch_others(now, cx.waker()) {
                 continue;
@@ -278,8 +284,7 @@ impl<S: ClientStream> Driver<S> {
                 return Poll::Ready(self.ending(Ending::Closed));
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        give_way(cx)
     }
 
     /// Writes all there is; true when that is done. What a Client sent before it broke the connection counts, so a
@@ -578,6 +583,7 @@ impl<S: ClientStream> Driver<S> {
     fn finish(&mut self, ending: &Ending) {
         let now = self.shared.clock.now();
         let mut effects = Effects::new();
+        effects.budget = Budget::turn();
         let stage = match self.connection.session() {
             Some(_) => Stage::Connected,
             None => Stage::Connecting,
@@ -636,6 +642,16 @@ async fn authenticate(shared: Arc<Shared>, credentials: Box<Credentials>) -> Job
     let check = move || broker.authority().authenticate(&credentials);
     let checked = shared.passwords.run(address, &user_name, check).await;
     JobResult::Authenticated(checked.unwrap_or(Err(ReasonCode::ServerBusy)))
+}
+
+/// Ends the turn with more to do. The next comes behind all that is ready, and behind a look at the sockets: a task that
+/// only wakes itself would be polled dozens of times before anybody looks who else has sent something.
+fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
+    let next_turn = pin!(tokio::task::yield_now());
+    if next_turn.poll(cx).is_ready() {
+        cx.waker().wake_by_ref();
+    }
+    Poll::Pending
 }
 
 async fn read_page(shared: Arc<Shared>, request: PageRequest) -> JobResult {

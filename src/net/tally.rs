@@ -30,6 +30,7 @@ pub(crate) fn count(counters: &Counters, tally: &mut Tally) {
         (Counter::PublishBytesSent, tally.publish_bytes_sent),
         (Counter::PublishDenied, tally.publish_refused),
         (Counter::SubscribeDenied, tally.subscribe_denied),
+        (Counter::SubscribeOverLimit, tally.subscribe_over_limit),
         (Counter::ConnectsNew, tally.connects_new),
         (Counter::ConnectsResumed, tally.connects_resumed),
         (Counter::SessionsExpired, tally.sessions_expired),

@@ -35,6 +35,7 @@ impl Source for BrokerFigures {
         gauges.shared_subscriptions += figures.shared_subscriptions.load(Ordering::Relaxed);
         gauges.retained_messages += broker.retained().len() as u64;
         gauges.retained_bytes += broker.retained().allocated_bytes() as u64;
+        gauges.subscription_bytes += broker.subscription_bytes() as u64;
         let (messages, bytes) = broker.group_backlog();
         gauges.queued_messages += messages;
         gauges.queued_bytes += bytes;

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::broker::registry::Registry;
 use crate::broker::{Broker, Retain};
 use crate::metrics::Metrics;
 use crate::metrics::sys::SysTopics;
 use crate::net::tally;
 use crate::session::effects::Effects;
+use crate::session::work::Budget;
 use crate::store::clock::BrokerClock;
 
 /// How often expiry, wills and limits of the whole broker are looked at.
@@ -29,14 +31,27 @@ pub(super) async fn keep_time(
     loop {
         ticks.tick().await;
         let mut effects = Effects::new();
-        while broker.handle_timers(clock.now(), &mut effects) {
+        loop {
+            effects.budget = Budget::turn();
+            let has_due = broker.handle_timers(clock.now(), &mut effects);
+            let has_ended = broker.take_ended_apart(&mut effects);
+            broker.finish(&mut effects);
+            if !has_due && !has_ended {
+                break;
+            }
             tokio::task::yield_now().await;
         }
+        effects.budget = Budget::default();
         sweep = broker.sweep_retained(sweep, clock.now(), &mut effects);
         tally::count(metrics.counters(), &mut effects.tally);
         count += 1;
         if count.is_multiple_of(4) {
-            broker.check_total_queue_bytes(total_queue_bytes);
+            let mut bytes = 0;
+            for part in 0..Registry::PARTS {
+                bytes += broker.queue_bytes_of_part(part);
+                tokio::task::yield_now().await;
+            }
+            broker.check_total_queue_bytes(bytes, total_queue_bytes);
         }
     }
 }
@@ -62,7 +77,11 @@ pub(super) async fn publish_sys(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let sample = metrics.sample();
+        // Looks at every Session: not on a thread that serves Clients.
+        let sampled = metrics.clone();
+        let Ok(sample) = tokio::task::spawn_blocking(move || sampled.sample()).await else {
+            continue;
+        };
         let elapsed = last.elapsed();
         last = Instant::now();
         for (topic, value) in topics.update(&sample, elapsed, started.elapsed()) {

@@ -138,6 +138,9 @@ pub enum DecodeError {
     /// Code. [MQTT-3.8.3-2] [MQTT-3.10.3-2] [MQTT311-3.8.3-3] [MQTT311-3.10.3-2]
     #[error("the packet has no payload")]
     PayloadMissing,
+    /// More Topic Filters in one packet than are taken.
+    #[error("the packet names more topic filters than are taken")]
+    TooManyFilters,
     /// Reserved bits of the Subscription Options. [MQTT-3.8.3-5] [MQTT311-3.8.3-4]
     #[error("reserved bits of the subscription options are set")]
     ReservedSubscriptionOptions,
@@ -185,7 +188,7 @@ impl DecodeError {
             | Self::PayloadMissing
             | Self::SubscriptionQoS
             | Self::RetainHandling => DecodeErrorKind::ProtocolError,
-            Self::PacketTooLarge { .. } => DecodeErrorKind::PacketTooLarge,
+            Self::PacketTooLarge { .. } | Self::TooManyFilters => DecodeErrorKind::PacketTooLarge,
             Self::ProtocolName | Self::UnsupportedProtocolVersion { .. } => {
                 DecodeErrorKind::UnsupportedProtocolVersion
             }

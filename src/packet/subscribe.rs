@@ -63,6 +63,9 @@ pub struct Suback<'a> {
     pub reasons: Vec<ReasonCode>,
 }
 
+/// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE: one of 16 MiB could name three million, at many times its size in memory.
+pub const MAX_FILTERS: usize = 65_536;
+
 impl<'a> Subscribe<'a> {
     pub(super) fn decode(
         mut body: Reader<'a>,
@@ -83,6 +86,9 @@ impl<'a> Subscribe<'a> {
         }
         let mut filters = Vec::new();
         while !body.is_empty() {
+            if filters.len() == MAX_FILTERS {
+                return Err(DecodeError::TooManyFilters);
+            }
             filters.push((body.string()?, SubscriptionOptions::decode(body.u8()?, version)?));
         }
         if filters.is_empty() {

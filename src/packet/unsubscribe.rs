@@ -7,6 +7,7 @@ use crate::packet::{
     property::{Property, PropertyReader, PropertySet, encode_option, encode_user_properties},
     reader::Reader,
     reason_code::ReasonCode,
+    subscribe::MAX_FILTERS,
     writer,
 };
 
@@ -52,6 +53,9 @@ impl<'a> Unsubscribe<'a> {
         }
         let mut filters = Vec::new();
         while !body.is_empty() {
+            if filters.len() == MAX_FILTERS {
+                return Err(DecodeError::TooManyFilters);
+            }
             filters.push(body.string()?);
         }
         if filters.is_empty() {

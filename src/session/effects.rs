@@ -10,6 +10,7 @@ use crate::durable::change::Change;
 use crate::durable::{Batch, CommitListener, Durability};
 use crate::session::Session;
 use crate::session::queue::PageRequest;
+use crate::session::work::Budget;
 
 /// Effects not yet carried out.
 #[derive(Default)]
@@ -32,6 +33,8 @@ pub struct Effects {
     pub pages: SmallVec<[PageRequest; 1]>,
     /// Figures.
     pub tally: Tally,
+    /// What is left to do in this turn.
+    pub budget: Budget,
 }
 
 impl Effects {
@@ -164,6 +167,8 @@ pub struct Tally {
     pub publish_refused: u64,
     /// SUBSCRIBE filters denied by access rules.
     pub subscribe_denied: u64,
+    /// Subscriptions refused because of a limit.
+    pub subscribe_over_limit: u64,
     /// CONNECT packets answered with success, without stored state.
     pub connects_new: u64,
     /// CONNECT packets answered with success, with Session Present.

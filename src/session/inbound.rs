@@ -1,6 +1,5 @@
 //! What a Client sends: the part of a Session that only its own Network Connection touches.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -9,11 +8,11 @@ use hashbrown::HashSet;
 
 use crate::durable::message::{Message, MessageId, SessionId, Timestamp};
 use crate::packet::PacketId;
-use crate::session::group::Group;
+use crate::session::memberships::Memberships;
 use crate::session::outbound::Persistence;
 use crate::session::owner::SessionOwner;
 use crate::session::rare::Rare;
-use crate::session::retained_delivery::RetainedDelivery;
+use crate::session::retained_delivery::RetainedDeliveries;
 use crate::session::subscriptions::Subscriptions;
 
 /// One half of a Session.
@@ -25,10 +24,12 @@ pub struct Inbound {
     /// Its Subscriptions that are not shared.
     pub subscriptions: Subscriptions,
     /// Groups of Shared Subscriptions it is a member of, one for each of its Shared Subscriptions.
-    pub groups: Rare<Vec<Arc<Group>>>,
+    pub groups: Memberships,
     /// Retained Messages still to be delivered for new Subscriptions. They outlive the Network
     /// Connection, so that a cut in the middle loses none.
-    pub retained: Rare<VecDeque<RetainedDelivery>>,
+    pub retained: Rare<RetainedDeliveries>,
+    /// Bytes that its Subscriptions count for, see `broker::subscriptions`.
+    pub subscription_bytes: usize,
     /// The Will Message of the current Network Connection, or one whose delay runs.
     pub will: Option<Will>,
     /// Session Expiry Interval in seconds.
@@ -78,8 +79,9 @@ impl Inbound {
             epoch: 0,
             incoming: IncomingIds::default(),
             subscriptions: Subscriptions::default(),
-            groups: Rare::default(),
+            groups: Memberships::default(),
             retained: Rare::default(),
+            subscription_bytes: 0,
             will: None,
             expiry_seconds: 0,
             owner: SessionOwner::default(),
@@ -102,7 +104,7 @@ impl Inbound {
     /// How many Subscriptions it has, shared ones included.
     #[must_use]
     pub fn subscription_count(&self) -> usize {
-        self.subscriptions.len() + self.groups.as_ref().map_or(0, Vec::len)
+        self.subscriptions.len() + self.groups.len()
     }
 
     /// Whether the Session outlives its Network Connection.

@@ -10,6 +10,7 @@ pub mod effects;
 pub mod group;
 pub mod inbound;
 pub mod link;
+pub mod memberships;
 pub mod outbound;
 pub mod outbox;
 pub mod own_queue;
@@ -23,6 +24,7 @@ mod slowness;
 pub mod subscriptions;
 pub mod violation;
 pub mod window;
+pub mod work;
 
 use std::sync::Arc;
 

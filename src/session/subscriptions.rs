@@ -84,6 +84,15 @@ impl Subscriptions {
         }
     }
 
+    /// Takes some of them out, in no particular order, to end them piece by piece: nothing but this
+    /// may be asked afterwards.
+    pub fn take_some(&mut self) -> Option<Box<[SubscriptionPlace]>> {
+        match &mut self.0 {
+            Kept::Indexed(table) => table.take_some(),
+            Kept::Listed(list) => Some(std::mem::take(list)).filter(|list| !list.is_empty()),
+        }
+    }
+
     /// All places, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = SubscriptionPlace> {
         let (list, table) = match &self.0 {
@@ -141,6 +150,11 @@ mod tests {
                 assert_eq!(subscriptions.len(), left.len());
             }
             assert!(subscriptions.is_empty() && subscriptions.iter().next().is_none());
+            places.iter().for_each(|place| subscriptions.insert(*place));
+            let pieces = std::iter::from_fn(|| subscriptions.take_some());
+            let taken: HashSet<_> = pieces.flatten().collect();
+            assert_eq!(taken, places.into_iter().collect::<HashSet<_>>());
+            assert!(subscriptions.is_empty());
         }
     }
 }

@@ -7,12 +7,13 @@ use crate::topic::chunks::Chunks;
 #[derive(Debug)]
 pub(super) struct Arena<T> {
     items: Chunks<T>,
-    free: Vec<u32>,
+    /// Not one array either: ten million places that become free at once would move it again and again.
+    free: Chunks<u32>,
 }
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Self { items: Chunks::default(), free: Vec::new() }
+        Self { items: Chunks::default(), free: Chunks::default() }
     }
 }
 
@@ -51,7 +52,7 @@ impl<T: Default> Arena<T> {
 
     /// Bytes allocated for items.
     pub(super) fn allocated_bytes(&self) -> usize {
-        self.items.allocated_bytes() + self.free.capacity() * size_of::<u32>()
+        self.items.allocated_bytes() + self.free.allocated_bytes()
     }
 }
 

@@ -92,6 +92,18 @@ impl<T: Hashed> BucketTable<T> {
         Some(removed)
     }
 
+    /// Takes some of the values out, in no particular order, to take the table apart: nothing can be
+    /// found in it any more.
+    pub(crate) fn take_some(&mut self) -> Option<Box<[T]>> {
+        loop {
+            let bucket = self.buckets.pop()?;
+            self.len -= bucket.len();
+            if !bucket.is_empty() {
+                return Some(bucket);
+            }
+        }
+    }
+
     /// Adds a bucket and moves to it what belongs there, all from one other bucket.
     fn split(&mut self) {
         let added = self.buckets.len();
@@ -237,6 +249,20 @@ mod tests {
         }
         assert_eq!(table.remove(1_u32.hash(), |_| true), None);
         assert_eq!(table.allocated_bytes(), 0);
+    }
+
+    #[test]
+    fn is_taken_apart_in_pieces() {
+        let mut table = BucketTable::default();
+        (0..1_000).for_each(|value: u32| table.insert(value));
+        let mut taken = Vec::new();
+        while let Some(some) = table.take_some() {
+            assert!(some.len() < 6 * SPLIT_ABOVE);
+            taken.extend(some);
+            assert_eq!(table.len(), 1_000 - taken.len());
+        }
+        taken.sort_unstable();
+        assert!(taken.into_iter().eq(0..1_000));
     }
 
     /// What makes the table worth its linear search: at a million values it takes two bytes more

@@ -12,6 +12,7 @@ mod index_table;
 mod level_text;
 mod subscriber_set;
 mod subscription_branch;
+mod wildcard_placements;
 
 pub mod filter;
 pub mod fingerprint;

@@ -76,7 +76,7 @@ impl fmt::Display for TopicName<'_> {
 }
 
 /// How many levels a Topic Name or Topic Filter has.
-pub(super) fn level_count(text: &str) -> usize {
+pub(crate) fn level_count(text: &str) -> usize {
     memchr::memchr_iter(b'/', text.as_bytes()).count() + 1
 }
 

@@ -56,6 +56,15 @@ pub struct RetainedTree<V> {
 #[repr(align(128))]
 struct Shard<V>(RwLock<BTreeSet<ByTopic<V>>>);
 
+/// What a page came to.
+#[derive(Debug)]
+pub struct Page {
+    /// Where the next page starts; `None` at the end.
+    pub next: Option<Cursor>,
+    /// How many names were looked at.
+    pub names: usize,
+}
+
 /// Where a page ended. Stays valid whatever is set and removed meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
@@ -105,8 +114,7 @@ impl<V: RetainedValue + Clone> RetainedTree<V> {
     }
 
     /// Appends the values whose names match `filter`, starting at the beginning or where the page
-    /// before ended. Returns where the next page starts, `None` at the end. Appends at most
-    /// `max_count` values, and fewer (even none) when many names had to be passed over: a page
+    /// before ended. Appends at most `max_count` values, and fewer (even none) when many names had to be passed over: a page
     /// never takes longer than about a thousand names do.
     ///
     /// A name that is there from the first page to the last is met exactly once; one that is set or
@@ -118,33 +126,34 @@ impl<V: RetainedValue + Clone> RetainedTree<V> {
         cursor: Option<Cursor>,
         max_count: usize,
         out: &mut Vec<V>,
-    ) -> Option<Cursor> {
+    ) -> Page {
         let filter = filter.as_str();
         if memchr::memchr2(b'+', b'#', filter.as_bytes()).is_none() {
             out.extend(self.get(filter));
-            return None;
+            return Page { next: None, names: 1 };
         }
         let only_shard = self.only_shard_of(filter);
         let start = Cursor { shard: only_shard.unwrap_or(0), after: None };
         let Cursor { mut shard, mut after } = cursor.unwrap_or(start);
         let mut room = max_count.max(1);
-        let mut names_left = NAMES_PER_PAGE;
+        let mut names = 0;
         loop {
             let limits = Limits { matches: room, names: NAMES_PER_LOCK };
-            let walk = self.shards.get(shard)?.walk(filter, after.as_deref(), limits, out);
+            let Some(part) = self.shards.get(shard) else { return Page { next: None, names } };
+            let walk = part.walk(filter, after.as_deref(), limits, out);
             room -= walk.matches;
-            names_left = names_left.saturating_sub(NAMES_PER_LOCK.min(walk.names + 1));
+            names += walk.names + 1;
             if walk.last.is_some() {
                 after = walk.last;
             } else {
                 after = None;
                 shard += 1;
                 if only_shard.is_some() || shard == SHARD_COUNT {
-                    return None;
+                    return Page { next: None, names };
                 }
             }
-            if room == 0 || names_left == 0 {
-                return Some(Cursor { shard, after });
+            if room == 0 || names >= NAMES_PER_PAGE {
+                return Page { next: Some(Cursor { shard, after }), names };
             }
         }
     }

@@ -135,11 +135,17 @@ impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
         if set == NONE { None } else { self.sets.at(set).find(seed, destination) }
     }
 
-    /// Collects all Subscriptions that match a Topic Name. Breadth first: each level of the name is
-    /// hashed once.
-    pub(super) fn collect(&self, seed: &HashSeed, topic: &str, collector: &mut Collector<'_, D>) {
+    /// Collects all Subscriptions that match a Topic Name; returns how many nodes were visited.
+    /// Breadth first: each level of the name is hashed once.
+    pub(super) fn collect(
+        &self,
+        seed: &HashSeed,
+        topic: &str,
+        collector: &mut Collector<'_, D>,
+    ) -> usize {
+        let mut visited = 0;
         if self.root == NONE {
-            return;
+            return visited;
         }
         let mut frontier = Frontier::from_slice(&[self.root]);
         let mut next = Frontier::new();
@@ -147,6 +153,7 @@ impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
         let mut wildcards = !topic.starts_with('$');
         for level in topic.split('/') {
             let mut hash = None;
+            visited += frontier.len();
             for &place in &frontier {
                 let node = self.nodes.at(place);
                 if wildcards {
@@ -166,7 +173,7 @@ impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
             }
             std::mem::swap(&mut frontier, &mut next);
             if frontier.is_empty() {
-                return;
+                return visited;
             }
             next.clear();
             wildcards = true;
@@ -177,6 +184,7 @@ impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
             // `sport/#` matches `sport`. [MQTT-4.7.1.2]
             self.collect_set(node.multi, collector);
         }
+        visited + frontier.len()
     }
 
     fn collect_set(&self, place: u32, collector: &mut Collector<'_, D>) {

@@ -20,10 +20,12 @@ use crate::packet::subscribe::SubscriptionOptions;
 use crate::topic::filter::TopicFilter;
 use crate::topic::fingerprint::{Fingerprint, TopicHash, Versions};
 use crate::topic::index_table::HashSeed;
+use crate::topic::name::level_count;
 pub use crate::topic::subscriber_set::Match;
 use crate::topic::subscriber_set::{Collector, SharedMatches};
 use crate::topic::subscription_branch::{BranchPlace, SubscriptionBranch};
 use crate::topic::subscription_place::SubscriptionPlace;
+use crate::topic::wildcard_placements::WildcardPlacements;
 
 /// Shards for filters that start with two literal levels.
 const LITERAL_SHARDS: u8 = 64;
@@ -41,6 +43,7 @@ pub struct SubscriptionTree<D> {
     seed: HashSeed,
     shards: Box<[Shard<D>]>,
     versions: Versions,
+    placements: WildcardPlacements,
 }
 
 /// What has become of a Subscription that was added.
@@ -75,6 +78,7 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
             seed: HashSeed::new(seed),
             shards: (0..=WILDCARD_SHARD).map(|_| Shard::default()).collect(),
             versions: Versions::new(),
+            placements: WildcardPlacements::default(),
         }
     }
 
@@ -94,6 +98,9 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
             self.shard(shard).change(|branch| branch.subscribe(&self.seed, filter, added));
         // After the change, see `fingerprint`.
         self.versions.raise(filter);
+        if replaced.is_none() {
+            self.placements.add(filter);
+        }
         let place = SubscriptionPlace { node, shard, ending };
         Subscribed { place, replaced: replaced.map(|replaced| replaced.options) }
     }
@@ -110,18 +117,31 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
         });
         let (BranchPlace { node, ending }, _) = removed?;
         self.versions.raise(filter);
+        self.placements.remove(filter);
         Some(SubscriptionPlace { node, shard, ending })
     }
 
-    /// Removes the Subscription of a destination that `subscribe` has put to this place.
-    pub fn unsubscribe_at(&self, place: SubscriptionPlace, destination: &D) {
+    /// Removes the Subscription of a destination that `subscribe` has put to this place; returns how
+    /// many levels its filter had.
+    pub fn unsubscribe_at(&self, place: SubscriptionPlace, destination: &D) -> usize {
         let (filter, removed) = self.shard(place.shard).change(|branch| {
             let filter = branch.filter(place.in_branch());
             (filter, branch.unsubscribe(&self.seed, place.in_branch(), destination))
         });
         if removed.is_some() {
             self.versions.raise(&filter);
+            self.placements.remove(&filter);
         }
+        level_count(&filter)
+    }
+
+    /// Whether a filter may be added without making a topic that nearly matches everything too
+    /// dear: its `+` stand where they stand in others, or in the first eight levels, or there are
+    /// fewer than `max_placements` that reach beyond those. [`Self::matches`] never visits more
+    /// nodes at one level than `max_placements` and 256.
+    #[must_use]
+    pub fn admits(&self, filter: &TopicFilter, max_placements: usize) -> bool {
+        self.placements.admits(filter.as_str(), max_placements)
     }
 
     /// The options of a Subscription, if it exists.
@@ -134,15 +154,16 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
     }
 
     /// Appends every Subscription that matches a Topic Name, in no particular order. A destination
-    /// appears once for each of its filters that match.
-    pub fn matches(&self, topic: &str, out: &mut Vec<Match<D>>) {
+    /// appears once for each of its filters that match. Returns how many nodes were visited.
+    pub fn matches(&self, topic: &str, out: &mut Vec<Match<D>>) -> usize {
+        let mut visited = 0;
         let mut parts = Vec::new();
         for shard in [self.literal_shard(topic), WILDCARD_SHARD].map(|number| self.shard(number)) {
             if shard.len.load(Ordering::Acquire) == 0 {
                 continue;
             }
             let mut collector = Collector { matches: &mut *out, parts };
-            shard.read().collect(&self.seed, topic, &mut collector);
+            visited += shard.read().collect(&self.seed, topic, &mut collector);
             parts = collector.parts;
         }
         // Large sets were only shared under the lock. Copying a hundred thousand handles takes
@@ -151,6 +172,7 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
         for part in parts {
             out.extend_from_slice(&part);
         }
+        visited
     }
 
     /// The state of everything that can match this Topic Name. What [`Self::matches`] found *after*
@@ -181,6 +203,12 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
 }
 
 impl<D> SubscriptionTree<D> {
+    /// Different placements of `+` that reach beyond the first eight levels.
+    #[must_use]
+    pub fn deep_placements(&self) -> usize {
+        self.placements.len()
+    }
+
     /// How many Subscriptions there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::watch::get;
+
 /// Far longer than the grace: only to end at all.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -103,6 +105,13 @@ impl Broker {
     /// What it logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// A figure from `/metrics`, if there is one of this name.
+    pub(crate) fn metric(&self, name: &str) -> Option<u64> {
+        let page = get(self.http, "/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        value.parse::<f64>().ok().map(|value| value as u64)
     }
 
     /// Resident memory in MiB now and at most so far.

@@ -11,6 +11,7 @@
 mod broker;
 mod floods;
 mod openings;
+mod subscriptions;
 mod watch;
 mod wire;
 

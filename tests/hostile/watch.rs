@@ -146,12 +146,17 @@ impl Pair {
 }
 
 fn ask_live(http: SocketAddr) {
+    let answer = get(http, "/live");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// A page of the HTTP listener, with its head.
+pub(crate) fn get(http: SocketAddr, page: &str) -> String {
     let mut stream = TcpStream::connect(http).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-    stream
-        .write_all(b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    let request = format!("GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }

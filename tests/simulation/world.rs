@@ -17,6 +17,7 @@ use petrel::packet::decode::{DecodeContext, Decoded, Sender, decode};
 use petrel::session::effects::Effects;
 use petrel::session::outbox::Outbox;
 use petrel::session::queue::PageRequest;
+use petrel::session::work::Budget;
 use petrel::store::faulty::{Crash, FaultyStore, Honesty};
 use petrel::store::image::Image;
 use rand::rngs::SmallRng;
@@ -277,6 +278,8 @@ impl World {
             return;
         }
         let (now, effects) = (self.now, &mut self.effects);
+        // Turns of all lengths, most of them so short that they end in the middle of something.
+        effects.budget = Budget::of(1 + u32::try_from(now.0 % 61).unwrap());
         let waker = Waker::from(Arc::clone(&link.flag));
         link.connection.handle_wake(now, effects);
         link.connection.handle_timeout(now);
@@ -315,6 +318,10 @@ impl World {
         } else if link.connection.is_last_call() {
             let _over_or_waits = link.connection.end_last_call(now, effects);
         }
+        if effects.budget.is_spent() {
+            link.flag.0.store(true, Ordering::SeqCst);
+        }
+        effects.budget = Budget::default();
     }
 
     /// No more faults: everybody connects, acknowledges, and gets what is due.

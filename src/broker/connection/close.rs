@@ -99,6 +99,8 @@ impl ClientConnection {
         }
         self.opening.phase = Phase::Closed;
         self.output.pending.clear();
+        self.output.pending_reasons = 0;
+        self.input.filter_work = None;
         self.input.throttle = None;
         let Some(session) = self.opening.session.clone() else { return };
         let mut inbound = session.inbound();
@@ -108,7 +110,6 @@ impl ClientConnection {
         self.broker.figures().connected.fetch_sub(1, Ordering::Relaxed);
         inbound.disconnected = Some(now);
         effects.wakers.extend(inbound.successors.take());
-        self.hand_over_retained(&mut inbound);
         if self.closing.discards_will {
             inbound.will = None;
         }

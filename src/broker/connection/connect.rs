@@ -192,11 +192,16 @@ impl ClientConnection {
 
     /// Whether there is room for this Client; if not, it is refused. One that takes over gets the room of the other.
     fn has_place(&mut self, connect: &PendingConnect) -> bool {
-        let has_place = !self.opening.is_guest || connect.take_over.is_some();
-        if !has_place {
+        let is_internal = self.identity.peer.listener.internal;
+        if self.opening.is_guest && connect.take_over.is_none() {
             self.refuse_because(ReasonCode::QuotaExceeded, refusal::TOO_MANY_CONNECTIONS);
+            return false;
         }
-        has_place
+        if !is_internal && !self.broker.has_room_for_session() {
+            self.refuse_because(ReasonCode::QuotaExceeded, refusal::TOO_MANY_SESSIONS);
+            return false;
+        }
+        true
     }
 
     /// Whether the Session belongs to this Client's user. Anonymous is a user as well.

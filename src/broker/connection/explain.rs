@@ -17,6 +17,8 @@ use crate::packet::subscribe::Suback;
 pub(super) mod refusal {
     pub(in crate::broker::connection) const SOMEBODY_ELSES: &str =
         "the session of this client identifier belongs to another user or mount point";
+    pub(in crate::broker::connection) const TOO_MANY_SESSIONS: &str =
+        "the broker keeps as many sessions as it may";
     pub(in crate::broker::connection) const TOO_MANY_CONNECTIONS: &str =
         "too many network connections: no room for another client";
     pub(in crate::broker::connection) const WILL_TOPIC: &str =

@@ -11,6 +11,7 @@ mod authenticate;
 mod close;
 mod connect;
 mod explain;
+mod filter_work;
 mod last_call;
 mod pending;
 mod plans;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use crate::access::{Credentials, Exchange, ExchangeStep, Peer, Principal};
 use crate::broker::Broker;
 use crate::broker::connection::authenticate::PendingConnect;
+use crate::broker::connection::filter_work::FilterWork;
 use crate::broker::connection::last_call::LastCall;
 pub use crate::broker::connection::last_call::{LastCallEnd, LastCallReason};
 use crate::broker::connection::pending::Pending;
@@ -40,7 +42,7 @@ pub use crate::broker::connection::plans::PlanBudget;
 use crate::broker::connection::plans::PlanCache;
 use crate::broker::connection::progress::Progress;
 use crate::broker::connection::remark::{Introduction, MAX_REMARKS, Remark};
-use crate::broker::connection::run::Run;
+use crate::broker::connection::run::{RUN_MESSAGES, Run};
 use crate::broker::connection::throttle::Throttle;
 use crate::broker::connection::turn::Turn;
 use crate::durable::entry::StoredEntry;
@@ -54,13 +56,16 @@ use crate::session::effects::Effects;
 use crate::session::outbox::Outbox;
 use crate::session::queue::PageRequest;
 use crate::session::rare::Rare;
-use crate::session::retained_delivery::RetainedDelivery;
 use crate::session::violation::Violation;
 
 /// Acknowledgements that may wait for the store before the Client is not read for a while.
 const MAX_PENDING: usize = 16 * 1024;
 /// Bytes of the connection's own packets that may wait before the Client is not read for a while.
 const MAX_OWN_BYTES: usize = 256 * 1024;
+/// Bytes of small packets that take a step: what is dearer spends more where it is done.
+const BYTES_PER_STEP: usize = 64;
+/// Reason Codes of SUBACK and UNSUBACK that may wait for the store before the Client is not read for a while.
+const MAX_PENDING_REASONS: usize = 64 * 1024;
 
 /// What the shell must do because it may block.
 pub enum Request {
@@ -132,6 +137,12 @@ struct InputFlow {
     /// The shell takes a step of a new authentication: the Client is not read until it is done, so that one that asks
     /// again and again has one under way and no more.
     is_exchanging: bool,
+    /// A packet of many filters that the last turn did not come to the end of.
+    filter_work: Option<Box<FilterWork>>,
+    /// Messages of one topic that are routed together at most: fewer where the last went to very many.
+    run_limit: usize,
+    /// The budget of the last turn was spent: the Client is not read before the next.
+    gave_way: bool,
 }
 
 /// What the connection itself has to say and to ask for, and what waits for its turn.
@@ -140,7 +151,8 @@ struct OutputFlow {
     own: Outbox,
     pending: VecDeque<Pending>,
     pending_pubacks: u16,
-    new_retained: Rare<Vec<RetainedDelivery>>,
+    /// Reason Codes in pending SUBACK and UNSUBACK packets.
+    pending_reasons: usize,
     /// Whether something outside its own queue may wait for the Client: groups, Retained Messages.
     watches_others: bool,
     requests: Rare<VecDeque<Request>>,
@@ -202,6 +214,9 @@ impl ClientConnection {
             throttle: None,
             is_store_behind: false,
             is_exchanging: false,
+            filter_work: None,
+            run_limit: RUN_MESSAGES,
+            gave_way: false,
         };
         let identity = Identity {
             peer,
@@ -299,6 +314,7 @@ impl ClientConnection {
         let has_room = self.input.throttle.is_none()
             && self.output.pending.len() < MAX_PENDING
             && self.output.own.bytes() < MAX_OWN_BYTES
+            && self.output.pending_reasons < MAX_PENDING_REASONS
             && !self.input.is_store_behind;
         self.closing.reason.is_none()
             && matches!(
@@ -307,6 +323,7 @@ impl ClientConnection {
             )
             && (has_room || self.ignores_flow_control())
             && !self.input.is_exchanging
+            && !self.input.gave_way
     }
 
     /// Handles the packets at the front of `input`; returns how many bytes they took. The rest must
@@ -379,6 +396,7 @@ impl ClientConnection {
                     Ok(Decoded::Packet { packet, length }) => {
                         consumed += length;
                         self.handle_packet(&mut turn, packet);
+                        self.input.gave_way |= turn.effects.budget.is_spent();
                     }
                     Ok(Decoded::Incomplete { .. }) => break,
                     Err(error) => self.close(CloseReason::Malformed(error)),
@@ -389,6 +407,7 @@ impl ClientConnection {
             }
         }
         self.flush_run(&mut turn, &mut run);
+        turn.effects.budget.spend(consumed / BYTES_PER_STEP);
         self.finish(&session, now, turn.effects);
         drop(inbound);
         consumed
@@ -398,6 +417,8 @@ impl ClientConnection {
         if !matches!(packet, Packet::Publish(_)) {
             turn.effects.tally.packets_received += 1;
         }
+        // More than the least that any packet takes is spent where it is done.
+        turn.effects.budget.spend(1);
         match packet {
             Packet::Publish(publish) => self.handle_publish(turn, &publish),
             Packet::Puback(puback) => self.handle_puback(turn, &puback.0),
@@ -443,6 +464,7 @@ impl ClientConnection {
             self.close(CloseReason::CredentialsChanged);
             return;
         }
+        self.input.gave_way &= effects.budget.is_spent();
         self.settle(now, effects);
         let mut outbound = session.outbound();
         if outbound.is_taken_over(self.opening.epoch) {
@@ -456,6 +478,9 @@ impl ClientConnection {
         if matches!(self.opening.phase, Phase::Connected) {
             outbound.pump(now, effects);
             drop(outbound);
+            if self.input.filter_work.is_some() && !self.input.gave_way {
+                self.resume_filter_work(now, effects);
+            }
             if self.output.watches_others {
                 self.drain_to_client(&session, now, effects);
             }
@@ -546,7 +571,7 @@ impl ClientConnection {
             }
         } else {
             let inbound = session.inbound();
-            let group = inbound.groups.iter().find(|group| group.id() == request.session);
+            let group = inbound.groups.find_id(request.session);
             if let Some(group) = group {
                 group.handle_page(request, page, full);
             }

@@ -9,7 +9,6 @@ use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::unsubscribe::Unsuback;
 use crate::session::effects::Effects;
-use crate::session::retained_delivery::RetainedDelivery;
 
 /// Not yet handed to the store.
 const UNSUBMITTED: Ticket = Ticket(u64::MAX);
@@ -24,8 +23,8 @@ pub(super) struct Pending {
 pub(super) enum PendingPacket {
     /// An answer to PUBLISH, PUBREC or PUBREL.
     Acknowledgement(AcknowledgementKind, PacketId, ReasonCode),
-    /// SUBACK, and the Retained Messages that follow it.
-    Suback(PacketId, Box<(Vec<ReasonCode>, Vec<RetainedDelivery>)>),
+    /// SUBACK, before which no Retained Messages of its Subscriptions leave.
+    Suback(PacketId, Vec<ReasonCode>),
     /// UNSUBACK.
     Unsuback(PacketId, Box<[ReasonCode]>),
     /// CONNACK, after which messages may follow.
@@ -96,6 +95,7 @@ impl ClientConnection {
         if packet.is_puback() {
             self.output.pending_pubacks = self.output.pending_pubacks.saturating_add(1);
         }
+        self.output.pending_reasons += packet.reason_count();
         // The ticket comes with the batch, also for those that only wait for their turn.
         self.output.pending.push_back(Pending { ticket: UNSUBMITTED, packet });
     }
@@ -119,6 +119,7 @@ impl ClientConnection {
             if pending.packet.is_puback() {
                 self.output.pending_pubacks = self.output.pending_pubacks.saturating_sub(1);
             }
+            self.output.pending_reasons -= pending.packet.reason_count();
             self.send(pending.packet, effects);
         }
         if self.output.pending.is_empty() && self.output.pending.capacity() > 64 {
@@ -149,12 +150,8 @@ impl ClientConnection {
                     .own
                     .append(|out| encode_acknowledgement(out, kind, packet_id, reason, version));
             }
-            PendingPacket::Suback(packet_id, answer) => {
-                let (reasons, retained) = *answer;
+            PendingPacket::Suback(packet_id, reasons) => {
                 self.send_suback(packet_id, reasons);
-                if !retained.is_empty() {
-                    self.output.new_retained.fill().extend(retained);
-                }
                 self.output.watches_others = true;
             }
             PendingPacket::Unsuback(packet_id, reasons) => {
@@ -194,5 +191,14 @@ impl ClientConnection {
 impl PendingPacket {
     fn is_puback(&self) -> bool {
         matches!(self, Self::Acknowledgement(AcknowledgementKind::Puback, ..))
+    }
+
+    /// How many Reason Codes it answers a packet of filters with.
+    fn reason_count(&self) -> usize {
+        match self {
+            Self::Suback(_, reasons) => reasons.len(),
+            Self::Unsuback(_, reasons) => reasons.len(),
+            Self::Acknowledgement(..) | Self::Connack(_) => 0,
+        }
     }
 }

@@ -15,12 +15,9 @@ use crate::durable::message::SessionId;
 use crate::topic::fingerprint::TopicHash;
 
 /// Plans that every Client may keep; most need one or two.
-const OWN_PLANS: usize = 256;
-/// Plans at most for one Client: some 250 bytes each, besides the topic.
+const OWN_PLANS: usize = 8;
+/// Plans at most for one Client.
 const MAX_PLANS: usize = 8_192;
-/// Plans beyond [`OWN_PLANS`] that all Clients together may keep: about 100 MB. Who gets none looks up
-/// anew what does not fit.
-const SHARED_PLANS: usize = 1 << 18;
 
 /// Plans by topic. Once it may not grow any more, a new topic makes it forget all others: what is
 /// published often comes back at once, and what was published once is gone.
@@ -29,6 +26,8 @@ pub(super) struct PlanCache {
     plans: HashTable<Box<Cached>>,
     hasher: foldhash::fast::RandomState,
     loan: Option<Loan>,
+    /// Of making the plans that were asked for since it was last asked.
+    steps: usize,
 }
 
 /// What is known of one topic.
@@ -43,14 +42,15 @@ pub(super) struct Cached {
     pub(super) plan: Plan,
 }
 
-/// How many plans beyond their own Clients can still have.
-#[derive(Debug)]
+/// Bytes of all plans that Clients keep beyond their own few. What many plans share is counted where it
+/// is, once.
+#[derive(Debug, Default)]
 pub struct PlanBudget(AtomicUsize);
 
-/// Plans from the common budget, given back with it.
+/// What one Client has of it, given back with it.
 struct Loan {
     budget: Arc<PlanBudget>,
-    plans: usize,
+    bytes: usize,
 }
 
 impl PlanCache {
@@ -63,21 +63,33 @@ impl PlanCache {
         publisher: SessionId,
         is_allowed: impl FnOnce(&str) -> bool,
     ) -> &Cached {
-        let Self { plans, hasher, loan } = self;
+        let Self { plans, hasher, loan, steps } = self;
         let hash = hasher.hash_one(topic);
         match plans.find_entry(hash, |cached| *cached.topic == *topic) {
             Ok(known) => {
                 let cached = known.into_mut();
                 if !broker.is_current(&cached.plan, &cached.hash) {
-                    cached.plan = broker.plan(topic, &cached.hash, Some(publisher));
+                    let plan = broker.plan(topic, &cached.hash, Some(publisher));
+                    if let Some(loan) = loan {
+                        loan.change(cached.plan.own_bytes(), plan.own_bytes());
+                    }
+                    *steps += plan.steps;
+                    cached.plan = plan;
                 }
                 cached
             }
             Err(absent) => {
                 let plans = absent.into_table();
-                make_room(plans, loan, broker.plan_budget());
+                if plans.len() >= OWN_PLANS {
+                    make_room(plans, loan, broker.has_room_for_plan());
+                }
                 let topic_hash = TopicHash::of(topic);
                 let plan = broker.plan(topic, &topic_hash, Some(publisher));
+                *steps += plan.steps;
+                if plans.len() >= OWN_PLANS {
+                    let loan = loan.get_or_insert_with(|| Loan::new(broker.plan_budget()));
+                    loan.change(0, plan.own_bytes() + topic.len() + CACHED_BYTES);
+                }
                 let is_allowed = is_allowed(topic);
                 let cached = Cached {
                     topic: topic.into(),
@@ -92,42 +104,53 @@ impl PlanCache {
             }
         }
     }
+
+    /// Steps of making plans since this was last asked.
+    #[inline]
+    pub(super) fn take_steps(&mut self) -> usize {
+        std::mem::take(&mut self.steps)
+    }
 }
 
-/// Makes room for one more: doubles the loan, or forgets everything.
+/// What a plan takes in the table besides itself and its topic.
+const CACHED_BYTES: usize = size_of::<Cached>() - size_of::<Plan>() + 2 * size_of::<usize>();
+
+/// Makes room for one more, by forgetting everything where there is none.
 #[cold]
-fn make_room<T>(plans: &mut HashTable<T>, loan: &mut Option<Loan>, budget: &Arc<PlanBudget>) {
-    let lent = loan.as_ref().map_or(0, |loan| loan.plans);
-    let allowed = OWN_PLANS + lent;
-    if plans.len() < allowed {
-        return;
-    }
-    if 2 * allowed <= MAX_PLANS && budget.take(allowed) {
-        match loan {
-            Some(loan) => loan.plans += allowed,
-            None => *loan = Some(Loan { budget: Arc::clone(budget), plans: allowed }),
-        }
-    } else {
+fn make_room<T>(plans: &mut HashTable<T>, loan: &mut Option<Loan>, has_room: bool) {
+    if plans.len() >= MAX_PLANS || !has_room {
         plans.clear();
-    }
-}
-
-impl Default for PlanBudget {
-    fn default() -> Self {
-        Self(AtomicUsize::new(SHARED_PLANS))
+        *loan = None;
     }
 }
 
 impl PlanBudget {
-    fn take(&self, plans: usize) -> bool {
-        let left = |left: usize| left.checked_sub(plans);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
+    /// Bytes in use.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Loan {
+    fn new(budget: &Arc<PlanBudget>) -> Self {
+        Self { budget: Arc::clone(budget), bytes: 0 }
+    }
+
+    /// What took `old` bytes takes `new` now. One of the first plans may have grown: the sum of all is
+    /// right, and what is given back is what was taken.
+    fn change(&mut self, old: usize, new: usize) {
+        let before = self.bytes;
+        self.bytes = (before + new).saturating_sub(old);
+        match self.bytes.checked_sub(before) {
+            Some(more) => self.budget.0.fetch_add(more, Ordering::Relaxed),
+            None => self.budget.0.fetch_sub(before - self.bytes, Ordering::Relaxed),
+        };
     }
 }
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        self.budget.0.fetch_add(self.plans, Ordering::Relaxed);
+        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -135,30 +158,36 @@ impl Drop for Loan {
 mod tests {
     use super::*;
 
-    fn fill(plans: &mut HashTable<usize>, loan: &mut Option<Loan>, budget: &Arc<PlanBudget>) {
-        for number in 0..2 * MAX_PLANS {
-            make_room(plans, loan, budget);
-            plans.insert_unique(number as u64, number, |number| *number as u64);
-            assert!(plans.len() <= MAX_PLANS);
-        }
-    }
-
     #[test]
-    fn plans_beyond_the_own_are_lent_and_given_back() {
+    fn what_was_taken_is_given_back() {
         let budget = Arc::new(PlanBudget::default());
-        let (mut plans, mut loan) = (HashTable::new(), None);
-        fill(&mut plans, &mut loan, &budget);
-        assert_eq!(plans.len(), MAX_PLANS);
-        assert_eq!(budget.0.load(Ordering::Relaxed), SHARED_PLANS - (MAX_PLANS - OWN_PLANS));
-        drop(loan);
-        assert_eq!(budget.0.load(Ordering::Relaxed), SHARED_PLANS);
+        let mut loans: Vec<_> = (0..3).map(|_| Loan::new(&budget)).collect();
+        loans[0].change(0, 1_000);
+        loans[1].change(0, 500);
+        loans[1].change(500, 700);
+        loans[2].change(300, 200);
+        assert_eq!(budget.bytes(), 1_700);
+        loans[1].change(900, 100);
+        assert_eq!(budget.bytes(), 1_000);
+        drop(loans);
+        assert_eq!(budget.bytes(), 0);
     }
 
     #[test]
-    fn without_a_loan_there_are_the_own_plans() {
-        let budget = Arc::new(PlanBudget(AtomicUsize::new(OWN_PLANS - 1)));
-        let (mut plans, mut loan) = (HashTable::new(), None);
-        fill(&mut plans, &mut loan, &budget);
-        assert_eq!((plans.len(), loan.is_none()), (OWN_PLANS, true));
+    fn a_cache_that_may_not_grow_forgets_everything() {
+        let budget = Arc::new(PlanBudget::default());
+        let mut loan = Some(Loan::new(&budget));
+        loan.as_mut().unwrap().change(0, 100);
+        let mut plans: HashTable<usize> = HashTable::new();
+        for number in 0..MAX_PLANS {
+            plans.insert_unique(number as u64, number, |number| *number as u64);
+        }
+        make_room(&mut plans, &mut loan, true);
+        assert_eq!((plans.len(), budget.bytes()), (0, 0));
+        plans.insert_unique(1, 1, |number| *number as u64);
+        make_room(&mut plans, &mut loan, true);
+        assert_eq!(plans.len(), 1);
+        make_room(&mut plans, &mut loan, false);
+        assert!(plans.is_empty());
     }
 }

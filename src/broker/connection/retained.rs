@@ -7,7 +7,6 @@ use crate::broker::connection::turn::Turn;
 use crate::durable::message::Timestamp;
 use crate::session::Session;
 use crate::session::effects::Effects;
-use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivered, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::Total;
@@ -15,6 +14,8 @@ use crate::session::retained_delivery::RetainedDelivery;
 
 /// Retained Messages delivered under one lock.
 const RETAINED_PAGE: usize = 64;
+/// Steps of looking at one name: its text is compared, and may have to be fetched.
+const STEPS_PER_NAME: usize = 2;
 
 impl ClientConnection {
     /// Gives the Client what waits for it outside its own queue, as far as it has room.
@@ -28,9 +29,11 @@ impl ClientConnection {
         if inbound.epoch != self.opening.epoch {
             return;
         }
-        self.hand_over_retained(&mut inbound);
         let mut turn = Turn { session, inbound: &mut inbound, now, effects };
-        self.deliver_retained(&mut turn);
+        // What a SUBACK that waits for the store stands for comes behind it.
+        if self.output.pending_reasons == 0 && self.input.filter_work.is_none() {
+            self.deliver_retained(&mut turn);
+        }
         self.output.watches_others = !inbound.retained.is_empty() || !inbound.groups.is_empty();
         for group in inbound.groups.iter() {
             if group.has_backlog() {
@@ -39,27 +42,23 @@ impl ClientConnection {
         }
     }
 
-    pub(super) fn hand_over_retained(&mut self, inbound: &mut Inbound) {
-        if !self.output.new_retained.is_empty() {
-            inbound.retained.fill().extend(self.output.new_retained.take());
-        }
-    }
-
     /// Delivers Retained Messages of new Subscriptions, as many as the Client takes now.
     fn deliver_retained(&self, turn: &mut Turn<'_>) {
         // A Client at rest keeps no room for what it once was to receive.
         let mut waiting = turn.inbound.retained.take();
         let mut page = Vec::new();
-        while let Some(mut delivery) = waiting.pop_front() {
-            if turn.session.outbound().is_crowded() {
-                waiting.push_front(delivery);
+        while let Some(mut delivery) = waiting.pop() {
+            if turn.effects.budget.is_spent() || turn.session.outbound().is_crowded() {
+                waiting.put_back(delivery);
                 *turn.inbound.retained.fill() = waiting;
                 return;
             }
             let cursor = delivery.cursor.take();
             page.clear();
-            delivery.cursor =
+            let found =
                 self.broker.retained().page(&delivery.filter, cursor, RETAINED_PAGE, &mut page);
+            delivery.cursor = found.next;
+            turn.effects.budget.spend(found.names * STEPS_PER_NAME);
             let now = turn.now;
             for message in page.iter().filter(|message| !message.is_expired(now)) {
                 let mut publication = Publication::from_message(message);
@@ -67,7 +66,7 @@ impl ClientConnection {
                 self.deliver_one_retained(turn, &delivery, &mut publication);
             }
             if delivery.cursor.is_some() {
-                waiting.push_front(delivery);
+                waiting.put_back(delivery);
             }
         }
     }

@@ -24,7 +24,9 @@ use crate::session::publication::Publication;
 use crate::session::violation::Violation;
 
 /// Messages routed together at most: more would make others wait for a recipient's lock.
-const RUN_MESSAGES: usize = 32;
+pub(super) const RUN_MESSAGES: usize = 32;
+/// Sessions up to which they are that many.
+const RUN_SESSIONS: usize = 512;
 
 /// Messages of one topic that wait to be routed together.
 pub(super) struct Run<'a> {
@@ -158,7 +160,7 @@ impl ClientConnection {
         if !is_as_published || arrival != Ok(Arrival::New) {
             return None;
         }
-        if plain.topic != run.topic || taken == RUN_MESSAGES {
+        if plain.topic != run.topic || taken >= self.input.run_limit {
             self.flush_run(turn, run);
             run.topic = plain.topic;
         }
@@ -213,6 +215,7 @@ impl ClientConnection {
         let (session, client_id) = (turn.session.id(), turn.session.client_id());
         let cached = plans
             .plan(&self.broker, run.topic, session, |topic| self.may_publish(client_id, topic));
+        let sessions = cached.plan.session_count();
         match self.refusal(cached, run.storing) {
             Some(refusal) => {
                 if refusal == Refusal::NotAuthorized && !cached.is_denial_noted.replace(true) {
@@ -226,7 +229,10 @@ impl ClientConnection {
             }
             None => self.route_run(turn, run, &cached.plan),
         }
+        turn.effects.budget.spend(plans.take_steps());
         self.input.plans = Some(plans);
+        self.input.run_limit = run_limit(sessions);
+        self.input.gave_way |= turn.effects.budget.is_spent();
         run.clear();
     }
 
@@ -305,6 +311,15 @@ impl ClientConnection {
             let (qos, success) = (publication.qos, ReasonCode::Success);
             self.acknowledge_publish(qos, *packet_id, success, wait, turn.effects);
         }
+    }
+}
+
+/// Messages to so many Sessions that are routed together at most: nothing gives way in the middle.
+#[inline]
+fn run_limit(sessions: usize) -> usize {
+    match sessions {
+        0..=RUN_SESSIONS => RUN_MESSAGES,
+        more => (RUN_MESSAGES * RUN_SESSIONS / more).max(1),
     }
 }
 

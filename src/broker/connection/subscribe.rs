@@ -3,8 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::broker::connection::pending::{PendingPacket, Promise};
-use crate::broker::connection::remark::Remark;
+use crate::broker::connection::filter_work::FilterWork;
 use crate::broker::connection::turn::Turn;
 use crate::broker::connection::{ClientConnection, CloseReason};
 use crate::durable::StoreState;
@@ -19,12 +18,6 @@ use crate::session::subscriptions::SubscriptionState;
 use crate::session::violation::Violation;
 use crate::topic::filter::{ParsedFilter, TopicFilter};
 
-/// A granted Subscription.
-struct Granted {
-    qos: QoS,
-    retained: Option<RetainedDelivery>,
-}
-
 impl ClientConnection {
     pub(super) fn handle_subscribe(&mut self, turn: &mut Turn<'_>, subscribe: &Subscribe<'_>) {
         let has_violation = subscribe
@@ -35,40 +28,52 @@ impl ClientConnection {
             self.close(CloseReason::Violation(Violation::NoLocalOnShared));
             return;
         }
-        let promise = Promise::begin(turn.effects);
-        let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        let mut retained = Vec::new();
-        for (filter, options) in &subscribe.filters {
-            let mut options = *options;
-            options.no_local |= self.identity.is_bridge;
-            options.retain_as_published |= self.identity.is_bridge;
-            let state = SubscriptionState {
-                options,
-                subscription_id: subscribe.subscription_id.unwrap_or(0),
-            };
-            match self.subscribe(turn, filter, state) {
-                Ok(granted) => {
-                    reasons.push(granted_code(granted.qos));
-                    retained.extend(granted.retained);
-                }
-                Err(reason) => {
-                    self.note(|| Remark::subscribe_refused(filter, reason));
-                    reasons.push(reason);
-                }
-            }
-        }
-        let wait = promise.wait(turn.effects);
-        self.output.watches_others = true;
-        let answer = Box::new((reasons, retained));
-        self.answer(PendingPacket::Suback(subscribe.packet_id, answer), wait, turn.effects);
+        self.work_through(turn, FilterWork::subscribe(subscribe));
     }
 
-    fn subscribe(
+    /// Subscribes to one filter; the answer to it.
+    pub(super) fn subscribe(
         &self,
         turn: &mut Turn<'_>,
         filter: &str,
-        mut state: SubscriptionState,
-    ) -> Result<Granted, ReasonCode> {
+        mut options: SubscriptionOptions,
+        subscription_id: u32,
+    ) -> ReasonCode {
+        options.no_local |= self.identity.is_bridge;
+        options.retain_as_published |= self.identity.is_bridge;
+        options.qos = options.qos.min(self.broker.limits().maximum_qos);
+        let state = SubscriptionState { options, subscription_id };
+        let parsed = match self.check_subscription(turn, filter, state) {
+            Ok(parsed) => parsed,
+            Err(reason) => return reason,
+        };
+        let Turn { session, inbound, effects, .. } = turn;
+        let is_new = self.broker.add_subscription(session, inbound, &parsed, state, effects);
+        if inbound.is_durable() {
+            let record = SubscriptionRecord {
+                session: session.id(),
+                filter: Arc::clone(&parsed.full),
+                options,
+                subscription_id: NonZeroU32::new(subscription_id).map(NonZeroU32::get),
+            };
+            let change = SessionChange::PutSubscription(Box::new(record));
+            effects.persist(change, self.broker.session_durability());
+        }
+        if wants_retained(&parsed, options, is_new) {
+            let (qos, filter) = (options.qos, parsed.filter);
+            let delivery = RetainedDelivery { filter, qos, subscription_id, cursor: None };
+            inbound.retained.fill().push(delivery);
+        }
+        granted_code(options.qos)
+    }
+
+    /// What speaks against a Subscription, if anything does.
+    fn check_subscription(
+        &self,
+        turn: &mut Turn<'_>,
+        filter: &str,
+        state: SubscriptionState,
+    ) -> Result<ParsedFilter, ReasonCode> {
         let Turn { session, inbound, effects, .. } = turn;
         let limits = self.broker.limits();
         let parsed = self.parse(filter)?;
@@ -94,30 +99,11 @@ impl ClientConnection {
             effects.tally.subscribe_denied += 1;
             return Err(reason);
         }
-        if inbound.subscription_count() >= limits.max_subscriptions
-            && !self.broker.has_subscription(session, inbound, &parsed)
-        {
+        if !self.broker.has_room_for(session, inbound, &parsed) {
+            effects.tally.subscribe_over_limit += 1;
             return Err(ReasonCode::QuotaExceeded);
         }
-        state.options.qos = state.options.qos.min(limits.maximum_qos);
-        let is_new = self.broker.add_subscription(session, inbound, &parsed, state, effects);
-        if inbound.is_durable() {
-            let record = SubscriptionRecord {
-                session: session.id(),
-                filter: Arc::clone(&parsed.full),
-                options: state.options,
-                subscription_id: NonZeroU32::new(state.subscription_id).map(NonZeroU32::get),
-            };
-            let change = SessionChange::PutSubscription(Box::new(record));
-            effects.persist(change, self.broker.session_durability());
-        }
-        let retained = wants_retained(&parsed, state.options, is_new).then_some(RetainedDelivery {
-            filter: parsed.filter,
-            qos: state.options.qos,
-            subscription_id: state.subscription_id,
-            cursor: None,
-        });
-        Ok(Granted { qos: state.options.qos, retained })
+        Ok(parsed)
     }
 
     /// A Topic Filter with the listener's mount point before it.
@@ -133,15 +119,11 @@ impl ClientConnection {
         turn: &mut Turn<'_>,
         unsubscribe: &Unsubscribe<'_>,
     ) {
-        let promise = Promise::begin(turn.effects);
-        let reasons: Vec<_> =
-            unsubscribe.filters.iter().map(|filter| self.unsubscribe(turn, filter)).collect();
-        let wait = promise.wait(turn.effects);
-        let packet = PendingPacket::Unsuback(unsubscribe.packet_id, reasons.into_boxed_slice());
-        self.answer(packet, wait, turn.effects);
+        self.work_through(turn, FilterWork::unsubscribe(unsubscribe));
     }
 
-    fn unsubscribe(&self, turn: &mut Turn<'_>, filter: &str) -> ReasonCode {
+    /// Unsubscribes from one filter; the answer to it.
+    pub(super) fn unsubscribe(&self, turn: &mut Turn<'_>, filter: &str) -> ReasonCode {
         let Turn { session, inbound, effects, .. } = turn;
         let parsed = match self.parse(filter) {
             Ok(parsed) => parsed,
@@ -151,7 +133,7 @@ impl ClientConnection {
             return ReasonCode::NoSubscriptionExisted;
         }
         if let Some(retained) = inbound.retained.as_mut() {
-            retained.retain(|delivery| delivery.filter.as_str() != parsed.filter.as_str());
+            retained.remove(&parsed.filter);
         }
         if inbound.is_durable() {
             let change =

@@ -42,7 +42,7 @@ fn pages(tree: &RetainedTree<Value>, text: &str, max_count: usize) -> (Vec<Strin
     let mut cursor = None;
     for page in 1.. {
         let mut values = Vec::new();
-        cursor = tree.page(&filter, cursor, max_count, &mut values);
+        cursor = tree.page(&filter, cursor, max_count, &mut values).next;
         assert!(values.len() <= max_count);
         topics.extend(values.into_iter().map(|value| value.0));
         if cursor.is_none() {

@@ -56,6 +56,31 @@ fn leading_wildcards_do_not_match_dollar_topics() {
     assert_eq!(destinations(&tree, "SYS/uptime"), [0, 1, 4]);
 }
 
+/// Filters out of `a` and `+` of so many levels would make one message visit as many nodes as there are.
+#[test]
+fn nearly_matching_filters_are_bounded() {
+    let tree = SubscriptionTree::new(1);
+    let (levels, max) = (14, 20);
+    let mut refused = 0;
+    for number in 0..1_u32 << levels {
+        let level = |bit: u32| if number >> bit & 1 == 0 { "a" } else { "+" };
+        let filter = filter(&(0..levels).map(level).collect::<Vec<_>>().join("/"));
+        if tree.admits(&filter, max) {
+            tree.subscribe(&filter, number, SubscriptionOptions::default(), None);
+        } else {
+            refused += 1;
+        }
+    }
+    assert_eq!((tree.len(), refused), (256 + max, (1 << levels) - 256 - max));
+    let mut matches = Vec::new();
+    let visited = tree.matches(&"a/".repeat(13), &mut matches);
+    assert!(visited <= levels as usize * (256 + max), "{visited}");
+    // Shapes that are there, and those of the first levels, are always taken.
+    assert!(tree.admits(&filter("b/b/b/b/b/b/b/+/b"), max));
+    assert!(tree.admits(&filter("b/b/b/b/b/b/b/b/+/b"), max));
+    assert!(!tree.admits(&filter(&["b/".repeat(20), "+".to_owned()].concat()), max));
+}
+
 /// [MQTT-3.8.4-3]
 #[test]
 fn subscribing_again_replaces() {
@@ -172,7 +197,10 @@ proptest! {
                 let existing = tree.options(&filter(&text), &destination);
                 prop_assert_eq!(existing, model.remove(&key));
                 match expected {
-                    Some(place) if number % 4 < 2 => tree.unsubscribe_at(place, &destination),
+                    Some(place) if number % 4 < 2 => {
+                        let levels = tree.unsubscribe_at(place, &destination);
+                        prop_assert_eq!(levels, filter(&text).level_count());
+                    }
                     _ => {
                         let removed = tree.unsubscribe(&filter(&text), &destination);
                         prop_assert_eq!(removed, expected);

@@ -1,0 +1,169 @@
+//! Lists of recipients that many plans share. A gateway publishes to thousands of topics that the same thousands of
+//! Clients subscribe to, and so do others: lists that are equal exist once, whichever topic and publisher they are for.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use hashbrown::HashTable;
+use parking_lot::Mutex;
+
+use crate::broker::route::Recipient;
+use crate::session::group::Group;
+
+/// Shorter lists belong to their plan: to find an equal one costs more than it takes.
+const SHARED_ABOVE: usize = 8;
+
+/// The Sessions and groups that the messages of one topic go to.
+pub(super) enum Recipients {
+    Few(List),
+    Many(Arc<SharedList>),
+}
+
+/// Sessions in order of their number, and groups.
+#[derive(Default)]
+pub(super) struct List {
+    sessions: Vec<Recipient>,
+    groups: Vec<Arc<Group>>,
+}
+
+/// A list that exists once. Forgotten with the last plan that has it.
+pub(super) struct SharedList {
+    list: List,
+    hash: u64,
+    bytes: usize,
+    home: Arc<SharedLists>,
+}
+
+/// All of them, and what they take.
+#[derive(Default)]
+pub(crate) struct SharedLists {
+    /// By hash, which is secret and long: two of one hash are a matter of a moment, when one is being forgotten.
+    known: Mutex<HashTable<(u64, Weak<SharedList>)>>,
+    hasher: foldhash::quality::RandomState,
+    bytes: AtomicUsize,
+}
+
+impl Recipients {
+    /// The Sessions.
+    #[inline]
+    pub(super) fn sessions(&self) -> &[Recipient] {
+        match self {
+            Self::Few(list) => &list.sessions,
+            Self::Many(shared) => &shared.list.sessions,
+        }
+    }
+
+    /// The groups of Shared Subscriptions.
+    #[inline]
+    pub(super) fn groups(&self) -> &[Arc<Group>] {
+        match self {
+            Self::Few(list) => &list.groups,
+            Self::Many(shared) => &shared.list.groups,
+        }
+    }
+
+    /// Bytes that this plan alone takes for it.
+    pub(super) fn own_bytes(&self) -> usize {
+        match self {
+            Self::Few(list) => list.bytes(),
+            Self::Many(_) => 0,
+        }
+    }
+}
+
+impl List {
+    fn bytes(&self) -> usize {
+        let ids: usize = self.sessions.iter().map(Recipient::heap_bytes).sum();
+        size_of_val(&*self.sessions) + size_of_val(&*self.groups) + ids
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.sessions == other.sessions && self.groups == other.groups
+    }
+}
+
+impl SharedLists {
+    /// Bytes that all shared lists take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Recipients of one topic. `sessions` are in order.
+    pub(super) fn list(
+        self: &Arc<Self>,
+        sessions: Vec<Recipient>,
+        groups: Vec<Arc<Group>>,
+    ) -> Recipients {
+        let list = List { sessions, groups };
+        if list.sessions.len() + list.groups.len() <= SHARED_ABOVE {
+            return Recipients::Few(list);
+        }
+        let hash = self.hash(&list);
+        // Compared, and perhaps forgotten, only when the lock is gone: to be forgotten needs it.
+        let known = self.known.lock();
+        let found = known.find(hash, |(known, _)| *known == hash);
+        let found = found.and_then(|(_, found)| found.upgrade());
+        drop(known);
+        if let Some(found) = found
+            && found.list.is_same(&list)
+        {
+            return Recipients::Many(found);
+        }
+        let bytes = list.bytes() + size_of::<SharedList>();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let shared = Arc::new(SharedList { list, hash, bytes, home: Arc::clone(self) });
+        let entry = (hash, Arc::downgrade(&shared));
+        self.known.lock().insert_unique(hash, entry, |(hash, _)| *hash);
+        Recipients::Many(shared)
+    }
+
+    fn hash(&self, list: &List) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        list.sessions.iter().for_each(|recipient| recipient.hash(&mut hasher));
+        list.groups.iter().for_each(|group| group.id().hash(&mut hasher));
+        hasher.finish()
+    }
+}
+
+impl Drop for SharedList {
+    fn drop(&mut self) {
+        self.home.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let mut known = self.home.known.lock();
+        let is_mine = |(hash, weak): &(u64, Weak<Self>)| {
+            *hash == self.hash && std::ptr::eq(weak.as_ptr(), &raw const *self)
+        };
+        if let Ok(entry) = known.find_entry(self.hash, is_mine) {
+            entry.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::route::tests::recipients;
+
+    fn many(lists: &Arc<SharedLists>, count: u64) -> Recipients {
+        lists.list(recipients(count), Vec::new())
+    }
+
+    /// One list for all topics and publishers, and none when nobody has it any more.
+    #[test]
+    fn equal_lists_exist_once() {
+        let lists = Arc::new(SharedLists::default());
+        let few = many(&lists, SHARED_ABOVE as u64);
+        assert!(matches!(few, Recipients::Few(_)));
+        assert_eq!((lists.bytes(), few.sessions().len()), (0, SHARED_ABOVE));
+        let first = many(&lists, 1_000);
+        let bytes = lists.bytes();
+        assert!(bytes >= 1_000 * size_of::<Recipient>() && first.own_bytes() == 0);
+        let others: Vec<_> = (0..100).map(|_| many(&lists, 1_000)).collect();
+        assert_eq!(lists.bytes(), bytes);
+        assert!(others.iter().all(|other| other.sessions().as_ptr() == first.sessions().as_ptr()));
+        let other = many(&lists, 1_001);
+        assert!(lists.bytes() > 2 * bytes);
+        drop((first, others, other));
+        assert_eq!((lists.bytes(), lists.known.lock().len()), (0, 0));
+    }
+}
