@@ -6,10 +6,11 @@
 //! and writes what came of it, in one poll. Buffers for reading and for effects belong to the
 //! thread, not to the connection.
 
+mod job;
 mod last_input;
+mod report;
 
 use std::cell::RefCell;
-use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -20,20 +21,16 @@ use std::time::Duration;
 use tokio::io::ReadBuf;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
-use tracing::debug;
 
-use crate::access::{Credentials, Peer};
-
+use crate::access::Peer;
 use crate::broker::Broker;
-use crate::broker::connection::{
-    Authenticated, ClientConnection, CloseReason, Exchanged, LastCallReason, Request,
-};
-use crate::durable::entry::StoredEntry;
+use crate::broker::connection::{ClientConnection, CloseReason, LastCallReason};
 use crate::durable::message::Timestamp;
-use crate::error::decode_reason_code;
 use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
 use crate::net::client_log::ClientLog;
+use crate::net::connection::job::{JobResult, start};
+use crate::net::connection::report::note_handled;
 use crate::net::deadlines::{Deadlines, Place as DeadlinePlace};
 use crate::net::entrance::Place;
 use crate::net::hash_pool::HashPool;
@@ -45,7 +42,6 @@ use crate::net::tally::{self, Stage};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::Effects;
 use crate::session::outbox::Outbox;
-use crate::session::queue::PageRequest;
 use crate::session::work::Budget;
 use crate::store::clock::BrokerClock;
 
@@ -55,12 +51,6 @@ const READ_BYTES: usize = 64 * 1024;
 const READS_PER_POLL: usize = 8;
 /// Slices of one vectored write.
 const SLICES: usize = 32;
-/// Messages of one page of a queue.
-const PAGE_MESSAGES: usize = 1024;
-/// Bytes of one page of a queue.
-const PAGE_BYTES: usize = 256 * 1024;
-/// Pause before a page that could not be read is asked for again.
-const PAGE_RETRY: Duration = Duration::from_secs(1);
 /// How long, and over how many bytes, a Client may take to notice that it was sent away.
 const LINGER_TIME: Duration = Duration::from_secs(3);
 const LINGER_BYTES: usize = 1024 * 1024;
@@ -187,13 +177,6 @@ struct Driver<S> {
     job: Option<JoinHandle<JobResult>>,
     /// Watched until the Client is connected; afterwards its Session is told.
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-/// What a job brings back.
-enum JobResult {
-    Authenticated(Authenticated),
-    Exchanged(Exchanged),
-    Page(PageRequest, Option<Vec<StoredEntry>>, bool),
 }
 
 impl<S> Drop for Driver<S> {
@@ -512,14 +495,7 @@ impl<S: ClientStream> Driver<S> {
         }
         let Some(request) = self.connection.poll_request() else { return };
         let shared = Arc::clone(&self.shared);
-        self.job = Some(match request {
-            Request::Authenticate(credentials) => tokio::spawn(authenticate(shared, credentials)),
-            Request::Exchange(mut exchange, data) => tokio::task::spawn_blocking(move || {
-                let step = exchange.step(&data);
-                JobResult::Exchanged((exchange, step))
-            }),
-            Request::Page(request) => tokio::spawn(read_page(shared, request)),
-        });
+        self.job = Some(start(shared, request));
     }
 
     /// Starts the next job if none runs, and takes in the result of one that is done; then there is
@@ -546,38 +522,6 @@ impl<S: ClientStream> Driver<S> {
         }
         effects.wake();
         true
-    }
-
-    /// Says that the Client is connected, once.
-    #[cold]
-    fn announce(&mut self) {
-        if let Some(introduction) = self.connection.take_introduction() {
-            self.shared.log.connected(&self.connection, &introduction);
-        }
-    }
-
-    fn speaks_other_version(&self) -> bool {
-        let Some(CloseReason::Malformed(error)) = self.connection.closing() else { return false };
-        decode_reason_code(error) == ReasonCode::UnsupportedProtocolVersion
-    }
-
-    fn log_end(&mut self, reason: &dyn fmt::Display) {
-        let log = &self.shared.log;
-        match (self.connection.session().is_some(), self.connection.take_introduction()) {
-            (true, introduction) => {
-                if let Some(introduction) = introduction {
-                    log.connected(&self.connection, &introduction);
-                }
-                log.disconnected(&self.connection, reason);
-            }
-            (false, Some(introduction)) => log.refused(&self.connection, &introduction, reason),
-            // One that speaks a version that we do not is a Client; everything else may be anybody.
-            (false, None) if self.speaks_other_version() => log.stranger(&self.connection, reason),
-            (false, None) => {
-                let address = self.connection.peer().address;
-                debug!(?address, %reason, "network connection ended before CONNECT");
-            }
-        }
     }
 
     fn finish(&mut self, ending: &Ending) {
@@ -622,28 +566,6 @@ impl<S: ClientStream> Future for Driver<S> {
     }
 }
 
-/// What an operator wants to read of the bytes that were handled.
-#[inline]
-fn note_handled(connection: &mut ClientConnection, log: &ClientLog, input: &[u8], consumed: usize) {
-    if packet_log::is_on() {
-        packet_log::write_received(connection, input.get(..consumed).unwrap_or_default());
-    }
-    if connection.has_remarks() {
-        let remarks = connection.take_remarks();
-        log.denied(connection, remarks);
-    }
-}
-
-/// Checks a password when it is this Client's turn.
-async fn authenticate(shared: Arc<Shared>, credentials: Box<Credentials>) -> JobResult {
-    let address = credentials.peer.address.map(|address| address.ip());
-    let user_name = credentials.user_name.clone().unwrap_or_default();
-    let broker = Arc::clone(&shared.broker);
-    let check = move || broker.authority().authenticate(&credentials);
-    let checked = shared.passwords.run(address, &user_name, check).await;
-    JobResult::Authenticated(checked.unwrap_or(Err(ReasonCode::ServerBusy)))
-}
-
 /// Ends the turn with more to do. The next comes behind all that is ready, and behind a look at the sockets: a task that
 /// only wakes itself would be polled dozens of times before anybody looks who else has sent something.
 fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
@@ -652,31 +574,4 @@ fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
         cx.waker().wake_by_ref();
     }
     Poll::Pending
-}
-
-async fn read_page(shared: Arc<Shared>, request: PageRequest) -> JobResult {
-    let store = Arc::clone(shared.broker.store());
-    let PageRequest { session, from, to } = request;
-    let read = move || store.read_queue(session, from, to, PAGE_MESSAGES, PAGE_BYTES);
-    match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(page)) => {
-            let is_full = is_full(&page);
-            JobResult::Page(request, Some(page), is_full)
-        }
-        Ok(Err(error)) => {
-            tracing::error!(session = session.0, %error, "a queue cannot be read; trying again");
-            tokio::time::sleep(PAGE_RETRY).await;
-            JobResult::Page(request, None, false)
-        }
-        Err(_stopped) => JobResult::Page(request, None, false),
-    }
-}
-
-/// Whether a page ended at its limit rather than at the end of the queue.
-fn is_full(page: &[StoredEntry]) -> bool {
-    let bytes = page.iter().map(|entry| match entry {
-        StoredEntry::Message(entry) => entry.size_bytes(),
-        StoredEntry::Released(_) => 0,
-    });
-    page.len() >= PAGE_MESSAGES || bytes.sum::<usize>() >= PAGE_BYTES
 }

@@ -1,0 +1,76 @@
+//! What a connection cannot wait for: it is done elsewhere, one thing at a time, and its result is handed back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::access::Credentials;
+use crate::broker::connection::{Authenticated, Exchanged, Request};
+use crate::durable::entry::StoredEntry;
+use crate::net::connection::Shared;
+use crate::packet::reason_code::ReasonCode;
+use crate::session::queue::PageRequest;
+
+/// Messages of one page of a queue.
+const PAGE_MESSAGES: usize = 1024;
+/// Bytes of one page of a queue.
+const PAGE_BYTES: usize = 256 * 1024;
+/// Pause before a page that could not be read is asked for again.
+const PAGE_RETRY: Duration = Duration::from_secs(1);
+
+/// What a job brings back.
+pub(super) enum JobResult {
+    Authenticated(Authenticated),
+    Exchanged(Exchanged),
+    Page(PageRequest, Option<Vec<StoredEntry>>, bool),
+}
+
+/// Starts what was asked for.
+pub(super) fn start(shared: Arc<Shared>, request: Request) -> JoinHandle<JobResult> {
+    match request {
+        Request::Authenticate(credentials) => tokio::spawn(authenticate(shared, credentials)),
+        Request::Exchange(mut exchange, data) => tokio::task::spawn_blocking(move || {
+            let step = exchange.step(&data);
+            JobResult::Exchanged((exchange, step))
+        }),
+        Request::Page(request) => tokio::spawn(read_page(shared, request)),
+    }
+}
+
+/// Checks a password when it is this Client's turn.
+async fn authenticate(shared: Arc<Shared>, credentials: Box<Credentials>) -> JobResult {
+    let address = credentials.peer.address.map(|address| address.ip());
+    let user_name = credentials.user_name.clone().unwrap_or_default();
+    let broker = Arc::clone(&shared.broker);
+    let check = move || broker.authority().authenticate(&credentials);
+    let checked = shared.passwords.run(address, &user_name, check).await;
+    JobResult::Authenticated(checked.unwrap_or(Err(ReasonCode::ServerBusy)))
+}
+
+async fn read_page(shared: Arc<Shared>, request: PageRequest) -> JobResult {
+    let store = Arc::clone(shared.broker.store());
+    let PageRequest { session, from, to } = request;
+    let read = move || store.read_queue(session, from, to, PAGE_MESSAGES, PAGE_BYTES);
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(page)) => {
+            let is_full = is_full(&page);
+            JobResult::Page(request, Some(page), is_full)
+        }
+        Ok(Err(error)) => {
+            tracing::error!(session = session.0, %error, "a queue cannot be read; trying again");
+            tokio::time::sleep(PAGE_RETRY).await;
+            JobResult::Page(request, None, false)
+        }
+        Err(_stopped) => JobResult::Page(request, None, false),
+    }
+}
+
+/// Whether a page ended at its limit rather than at the end of the queue.
+fn is_full(page: &[StoredEntry]) -> bool {
+    let bytes = page.iter().map(|entry| match entry {
+        StoredEntry::Message(entry) => entry.size_bytes(),
+        StoredEntry::Released(_) => 0,
+    });
+    page.len() >= PAGE_MESSAGES || bytes.sum::<usize>() >= PAGE_BYTES
+}

@@ -1,0 +1,63 @@
+//! What operators read of one connection: how it began and ended, what it was denied, its packets.
+
+use std::fmt;
+
+use tracing::debug;
+
+use crate::broker::connection::{ClientConnection, CloseReason};
+use crate::error::decode_reason_code;
+use crate::net::client_log::ClientLog;
+use crate::net::connection::Driver;
+use crate::net::packet_log;
+use crate::packet::reason_code::ReasonCode;
+
+impl<S> Driver<S> {
+    /// Says that the Client is connected, once.
+    #[cold]
+    pub(super) fn announce(&mut self) {
+        if let Some(introduction) = self.connection.take_introduction() {
+            self.shared.log.connected(&self.connection, &introduction);
+        }
+    }
+
+    fn speaks_other_version(&self) -> bool {
+        let Some(CloseReason::Malformed(error)) = self.connection.closing() else { return false };
+        decode_reason_code(error) == ReasonCode::UnsupportedProtocolVersion
+    }
+
+    pub(super) fn log_end(&mut self, reason: &dyn fmt::Display) {
+        let log = &self.shared.log;
+        match (self.connection.session().is_some(), self.connection.take_introduction()) {
+            (true, introduction) => {
+                if let Some(introduction) = introduction {
+                    log.connected(&self.connection, &introduction);
+                }
+                log.disconnected(&self.connection, reason);
+            }
+            (false, Some(introduction)) => log.refused(&self.connection, &introduction, reason),
+            // One that speaks a version that we do not is a Client; everything else may be anybody.
+            (false, None) if self.speaks_other_version() => log.stranger(&self.connection, reason),
+            (false, None) => {
+                let address = self.connection.peer().address;
+                debug!(?address, %reason, "network connection ended before CONNECT");
+            }
+        }
+    }
+}
+
+/// What an operator wants to read of the bytes that were handled.
+#[inline]
+pub(super) fn note_handled(
+    connection: &mut ClientConnection,
+    log: &ClientLog,
+    input: &[u8],
+    consumed: usize,
+) {
+    if packet_log::is_on() {
+        packet_log::write_received(connection, input.get(..consumed).unwrap_or_default());
+    }
+    if connection.has_remarks() {
+        let remarks = connection.take_remarks();
+        log.denied(connection, remarks);
+    }
+}
