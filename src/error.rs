@@ -1,6 +1,6 @@
 //! Why Network Connections end, and the one map from what went wrong to the Reason Code that a Client is told.
 
-use crate::packet::error::{DecodeError, DecodeErrorKind};
+use crate::packet::error::DecodeError;
 use crate::packet::reason_code::ReasonCode;
 use crate::session::violation::Violation;
 
@@ -46,9 +46,6 @@ pub enum CloseReason {
     /// The user was removed, or has another password by now.
     #[error("the credentials have changed")]
     CredentialsChanged,
-    /// Somebody who may do so ended it.
-    #[error("ended by the operator")]
-    Administrative,
 }
 
 /// The Reason Code of the DISCONNECT (or refusing CONNACK) for the end of a Network Connection;
@@ -68,20 +65,13 @@ pub(crate) fn reason_code(reason: &CloseReason) -> Option<ReasonCode> {
         CloseReason::Refused(code) | CloseReason::AuthenticationFailed(code) => Some(*code),
         CloseReason::Unavailable => Some(ReasonCode::ImplementationSpecificError),
         CloseReason::CredentialsChanged => Some(ReasonCode::NotAuthorized),
-        CloseReason::Administrative => Some(ReasonCode::AdministrativeAction),
     }
 }
 
 /// The Reason Code for bytes that are not MQTT.
 #[must_use]
 pub(crate) fn decode_reason_code(error: &DecodeError) -> ReasonCode {
-    match error.kind() {
-        DecodeErrorKind::Malformed => ReasonCode::MalformedPacket,
-        DecodeErrorKind::ProtocolError => ReasonCode::ProtocolError,
-        DecodeErrorKind::PacketTooLarge => ReasonCode::PacketTooLarge,
-        DecodeErrorKind::UnsupportedProtocolVersion => ReasonCode::UnsupportedProtocolVersion,
-        DecodeErrorKind::TopicNameInvalid => ReasonCode::TopicNameInvalid,
-    }
+    error.kind().reason()
 }
 
 /// The Reason Code for a broken rule.
@@ -102,8 +92,5 @@ pub(crate) fn violation_reason_code(violation: Violation) -> ReasonCode {
         Violation::TopicAliasInvalid => ReasonCode::TopicAliasInvalid,
         Violation::QosNotSupported => ReasonCode::QoSNotSupported,
         Violation::RetainNotSupported => ReasonCode::RetainNotSupported,
-        Violation::TopicNameInvalid => ReasonCode::TopicNameInvalid,
-        Violation::PayloadFormatInvalid => ReasonCode::PayloadFormatInvalid,
-        Violation::PacketIdInUse => ReasonCode::PacketIdentifierInUse,
     }
 }

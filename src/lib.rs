@@ -7,7 +7,7 @@
 pub mod access;
 pub mod auth;
 pub mod bench;
-pub mod bridge;
+pub(crate) mod bridge;
 pub mod broker;
 pub mod client;
 pub mod config;

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Pauses that grow from a minimum to a maximum with decorrelated jitter, so that a thousand bridges that lost the same
 /// broker do not come back in step.
 #[derive(Debug, Clone)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     min: Duration,
     max: Duration,
     last: Duration,
@@ -14,12 +14,12 @@ pub struct Backoff {
 impl Backoff {
     /// Starts at `min`.
     #[must_use]
-    pub fn new(min: Duration, max: Duration) -> Self {
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
         Self { min, max, last: Duration::ZERO }
     }
 
     /// The next pause: between `min` and three times the last one, at most `max`. `random` is uniform in `0.0..1.0`.
-    pub fn next(&mut self, random: f64) -> Duration {
+    pub(crate) fn next(&mut self, random: f64) -> Duration {
         let ceiling = (self.last * 3).clamp(self.min, self.max);
         // The first pause varies, too: all bridges of a restarted broker start in the same instant.
         let floor = if self.last.is_zero() { self.min / 2 } else { self.min };
@@ -32,7 +32,7 @@ impl Backoff {
     }
 
     /// The connection was stable: the next pause is the first again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.last = Duration::ZERO;
     }
 }

@@ -15,7 +15,7 @@ const WAYS_OUT: WaysOut = WaysOut {
 
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
-pub enum LinkError {
+pub(crate) enum LinkError {
     /// There is no connection on which MQTT could be spoken.
     #[error("{}", .0.with(&WAYS_OUT))]
     Dial(#[from] DialError),
@@ -95,7 +95,7 @@ impl LinkError {
     /// Whether the remote broker may dislike the bridge bit of the protocol level: it refused the version, or closed
     /// without a word where a CONNACK was due.
     #[must_use]
-    pub fn may_be_the_bridge_bit(&self) -> bool {
+    pub(crate) fn may_be_the_bridge_bit(&self) -> bool {
         match self {
             Self::Refused { reason, .. } => *reason == ReasonCode::UnsupportedProtocolVersion,
             Self::RemoteClosed(stage) => !stage.is_empty(),
@@ -107,7 +107,7 @@ impl LinkError {
     /// Whether the remote broker may dislike the Will Message: it refused what the bridge may do, or closed without a
     /// word where a CONNACK was due.
     #[must_use]
-    pub fn may_be_the_will(&self) -> bool {
+    pub(crate) fn may_be_the_will(&self) -> bool {
         match self {
             Self::Refused { reason, .. } => matches!(
                 reason,
@@ -127,14 +127,14 @@ impl LinkError {
 
     /// Whether the remote broker ended the connection.
     #[must_use]
-    pub fn is_the_remote_end(&self) -> bool {
+    pub(crate) fn is_the_remote_end(&self) -> bool {
         matches!(self, Self::RemoteClosed(_) | Self::RemoteIo(_) | Self::RemoteDisconnect { .. })
     }
 }
 
 /// A Reason Code as a phrase with the cure where there is one.
 #[must_use]
-pub fn reason_in_words(reason: ReasonCode) -> String {
+pub(crate) fn reason_in_words(reason: ReasonCode) -> String {
     let words = match reason {
         ReasonCode::UnsupportedProtocolVersion => "it does not speak this protocol version",
         ReasonCode::ClientIdentifierNotValid => "it does not accept the client id; set client_id",

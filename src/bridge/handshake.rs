@@ -19,7 +19,7 @@ const CONNACK_BYTES_MAX: u32 = 64 * 1024;
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// A connection that was accepted.
-pub struct Connected<S> {
+pub(crate) struct Connected<S> {
     /// The stream.
     pub stream: S,
     /// Bytes behind the CONNACK.
@@ -30,7 +30,7 @@ pub struct Connected<S> {
 
 /// User name and password as they are at this moment.
 #[derive(Clone, Default)]
-pub struct BridgeCredentials {
+pub(crate) struct BridgeCredentials {
     user_name: Option<String>,
     password: Option<Vec<u8>>,
 }
@@ -40,7 +40,7 @@ impl BridgeCredentials {
     ///
     /// # Errors
     /// [`LinkError::Credentials`] names the file.
-    pub async fn read(settings: &BridgeSettings) -> Result<Self, LinkError> {
+    pub(crate) async fn read(settings: &BridgeSettings) -> Result<Self, LinkError> {
         let user_name = read_secret(settings.username.as_ref()).await?;
         let user_name = user_name.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Ok(Self { user_name, password: read_secret(settings.password.as_ref()).await? })
@@ -67,7 +67,7 @@ async fn read_secret(secret: Option<&Secret>) -> Result<Option<Vec<u8>>, LinkErr
 
 /// Which of the remote connections of a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemoteIdentity {
+pub(crate) struct RemoteIdentity {
     /// Its number; the first one also carries the notifications.
     pub lane: usize,
     /// Whether the bridge bit is set (3.x).
@@ -78,7 +78,7 @@ pub struct RemoteIdentity {
 
 /// Name of the remote Session of a lane.
 #[must_use]
-pub fn remote_client_id(settings: &BridgeSettings, lane: usize) -> String {
+pub(crate) fn remote_client_id(settings: &BridgeSettings, lane: usize) -> String {
     match lane {
         0 => settings.client_id.clone(),
         lane => format!("{}-{lane}", settings.client_id),
@@ -89,7 +89,7 @@ pub fn remote_client_id(settings: &BridgeSettings, lane: usize) -> String {
 ///
 /// # Errors
 /// [`LinkError`] says why it was not accepted. The caller limits the time.
-pub async fn connect_remote<S: ByteStream>(
+pub(crate) async fn connect_remote<S: ByteStream>(
     stream: S,
     settings: &BridgeSettings,
     credentials: &BridgeCredentials,
@@ -136,7 +136,7 @@ pub async fn connect_remote<S: ByteStream>(
 ///
 /// # Errors
 /// [`LinkError`] says why it was not accepted.
-pub async fn connect_local<S: ByteStream>(
+pub(crate) async fn connect_local<S: ByteStream>(
     stream: S,
     client_id: &str,
     receive_maximum: u16,
@@ -169,7 +169,7 @@ pub async fn connect_local<S: ByteStream>(
 
 /// What becomes of the local Session when its connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LocalLifetime {
+pub(crate) enum LocalLifetime {
     /// It stays and goes on collecting.
     Durable,
     /// It goes.

@@ -40,7 +40,7 @@ struct Pipe {
 }
 
 /// A link: the relay with its connections.
-pub struct Link {
+pub(crate) struct Link {
     relay: Relay,
     locals: Vec<Option<Pipe>>,
     remotes: Vec<Pipe>,
@@ -60,7 +60,7 @@ enum Side {
 impl Link {
     /// Puts the parts together; what came behind the CONNACKs is taken over.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         name: Arc<str>,
         relay: Relay,
         locals: Vec<Option<Connected<BoxStream>>>,
@@ -80,7 +80,7 @@ impl Link {
     }
 
     /// The relay, to ask or to tell it something between two calls of [`Link::run`].
-    pub fn relay(&mut self) -> &mut Relay {
+    pub(crate) fn relay(&mut self) -> &mut Relay {
         &mut self.relay
     }
 
@@ -88,14 +88,18 @@ impl Link {
     ///
     /// # Errors
     /// Why it is over.
-    pub async fn run(&mut self) -> Result<(), LinkError> {
+    pub(crate) async fn run(&mut self) -> Result<(), LinkError> {
         let was_running = self.relay.is_running();
         poll_fn(|context| self.poll_run(context, was_running)).await
     }
 
     /// Ends the link in good order: what is on its way gets `patience` to be acknowledged, then both sides are told.
     /// Returns what may not have arrived.
-    pub async fn close(mut self, patience: Duration, farewell: Option<(&str, &[u8])>) -> Unproven {
+    pub(crate) async fn close(
+        mut self,
+        patience: Duration,
+        farewell: Option<(&str, &[u8])>,
+    ) -> Unproven {
         self.relay.drain(Instant::now());
         let drained = poll_fn(|context| self.poll_drain(context));
         let _patience_is_over = tokio::time::timeout(patience, drained).await;
@@ -110,7 +114,7 @@ impl Link {
     }
 
     /// After a failure: what the local broker has handed out is not lost with the link. Returns what may not have arrived.
-    pub fn salvage(mut self) -> Unproven {
+    pub(crate) fn salvage(mut self) -> Unproven {
         let mut context = Context::from_waker(Waker::noop());
         let now = Instant::now();
         if let Some(Some(pipe)) = self.locals.first_mut() {

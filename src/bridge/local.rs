@@ -11,14 +11,14 @@ use crate::dial::stream::BoxStream;
 use crate::packet::subscribe::SubscriptionOptions;
 
 /// A connection that is being made.
-pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxStream>> + Send + 'a>>;
+pub(crate) type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxStream>> + Send + 'a>>;
 
 /// Client ids of bridges begin with this; the broker lets no other Client use it.
-pub const CLIENT_ID_PREFIX: &str = "$bridge/";
+pub(crate) const CLIENT_ID_PREFIX: &str = "$bridge/";
 
 /// Client id of a bridge at its own broker. Lane 0 has the queue; further lanes only hand in messages.
 #[must_use]
-pub fn local_client_id(bridge: &str, lane: usize) -> String {
+pub(crate) fn local_client_id(bridge: &str, lane: usize) -> String {
     match lane {
         0 => format!("{CLIENT_ID_PREFIX}{bridge}"),
         lane => format!("{CLIENT_ID_PREFIX}{bridge}/{lane}"),
@@ -30,7 +30,7 @@ pub fn local_client_id(bridge: &str, lane: usize) -> String {
 /// Beyond what MQTT says, a bridge relies on this: the Session of a bridge sends a message again with the Packet
 /// Identifier it had before, also after a restart; and a message that was sent once with QoS 2 is not dropped before
 /// its exchange has ended.
-pub trait LocalBroker: Send + Sync {
+pub(crate) trait LocalBroker: Send + Sync {
     /// Opens a connection that needs no authentication and may publish to `$SYS`.
     fn connect(&self) -> Connecting<'_>;
 

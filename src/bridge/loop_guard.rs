@@ -22,13 +22,13 @@ use parking_lot::Mutex;
 
 /// Whether `broker_id` is in a trail.
 #[must_use]
-pub fn trail_contains(trail: &str, broker_id: &str) -> bool {
+pub(crate) fn trail_contains(trail: &str, broker_id: &str) -> bool {
     trail.split(',').any(|hop| hop == broker_id)
 }
 
 /// How many brokers a trail names.
 #[must_use]
-pub fn trail_length(trail: &str) -> usize {
+pub(crate) fn trail_length(trail: &str) -> usize {
     match trail {
         "" => 0,
         _ => memchr::memchr_iter(b',', trail.as_bytes()).count() + 1,
@@ -36,32 +36,32 @@ pub fn trail_length(trail: &str) -> usize {
 }
 
 /// Most ways out remembered at a time; beyond it the oldest are forgotten. About 40 bytes each.
-pub const MAX_REMEMBERED: usize = 200_000;
+pub(crate) const MAX_REMEMBERED: usize = 200_000;
 
 /// How long ago a message may have left that comes again by the way it came: a lap around a ring takes milliseconds, and
 /// devices seldom repeat themselves faster than this.
-pub const MAX_LAP: Duration = Duration::from_millis(300);
+pub(crate) const MAX_LAP: Duration = Duration::from_millis(300);
 
 /// Who published a message here, by the name of the Session.
-pub type Origin = u64;
+pub(crate) type Origin = u64;
 
 /// The echo memory that all bridges of a broker share, since an echo may come in by another bridge than the message went
 /// out by. It works only while the rules of the bridges together make an echo possible.
 #[derive(Debug, Default)]
-pub struct EchoGuard {
+pub(crate) struct EchoGuard {
     window_millis: AtomicU64,
     memory: Mutex<EchoMemory>,
 }
 
 impl EchoGuard {
     /// How long an echo may take; zero turns the memory off.
-    pub fn set_window(&self, window: Duration) {
+    pub(crate) fn set_window(&self, window: Duration) {
         let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
         self.window_millis.store(millis, Ordering::Relaxed);
     }
 
     /// A message was given to a Session whose Client takes it over a 3.x link.
-    pub fn note_routed(&self, topic: &str, payload: &[u8], origin: Origin, now: Instant) {
+    pub(crate) fn note_routed(&self, topic: &str, payload: &[u8], origin: Origin, now: Instant) {
         let window = self.window();
         if !window.is_zero() {
             self.memory.lock().note_routed(topic, payload, origin, now, window);
@@ -69,7 +69,7 @@ impl EchoGuard {
     }
 
     /// A bridge of ours sends a message over a 3.x link. `window` is the one of that bridge.
-    pub fn note_sent(&self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
+    pub(crate) fn note_sent(&self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
         if !self.window().is_zero() && !window.is_zero() {
             self.memory.lock().note_sent(topic, payload, now, window);
         }
@@ -77,7 +77,7 @@ impl EchoGuard {
 
     /// Whether an incoming message is the echo of one that went out. `from` is who publishes it here.
     #[must_use]
-    pub fn is_echo(&self, topic: &str, payload: &[u8], from: Origin, now: Instant) -> bool {
+    pub(crate) fn is_echo(&self, topic: &str, payload: &[u8], from: Origin, now: Instant) -> bool {
         !self.window().is_zero() && self.memory.lock().is_echo(topic, payload, from, now)
     }
 
@@ -88,7 +88,7 @@ impl EchoGuard {
 
 /// The messages that left over 3.x links a short time ago, by the fingerprint of their local topic and payload.
 #[derive(Debug, Default)]
-pub struct EchoMemory {
+pub(crate) struct EchoMemory {
     expected: HashMap<u64, Expected>,
     order: VecDeque<(Instant, u64)>,
     hasher: foldhash::quality::RandomState,
@@ -111,7 +111,7 @@ struct Expected {
 
 impl EchoMemory {
     /// A message will leave; its echo is expected within `window`, or within that of its sending if it waits.
-    pub fn note_routed(
+    pub(crate) fn note_routed(
         &mut self,
         topic: &str,
         payload: &[u8],
@@ -128,7 +128,13 @@ impl EchoMemory {
     }
 
     /// A message leaves; its echo is expected within `window`.
-    pub fn note_sent(&mut self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
+    pub(crate) fn note_sent(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        now: Instant,
+        window: Duration,
+    ) {
         let expected = self.remember(topic, payload, None, now, window);
         if expected.unsent > 0 {
             // In place of the entry from its routing, whose echo may even have come already.
@@ -142,7 +148,13 @@ impl EchoMemory {
     }
 
     /// Whether an incoming message is the echo of a remembered one, which is then forgotten.
-    pub fn is_echo(&mut self, topic: &str, payload: &[u8], from: Origin, now: Instant) -> bool {
+    pub(crate) fn is_echo(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        from: Origin,
+        now: Instant,
+    ) -> bool {
         self.forget(now);
         let fingerprint = self.fingerprint(topic, payload);
         let Some(expected) = self.expected.get_mut(&fingerprint) else { return false };

@@ -55,7 +55,7 @@ pub struct ReloadReport {
 
 /// What becomes of the queue of a removed bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Queue {
+pub(crate) enum Queue {
     /// It stays, and goes on collecting.
     Keep,
     /// It goes.
@@ -71,7 +71,7 @@ struct Entry {
 }
 
 /// The bridges. Must be used within a tokio runtime.
-pub struct BridgeManager {
+pub(crate) struct BridgeManager {
     context: BridgeContext,
     bridges: Mutex<BTreeMap<String, Entry>>,
     /// Changes happen one after another.
@@ -84,7 +84,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(6);
 impl BridgeManager {
     /// Starts the bridges of a configuration.
     #[must_use]
-    pub fn start(context: BridgeContext, all: Vec<BridgeSettings>) -> Arc<Self> {
+    pub(crate) fn start(context: BridgeContext, all: Vec<BridgeSettings>) -> Arc<Self> {
         let manager = Self {
             context,
             bridges: Mutex::new(BTreeMap::new()),
@@ -99,7 +99,7 @@ impl BridgeManager {
 
     /// All bridges at this moment, by name.
     #[must_use]
-    pub fn status(&self) -> Vec<BridgeStatus> {
+    pub(crate) fn status(&self) -> Vec<BridgeStatus> {
         self.bridges.lock().iter().map(|(name, entry)| self.status_of(name, entry)).collect()
     }
 
@@ -107,7 +107,7 @@ impl BridgeManager {
     ///
     /// # Errors
     /// [`ManagerError::Unknown`]
-    pub fn show(
+    pub(crate) fn show(
         &self,
         name: &str,
     ) -> Result<(BridgeStatus, Arc<BridgeSettings>, Origin), ManagerError> {
@@ -118,7 +118,7 @@ impl BridgeManager {
 
     /// What `$SYS` shows of all bridges.
     #[must_use]
-    pub fn sys_topics(&self) -> Vec<(String, String)> {
+    pub(crate) fn sys_topics(&self) -> Vec<(String, String)> {
         self.status().iter().flat_map(BridgeStatus::sys_topics).collect()
     }
 
@@ -126,7 +126,11 @@ impl BridgeManager {
     ///
     /// # Errors
     /// [`ManagerError::Exists`] when it may not `replace`.
-    pub async fn add(&self, settings: BridgeSettings, replace: bool) -> Result<(), ManagerError> {
+    pub(crate) async fn add(
+        &self,
+        settings: BridgeSettings,
+        replace: bool,
+    ) -> Result<(), ManagerError> {
         let _turn = self.changes.lock().await;
         let name = settings.name.clone();
         let known = self.bridges.lock().contains_key(&name);
@@ -142,7 +146,7 @@ impl BridgeManager {
     ///
     /// # Errors
     /// [`ManagerError::Unknown`]
-    pub fn pause(&self, name: &str) -> Result<(), ManagerError> {
+    pub(crate) fn pause(&self, name: &str) -> Result<(), ManagerError> {
         self.order(name, Order::Pause)
     }
 
@@ -150,7 +154,7 @@ impl BridgeManager {
     ///
     /// # Errors
     /// [`ManagerError::Unknown`]
-    pub fn resume(&self, name: &str) -> Result<(), ManagerError> {
+    pub(crate) fn resume(&self, name: &str) -> Result<(), ManagerError> {
         self.order(name, Order::Start)
     }
 
@@ -158,7 +162,7 @@ impl BridgeManager {
     ///
     /// # Errors
     /// [`ManagerError::Unknown`], [`ManagerError::Purge`]
-    pub async fn remove(&self, name: &str, queue: Queue) -> Result<(), ManagerError> {
+    pub(crate) async fn remove(&self, name: &str, queue: Queue) -> Result<(), ManagerError> {
         let _turn = self.changes.lock().await;
         let settings =
             self.end(name).await.ok_or_else(|| ManagerError::Unknown(name.to_owned()))?;
@@ -174,7 +178,7 @@ impl BridgeManager {
     }
 
     /// Makes the bridges those of a new configuration. Unchanged ones do not notice, changed ones keep their queues.
-    pub async fn reload(&self, all: Vec<BridgeSettings>) -> ReloadReport {
+    pub(crate) async fn reload(&self, all: Vec<BridgeSettings>) -> ReloadReport {
         let _turn = self.changes.lock().await;
         let mut report = ReloadReport::default();
         let configured: Vec<String> = {
@@ -210,7 +214,7 @@ impl BridgeManager {
     }
 
     /// Ends all bridges; their queues stay.
-    pub async fn shut_down(&self) {
+    pub(crate) async fn shut_down(&self) {
         let _turn = self.changes.lock().await;
         let bridges = std::mem::take(&mut *self.bridges.lock());
         for entry in bridges.values() {

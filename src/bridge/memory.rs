@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(default)]
-pub struct BridgeMemory {
+pub(crate) struct BridgeMemory {
     /// The address of the last link.
     pub address: String,
     /// The local Session was created after the last link: what the remote broker knows of exchanges is void.
@@ -31,14 +31,14 @@ const REFUSED_FOR_SECONDS: u64 = 7 * 24 * 3600;
 impl BridgeMemory {
     /// Whether the broker at an address is known to refuse the bridge bit.
     #[must_use]
-    pub fn takes_no_bit(&self, address: &str, unix_seconds: u64) -> bool {
+    pub(crate) fn takes_no_bit(&self, address: &str, unix_seconds: u64) -> bool {
         self.without_bridge_bit.iter().any(|(known, since)| {
             known == address && unix_seconds < since.saturating_add(REFUSED_FOR_SECONDS)
         })
     }
 
     /// The broker at an address has refused the bridge bit, or taken it.
-    pub fn note_bit(&mut self, address: &str, refused_at: Option<u64>) {
+    pub(crate) fn note_bit(&mut self, address: &str, refused_at: Option<u64>) {
         self.without_bridge_bit.retain(|(known, _)| known != address);
         if let Some(unix_seconds) = refused_at {
             self.without_bridge_bit.insert(0, (address.to_owned(), unix_seconds));
@@ -49,17 +49,17 @@ impl BridgeMemory {
 
 /// Where it is kept.
 #[derive(Debug, Clone)]
-pub struct MemoryFile(Option<PathBuf>);
+pub(crate) struct MemoryFile(Option<PathBuf>);
 
 impl MemoryFile {
     /// The file of a bridge in `directory`; without one, nothing is kept beyond the process.
     #[must_use]
-    pub fn new(directory: Option<&Path>, bridge: &str) -> Self {
+    pub(crate) fn new(directory: Option<&Path>, bridge: &str) -> Self {
         Self(directory.map(|directory| directory.join(format!("{bridge}.json"))))
     }
 
     /// Reads it. A file that is missing or damaged counts as empty.
-    pub async fn read(&self) -> BridgeMemory {
+    pub(crate) async fn read(&self) -> BridgeMemory {
         let Some(path) = &self.0 else { return BridgeMemory::default() };
         match tokio::fs::read(path).await {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
@@ -71,7 +71,7 @@ impl MemoryFile {
     ///
     /// # Errors
     /// What the system says; the bridge works all the same.
-    pub async fn write(&self, memory: &BridgeMemory) -> io::Result<()> {
+    pub(crate) async fn write(&self, memory: &BridgeMemory) -> io::Result<()> {
         let Some(path) = &self.0 else { return Ok(()) };
         if let Some(directory) = path.parent() {
             tokio::fs::create_dir_all(directory).await?;
@@ -85,7 +85,7 @@ impl MemoryFile {
     ///
     /// # Errors
     /// What the system says.
-    pub async fn remove(&self) -> io::Result<()> {
+    pub(crate) async fn remove(&self) -> io::Result<()> {
         let Some(path) = &self.0 else { return Ok(()) };
         match tokio::fs::remove_file(path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

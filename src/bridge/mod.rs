@@ -9,19 +9,19 @@
 //! [`loop_guard`] and [`rate`] (what happens to a message), [`remote`], [`handshake`] and [`link`] (the
 //! connections), [`worker`] with [`prepare`], [`memory`] and [`backoff`], [`manager`], [`status`].
 
-pub mod backoff;
-pub mod error;
-pub mod handshake;
-pub mod link;
-pub mod local;
-pub mod loop_guard;
-pub mod manager;
-pub mod memory;
-pub mod prepare;
-pub mod properties;
-pub mod rate;
-pub mod relay;
-pub mod remote;
-pub mod status;
-pub mod wire;
-pub mod worker;
+pub(crate) mod backoff;
+pub(crate) mod error;
+pub(crate) mod handshake;
+pub(crate) mod link;
+pub(crate) mod local;
+pub(crate) mod loop_guard;
+pub(crate) mod manager;
+pub(crate) mod memory;
+pub(crate) mod prepare;
+pub(crate) mod properties;
+pub(crate) mod rate;
+pub(crate) mod relay;
+pub(crate) mod remote;
+pub(crate) mod status;
+pub(crate) mod wire;
+pub(crate) mod worker;

@@ -21,7 +21,7 @@ const FILTERS_PER_PACKET: usize = 32;
 ///
 /// # Errors
 /// [`LinkError`] of the local side.
-pub async fn prepare_session(
+pub(crate) async fn prepare_session(
     broker: &dyn LocalBroker,
     settings: &BridgeSettings,
 ) -> Result<bool, LinkError> {
@@ -60,7 +60,7 @@ pub async fn prepare_session(
 ///
 /// # Errors
 /// [`LinkError`] of the local side.
-pub async fn purge_sessions(
+pub(crate) async fn purge_sessions(
     broker: &dyn LocalBroker,
     settings: &BridgeSettings,
 ) -> Result<(), LinkError> {

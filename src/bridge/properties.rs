@@ -4,7 +4,7 @@
 //! Everything else is copied byte for byte, so order and content stay. [MQTT-3.3.2-18]
 
 /// User Property with the brokers a message has passed, oldest first, separated by commas.
-pub const HOPS: &str = "petrel-hops";
+pub(crate) const HOPS: &str = "petrel-hops";
 
 const PAYLOAD_FORMAT: u8 = 0x01;
 const CONTENT_TYPE: u8 = 0x03;
@@ -70,7 +70,7 @@ impl<'a> Iterator for Walk<'a> {
 
 /// The Response Topic among encoded properties.
 #[must_use]
-pub fn response_topic(properties: &[u8]) -> Option<&str> {
+pub(crate) fn response_topic(properties: &[u8]) -> Option<&str> {
     Walk { rest: properties }.find_map(|(property, _)| match property {
         Property::ResponseTopic(topic) => Some(topic),
         _ => None,
@@ -79,7 +79,7 @@ pub fn response_topic(properties: &[u8]) -> Option<&str> {
 
 /// The hop trail among encoded properties.
 #[must_use]
-pub fn hop_trail(properties: &[u8]) -> Option<&str> {
+pub(crate) fn hop_trail(properties: &[u8]) -> Option<&str> {
     Walk { rest: properties }.find_map(|(property, _)| match property {
         Property::User(HOPS, trail) => Some(trail),
         _ => None,
@@ -88,7 +88,7 @@ pub fn hop_trail(properties: &[u8]) -> Option<&str> {
 
 /// What changes between the two sides.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Changes<'a> {
+pub(crate) struct Changes<'a> {
     /// A new name for the Response Topic.
     pub response_topic: Option<&'a str>,
     /// A broker to append to the hop trail.
@@ -96,7 +96,7 @@ pub struct Changes<'a> {
 }
 
 /// Copies `properties` into `target` (which is cleared) with `changes` applied.
-pub fn rewrite(properties: &[u8], changes: Changes<'_>, target: &mut Vec<u8>) {
+pub(crate) fn rewrite(properties: &[u8], changes: Changes<'_>, target: &mut Vec<u8>) {
     target.clear();
     let mut hop = changes.hop;
     for (property, bytes) in (Walk { rest: properties }) {

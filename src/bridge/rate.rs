@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Two token buckets, each holding one second's worth. A message passes when both have something left; a message larger
 /// than what is left goes into debt, so that no size is blocked for ever.
 #[derive(Debug, Clone)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     messages: Bucket,
     bytes: Bucket,
 }
@@ -20,7 +20,7 @@ struct Bucket {
 impl RateLimit {
     /// Zero means no limit.
     #[must_use]
-    pub fn new(messages_per_second: u64, bytes_per_second: u64, now: Instant) -> Self {
+    pub(crate) fn new(messages_per_second: u64, bytes_per_second: u64, now: Instant) -> Self {
         Self {
             messages: Bucket::new(messages_per_second, now),
             bytes: Bucket::new(bytes_per_second, now),
@@ -29,12 +29,12 @@ impl RateLimit {
 
     /// Whether there is a limit at all.
     #[must_use]
-    pub fn is_limited(&self) -> bool {
+    pub(crate) fn is_limited(&self) -> bool {
         self.messages.per_second > 0.0 || self.bytes.per_second > 0.0
     }
 
     /// Takes one message of this size, if it may pass now.
-    pub fn take(&mut self, bytes: usize, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, bytes: usize, now: Instant) -> bool {
         if !self.is_limited() {
             return true;
         }
@@ -53,7 +53,7 @@ impl RateLimit {
     /// When the next message may pass. The same instant whenever it is asked: it counts from the last look at the
     /// buckets. Counted from now, it would never come, unless something else happens to look.
     #[must_use]
-    pub fn ready_at(&self) -> Instant {
+    pub(crate) fn ready_at(&self) -> Instant {
         self.messages.ready_at().max(self.bytes.ready_at())
     }
 }

@@ -51,10 +51,10 @@ use outgoing::{HeldMessage, Route};
 use side::{LocalSide, RemoteSide};
 use watch::Watch;
 
-pub use echo_account::EchoAccount;
-pub use opening::{LanePlan, lane_plan};
-pub use side::{Accepted, Sweep};
-pub use unproven::Unproven;
+pub(crate) use echo_account::EchoAccount;
+pub(crate) use opening::{LanePlan, lane_plan};
+pub(crate) use side::Accepted;
+pub(crate) use unproven::Unproven;
 
 /// An output buffer with this much in it stops the input that fills it.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
@@ -79,7 +79,7 @@ enum Phase {
 }
 
 /// What a relay needs to know when the connections stand.
-pub struct RelayOptions {
+pub(crate) struct RelayOptions {
     /// The bridge.
     pub settings: Arc<BridgeSettings>,
     /// What this broker writes into hop trails.
@@ -104,7 +104,7 @@ pub struct RelayOptions {
 
 /// What the remote broker is told of the state of the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Announcement {
+pub(crate) enum Announcement {
     /// That it is there, on the notification topic.
     Present,
     /// Nothing.
@@ -112,7 +112,7 @@ pub enum Announcement {
 }
 
 /// One connection to the remote broker and, where it is needed, its local partner.
-pub struct LaneOptions {
+pub(crate) struct LaneOptions {
     /// What this lane subscribes to at the remote broker.
     pub plan: LanePlan,
     /// What the remote broker granted.
@@ -134,7 +134,7 @@ pub struct LaneOptions {
 }
 
 /// The state machine. See the module.
-pub struct Relay {
+pub(crate) struct Relay {
     settings: Arc<BridgeSettings>,
     broker_id: Arc<str>,
     phase: Phase,
@@ -172,7 +172,7 @@ pub struct Relay {
 impl Relay {
     /// Starts the opening: the first packets are in the output buffers afterwards.
     #[must_use]
-    pub fn new(options: RelayOptions, now: Instant) -> Self {
+    pub(crate) fn new(options: RelayOptions, now: Instant) -> Self {
         let settings = options.settings;
         let lanes = options.lanes.len();
         let mut remotes = Vec::with_capacity(lanes);
@@ -224,7 +224,7 @@ impl Relay {
     ///
     /// # Errors
     /// The link is over.
-    pub fn handle_local(
+    pub(crate) fn handle_local(
         &mut self,
         lane: usize,
         bytes: &[u8],
@@ -245,7 +245,7 @@ impl Relay {
     ///
     /// # Errors
     /// The link is over.
-    pub fn handle_remote(
+    pub(crate) fn handle_remote(
         &mut self,
         lane: usize,
         bytes: &[u8],
@@ -268,7 +268,7 @@ impl Relay {
     ///
     /// # Errors
     /// The remote broker is silent.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
         let response_timeout = self.settings.response_timeout;
         for local in self.locals.iter().flatten() {
             local.handle_timeout(response_timeout, now)?;
@@ -283,7 +283,7 @@ impl Relay {
 
     /// When [`Relay::handle_timeout`] has something to do.
     #[must_use]
-    pub fn next_timeout(&self) -> Option<Instant> {
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let response_timeout = self.settings.response_timeout;
         let sides = self.remotes.iter().filter_map(|remote| remote.next_timeout(response_timeout));
         // What waits for an acknowledgement or for room in an output is not a matter of time.
@@ -303,7 +303,7 @@ impl Relay {
     }
 
     /// Bytes came from a remote connection, or went to it: it is alive.
-    pub fn note_progress(&mut self, lane: usize, progress: Progress, now: Instant) {
+    pub(crate) fn note_progress(&mut self, lane: usize, progress: Progress, now: Instant) {
         if let Some(remote) = self.remotes.get_mut(lane) {
             remote.note_progress(progress, now);
         }
@@ -313,7 +313,7 @@ impl Relay {
     /// messages, so this is refused only for reasons that end by themselves: a remote output that drains, a rate limit
     /// that passes.
     #[must_use]
-    pub fn wants_local(&self, lane: usize) -> bool {
+    pub(crate) fn wants_local(&self, lane: usize) -> bool {
         if lane > 0 {
             return self
                 .remotes
@@ -344,53 +344,53 @@ impl Relay {
 
     /// Whether remote input of a lane is welcome: the local side must have room for what it may bring.
     #[must_use]
-    pub fn wants_remote(&self, lane: usize) -> bool {
+    pub(crate) fn wants_remote(&self, lane: usize) -> bool {
         let local = self.locals.get(lane).and_then(Option::as_ref);
         self.phase > Phase::OpeningLocal && local.is_none_or(LocalSide::has_room)
     }
 
     /// What goes to the local broker.
-    pub fn local_output(&mut self, lane: usize) -> Option<&mut Vec<u8>> {
+    pub(crate) fn local_output(&mut self, lane: usize) -> Option<&mut Vec<u8>> {
         self.locals.get_mut(lane).and_then(Option::as_mut).map(|local| &mut local.output)
     }
 
     /// What goes to the remote broker.
-    pub fn remote_output(&mut self, lane: usize) -> Option<&mut Vec<u8>> {
+    pub(crate) fn remote_output(&mut self, lane: usize) -> Option<&mut Vec<u8>> {
         self.remotes.get_mut(lane).map(|remote| &mut remote.output)
     }
 
     /// What was counted since the last call.
-    pub fn take_tally(&mut self) -> Tally {
+    pub(crate) fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
 
     /// What an operator should read, once each.
-    pub fn take_warnings(&mut self) -> Vec<String> {
+    pub(crate) fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
 
     /// Whether messages cross.
     #[must_use]
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.phase == Phase::Running
     }
 
     /// Whether the remote broker was told that the bridge is there, and nothing else.
     #[must_use]
-    pub fn is_announcing(&self) -> bool {
+    pub(crate) fn is_announcing(&self) -> bool {
         self.phase == Phase::Announcing
     }
 
     /// Whether everything sent to the remote broker has been acknowledged.
     #[must_use]
-    pub fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.held_bytes == 0
             && self.watch_out.as_ref().is_none_or(Watch::is_empty)
             && self.remotes.iter().all(RemoteSide::is_drained)
     }
 
     /// Asks whether all has arrived, before the link is closed.
-    pub fn drain(&mut self, now: Instant) {
+    pub(crate) fn drain(&mut self, now: Instant) {
         for remote in self.remotes.iter_mut().filter(|remote| !remote.is_drained()) {
             remote.ping(now);
         }
@@ -398,7 +398,7 @@ impl Relay {
 
     /// Takes what the local broker has sent to a link that is over: Retained Messages of QoS 0 are nowhere else. Returns how
     /// many bytes it took.
-    pub fn salvage(&mut self, bytes: &[u8], now: Instant) -> usize {
+    pub(crate) fn salvage(&mut self, bytes: &[u8], now: Instant) -> usize {
         let mut taken = 0;
         // From now on everything is held.
         self.phase = Phase::OpeningRemote;
@@ -417,7 +417,7 @@ impl Relay {
     }
 
     /// What of QoS 0 with RETAIN may not have arrived, when the link is over.
-    pub fn take_unproven(&mut self) -> Unproven {
+    pub(crate) fn take_unproven(&mut self) -> Unproven {
         let now = Instant::now();
         let mut left = std::mem::take(&mut self.unproven);
         for remote in &mut self.remotes {
@@ -436,7 +436,7 @@ impl Relay {
     }
 
     /// Messages that go round over this link now, and topics of those found since the last call.
-    pub fn take_loops(&mut self) -> (usize, Vec<String>) {
+    pub(crate) fn take_loops(&mut self) -> (usize, Vec<String>) {
         let (mut looping, mut found) = (0, Vec::new());
         if let Some(watch) = &mut self.watch_out {
             looping += watch.looping();
@@ -451,7 +451,7 @@ impl Relay {
 
     /// Publishes a message of the bridge itself to the remote broker, with QoS 0: identifiers belong to the messages
     /// that pass through.
-    pub fn publish_remote(&mut self, topic: &str, payload: &[u8], now: Instant) {
+    pub(crate) fn publish_remote(&mut self, topic: &str, payload: &[u8], now: Instant) {
         let version = self.settings.protocol;
         if let Some(remote) = self.remotes.first_mut() {
             let retain = remote.retain_available;
@@ -461,7 +461,7 @@ impl Relay {
     }
 
     /// Ends the connections in good order.
-    pub fn disconnect(&mut self) {
+    pub(crate) fn disconnect(&mut self) {
         let version = self.settings.protocol;
         for remote in &mut self.remotes {
             wire::disconnect(&mut remote.output, version);
@@ -539,7 +539,7 @@ fn watches_loops(settings: &BridgeSettings) -> bool {
 
 /// In which direction a remote connection moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// Bytes were read.
     Received,
     /// Bytes were written.

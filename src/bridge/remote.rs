@@ -10,7 +10,7 @@ use crate::dial::stream::BoxStream;
 ///
 /// # Errors
 /// [`LinkError::Dial`] says which step failed and why. The caller limits the time.
-pub async fn dial(
+pub(crate) async fn dial(
     address: &Address,
     settings: &BridgeSettings,
     stage: &Stage,

@@ -10,7 +10,7 @@ use serde::Serialize;
 /// Why a message did not cross.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum DropReason {
+pub(crate) enum DropReason {
     /// An exclude filter held it back.
     Excluded,
     /// No rule wants it: an older configuration subscribed to it.
@@ -37,7 +37,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of the counters.
-    pub const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Excluded,
         Self::NoRule,
         Self::Topic,
@@ -53,7 +53,7 @@ impl DropReason {
 
     /// Its name in metrics and topics.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Excluded => "excluded",
             Self::NoRule => "no_rule",
@@ -72,7 +72,7 @@ impl DropReason {
 
 /// What a link counted since it was last asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Messages sent to the remote broker; one that was sent again after a cut counts again.
     pub messages_out: u64,
     /// Topic and payload of messages sent.
@@ -87,7 +87,7 @@ pub struct Tally {
 
 impl Tally {
     /// Counts a drop.
-    pub fn drop(&mut self, reason: DropReason) {
+    pub(crate) fn drop(&mut self, reason: DropReason) {
         if let Some(count) = self.drops.get_mut(reason as usize) {
             *count += 1;
         }
@@ -130,7 +130,7 @@ impl BridgeState {
 
 /// Written by the task of a bridge, read by everybody.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub(crate) struct Counters {
     messages_out: AtomicU64,
     bytes_out: AtomicU64,
     messages_in: AtomicU64,
@@ -155,7 +155,7 @@ struct Condition {
 
 impl Counters {
     /// Adds what a link counted. Once for each batch, so that the message path touches no shared memory.
-    pub fn add(&self, tally: &Tally) {
+    pub(crate) fn add(&self, tally: &Tally) {
         for (counter, value) in [
             (&self.messages_out, tally.messages_out),
             (&self.bytes_out, tally.bytes_out),
@@ -174,7 +174,7 @@ impl Counters {
     }
 
     /// Notes a new state; the time of the change is kept.
-    pub fn set_state(&self, state: BridgeState, now: SystemTime) {
+    pub(crate) fn set_state(&self, state: BridgeState, now: SystemTime) {
         let mut condition = self.condition.lock();
         if condition.state != state {
             condition.state = state;
@@ -188,19 +188,19 @@ impl Counters {
     }
 
     /// Notes which address is tried.
-    pub fn set_address(&self, address: String) {
+    pub(crate) fn set_address(&self, address: String) {
         self.condition.lock().address = address;
     }
 
     /// Notes why an attempt or a connection ended.
-    pub fn set_error(&self, error: String, now: SystemTime) {
+    pub(crate) fn set_error(&self, error: String, now: SystemTime) {
         let mut condition = self.condition.lock();
         condition.last_error = error;
         condition.last_error_at = Some(now);
     }
 
     /// Notes how many messages go round, and the topic of one that was found to.
-    pub fn set_loops(&self, looping: usize, found: Option<String>) {
+    pub(crate) fn set_loops(&self, looping: usize, found: Option<String>) {
         let mut condition = self.condition.lock();
         condition.looping = looping;
         if let Some(topic) = found {
@@ -210,17 +210,17 @@ impl Counters {
     }
 
     /// Where the bridge stands.
-    pub fn state(&self) -> BridgeState {
+    pub(crate) fn state(&self) -> BridgeState {
         self.condition.lock().state
     }
 
     /// Messages that crossed in both directions: whether a lazy bridge is idle.
-    pub fn traffic(&self) -> u64 {
+    pub(crate) fn traffic(&self) -> u64 {
         self.messages_out.load(Ordering::Relaxed) + self.messages_in.load(Ordering::Relaxed)
     }
 
     /// The picture of now.
-    pub fn status(&self, name: &str, queue: QueueStats) -> BridgeStatus {
+    pub(crate) fn status(&self, name: &str, queue: QueueStats) -> BridgeStatus {
         let condition = self.condition.lock().clone();
         let drops = DropReason::ALL.iter().zip(&self.drops);
         BridgeStatus {
@@ -257,7 +257,7 @@ fn unix_seconds(time: SystemTime) -> u64 {
 
 /// The queue of a bridge as the local broker sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct QueueStats {
+pub(crate) struct QueueStats {
     /// Messages waiting, those in flight included.
     pub messages: u64,
     /// Their bytes.

@@ -16,7 +16,7 @@ use crate::packet::{Packet, PacketId, ProtocolVersion, QoS, encode_pingreq};
 ///
 /// # Errors
 /// What is wrong with the bytes, in words.
-pub fn next(
+pub(crate) fn next(
     bytes: &[u8],
     version: ProtocolVersion,
     max_packet_bytes: u32,
@@ -70,17 +70,17 @@ fn lenient(bytes: &[u8], version: ProtocolVersion) -> Option<(Packet<'_>, usize)
 
 /// A Packet Identifier; `None` for zero.
 #[must_use]
-pub fn packet_id(number: u16) -> Option<PacketId> {
+pub(crate) fn packet_id(number: u16) -> Option<PacketId> {
     PacketId::try_from(number).ok()
 }
 
 /// Appends a CONNECT.
-pub fn connect(output: &mut Vec<u8>, connect: &Connect<'_>) {
+pub(crate) fn connect(output: &mut Vec<u8>, connect: &Connect<'_>) {
     connect.encode(output, connect.version);
 }
 
 /// Appends a PUBLISH with its payload.
-pub fn publish(
+pub(crate) fn publish(
     output: &mut Vec<u8>,
     version: ProtocolVersion,
     packet: &OutgoingPublish<'_>,
@@ -91,7 +91,7 @@ pub fn publish(
 }
 
 /// Appends a PUBLISH of the bridge itself: QoS 0, no properties.
-pub fn publish_own(
+pub(crate) fn publish_own(
     output: &mut Vec<u8>,
     version: ProtocolVersion,
     topic: &str,
@@ -114,28 +114,43 @@ pub fn publish_own(
 }
 
 /// Appends a PUBACK.
-pub fn puback(output: &mut Vec<u8>, version: ProtocolVersion, id: PacketId, reason: ReasonCode) {
+pub(crate) fn puback(
+    output: &mut Vec<u8>,
+    version: ProtocolVersion,
+    id: PacketId,
+    reason: ReasonCode,
+) {
     encode_acknowledgement(output, AcknowledgementKind::Puback, id, reason, version);
 }
 
 /// Appends a PUBREC.
-pub fn pubrec(output: &mut Vec<u8>, version: ProtocolVersion, id: PacketId, reason: ReasonCode) {
+pub(crate) fn pubrec(
+    output: &mut Vec<u8>,
+    version: ProtocolVersion,
+    id: PacketId,
+    reason: ReasonCode,
+) {
     encode_acknowledgement(output, AcknowledgementKind::Pubrec, id, reason, version);
 }
 
 /// Appends a PUBREL.
-pub fn pubrel(output: &mut Vec<u8>, version: ProtocolVersion, id: PacketId, reason: ReasonCode) {
+pub(crate) fn pubrel(
+    output: &mut Vec<u8>,
+    version: ProtocolVersion,
+    id: PacketId,
+    reason: ReasonCode,
+) {
     encode_acknowledgement(output, AcknowledgementKind::Pubrel, id, reason, version);
 }
 
 /// Appends a PUBCOMP.
-pub fn pubcomp(output: &mut Vec<u8>, version: ProtocolVersion, id: PacketId) {
+pub(crate) fn pubcomp(output: &mut Vec<u8>, version: ProtocolVersion, id: PacketId) {
     let kind = AcknowledgementKind::Pubcomp;
     encode_acknowledgement(output, kind, id, ReasonCode::Success, version);
 }
 
 /// Appends a SUBSCRIBE.
-pub fn subscribe(
+pub(crate) fn subscribe(
     output: &mut Vec<u8>,
     version: ProtocolVersion,
     packet_id: PacketId,
@@ -151,7 +166,7 @@ pub fn subscribe(
 }
 
 /// Appends an UNSUBSCRIBE.
-pub fn unsubscribe(
+pub(crate) fn unsubscribe(
     output: &mut Vec<u8>,
     version: ProtocolVersion,
     packet_id: PacketId,
@@ -166,12 +181,12 @@ pub fn unsubscribe(
 }
 
 /// Appends a PINGREQ.
-pub fn pingreq(output: &mut Vec<u8>) {
+pub(crate) fn pingreq(output: &mut Vec<u8>) {
     encode_pingreq(output);
 }
 
 /// Appends a DISCONNECT: a normal one, after which no Will Message is published. [MQTT-3.14.4-3]
-pub fn disconnect(output: &mut Vec<u8>, version: ProtocolVersion) {
+pub(crate) fn disconnect(output: &mut Vec<u8>, version: ProtocolVersion) {
     Disconnect::new(ReasonCode::Success).encode(output, version);
 }
 

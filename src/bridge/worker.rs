@@ -29,7 +29,7 @@ use schedule::AddressCursor;
 
 /// What all bridges of a broker share.
 #[derive(Clone)]
-pub struct BridgeContext {
+pub(crate) struct BridgeContext {
     /// The broker they belong to.
     pub broker: Arc<dyn LocalBroker>,
     /// What it writes into hop trails: unique, and the same after a restart.
@@ -42,7 +42,7 @@ pub struct BridgeContext {
 
 /// What the bridge is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     /// What its start type says.
     Automatic,
     /// Connect now, whatever the start type.
@@ -57,7 +57,7 @@ pub enum Order {
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The task.
-pub struct Worker {
+pub(crate) struct Worker {
     settings: Arc<BridgeSettings>,
     context: BridgeContext,
     counters: Arc<Counters>,
@@ -100,7 +100,7 @@ enum Ended {
 impl Worker {
     /// A bridge that has not started.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: Arc<BridgeSettings>,
         context: BridgeContext,
         counters: Arc<Counters>,
@@ -131,7 +131,7 @@ impl Worker {
     }
 
     /// Runs until [`Order::Stop`].
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         self.memory = self.file.read().await;
         self.notify_locally(b"0");
         while !self.prepare().await {

@@ -20,7 +20,7 @@ use crate::dial::websocket::upgrade;
 
 /// How far an attempt came, for the message when its time is over.
 #[derive(Debug, Default)]
-pub struct Stage(AtomicU8);
+pub(crate) struct Stage(AtomicU8);
 
 const STAGES: [&str; 5] = [
     "the name look-up",
@@ -36,13 +36,13 @@ impl Stage {
     }
 
     /// The remote broker's CONNACK is awaited.
-    pub fn awaits_connack(&self) {
+    pub(crate) fn awaits_connack(&self) {
         self.reached(4);
     }
 
     /// What is under way.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         STAGES.get(usize::from(self.0.load(Ordering::Relaxed))).copied().unwrap_or_default()
     }
 }

@@ -100,9 +100,7 @@ pub(crate) fn counter_of_close(reason: &CloseReason, stage: Stage) -> Counter {
         (CloseReason::AuthenticationFailed(_) | CloseReason::Unavailable, Stage::Connected) => {
             Counter::DisconnectsOther
         }
-        (CloseReason::CredentialsChanged | CloseReason::Administrative, _) => {
-            Counter::DisconnectsAdministrative
-        }
+        (CloseReason::CredentialsChanged, _) => Counter::DisconnectsAdministrative,
     }
 }
 

@@ -36,9 +36,6 @@ pub enum Violation {
     /// A Retained Message although they are not available. [MQTT-3.2.2-14]
     #[error("Retained Messages are not available")]
     RetainNotSupported,
-    /// A Topic Name that can not be published to.
-    #[error("Topic Name invalid")]
-    TopicNameInvalid,
     /// A Subscription Identifier in a PUBLISH from a Client. [MQTT-3.3.4-6]
     #[error("Subscription Identifier in PUBLISH from a Client")]
     SubscriptionIdFromClient,
@@ -48,10 +45,4 @@ pub enum Violation {
     /// A Session Expiry Interval in DISCONNECT after zero in CONNECT. [MQTT-3.14.2-2]
     #[error("Session Expiry Interval raised from zero in DISCONNECT")]
     SessionExpiryRaised,
-    /// Payload is not the UTF-8 that the Payload Format Indicator says. [MQTT-3.3.2-4]
-    #[error("payload is not UTF-8 as its Payload Format Indicator says")]
-    PayloadFormatInvalid,
-    /// A QoS 2 Packet Identifier that is still in use, with DUP 0.
-    #[error("Packet Identifier in use")]
-    PacketIdInUse,
 }

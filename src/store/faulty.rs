@@ -68,7 +68,6 @@ struct State {
     /// The last durable one.
     durable: u64,
     availability: StoreState,
-    readable: bool,
     crashed: bool,
     syncs: u64,
 }
@@ -86,7 +85,6 @@ impl FaultyStore {
             last_ticket: 0,
             durable: 0,
             availability: StoreState::Available,
-            readable: true,
             crashed: false,
             syncs: 0,
         };
@@ -149,11 +147,6 @@ impl FaultyStore {
     /// Makes the store fail, or work again.
     pub fn set_state(&self, availability: StoreState) {
         self.state.lock().availability = availability;
-    }
-
-    /// Makes reading fail, or work again.
-    pub fn set_readable(&self, readable: bool) {
-        self.state.lock().readable = readable;
     }
 
     /// Ends the store, and returns what the next one finds: what is safe from this kind of crash, and the first
@@ -233,7 +226,7 @@ impl Store for FaultyStore {
         max_bytes: usize,
     ) -> Result<Vec<StoredEntry>, ReadError> {
         let state = self.state.lock();
-        if !state.readable || state.crashed {
+        if state.crashed {
             return Err(ReadError::Unavailable);
         }
         Ok(state.live_image.read_queue(queue, from, to, max_count, max_bytes))

@@ -30,5 +30,5 @@ pub mod settings;
 pub(crate) mod statistics;
 pub(crate) mod survey;
 pub(crate) mod upkeep;
-pub mod value;
+pub(crate) mod value;
 pub(crate) mod writer;

@@ -16,13 +16,13 @@ use crate::packet::subscribe::{RetainHandling, SubscriptionOptions};
 use crate::packet::{PacketId, QoS};
 
 /// Names in [`crate::store::family::Family::Meta`].
-pub mod meta {
+pub(crate) mod meta {
     /// Format version of the database, u32.
-    pub const FORMAT: &[u8] = b"format";
+    pub(crate) const FORMAT: &[u8] = b"format";
     /// Raised by every opening, u32.
-    pub const INCARNATION: &[u8] = b"incarnation";
+    pub(crate) const INCARNATION: &[u8] = b"incarnation";
     /// Broker time and wall clock at the last heartbeat, and the latest wall clock ever believed, three u64.
-    pub const CLOCK: &[u8] = b"clock";
+    pub(crate) const CLOCK: &[u8] = b"clock";
 }
 
 const VERSION: u8 = 1;
@@ -38,11 +38,11 @@ const HAS_GROUP: u8 = 0b0001_0000;
 const SHARED_BODY: u8 = 0b0010_0000;
 
 /// A value that says no more than that its key exists.
-pub const PRESENT: [u8; 1] = [VERSION];
+pub(crate) const PRESENT: [u8; 1] = [VERSION];
 
 /// Where the message of a queue entry lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
+pub(crate) enum Body {
     /// In the entry.
     Inline,
     /// In [`crate::store::family::Family::Bodies`], under this number.
@@ -50,7 +50,7 @@ pub enum Body {
 }
 
 /// Appends a message with its version.
-pub fn encode_message(message: &Message, value: &mut Vec<u8>) {
+pub(crate) fn encode_message(message: &Message, value: &mut Vec<u8>) {
     let properties = message.properties();
     let mut flags = message.qos as u8;
     flags |= if message.retain { RETAIN } else { 0 };
@@ -80,7 +80,7 @@ pub fn encode_message(message: &Message, value: &mut Vec<u8>) {
 
 /// Reads what [`encode_message`] wrote; the value ends with the payload.
 #[must_use]
-pub fn decode_message(value: &[u8]) -> Option<Message> {
+pub(crate) fn decode_message(value: &[u8]) -> Option<Message> {
     let mut reader = Reader(value);
     reader.version()?;
     let flags = reader.u8()?;
@@ -104,7 +104,7 @@ pub fn decode_message(value: &[u8]) -> Option<Message> {
 
 /// Bytes of topic, properties and payload of an encoded message, without decoding it.
 #[must_use]
-pub fn message_size(value: &[u8]) -> Option<usize> {
+pub(crate) fn message_size(value: &[u8]) -> Option<usize> {
     let flags = *value.get(1)?;
     let mut head = 28;
     head += if flags & HAS_EXPIRY == 0 { 0 } else { 8 };
@@ -113,7 +113,7 @@ pub fn message_size(value: &[u8]) -> Option<usize> {
 }
 
 /// Writes a queue entry over the buffer.
-pub fn encode_entry(entry: &QueueEntry, body: Body, value: &mut Vec<u8>) {
+pub(crate) fn encode_entry(entry: &QueueEntry, body: Body, value: &mut Vec<u8>) {
     value.clear();
     let mut flags = entry.qos as u8;
     flags |= if entry.retain { RETAIN } else { 0 };
@@ -142,7 +142,7 @@ pub fn encode_entry(entry: &QueueEntry, body: Body, value: &mut Vec<u8>) {
 
 /// A queue entry as stored: its message may be elsewhere.
 #[derive(Debug)]
-pub struct EncodedEntry<'a> {
+pub(crate) struct EncodedEntry<'a> {
     qos: QoS,
     retain: bool,
     subscription_ids: smallvec::SmallVec<[u32; 2]>,
@@ -153,7 +153,7 @@ pub struct EncodedEntry<'a> {
 
 /// The message of a stored entry.
 #[derive(Debug, PartialEq, Eq)]
-pub enum EntryContent<'a> {
+pub(crate) enum EntryContent<'a> {
     /// Here, encoded.
     Inline(&'a [u8]),
     /// In the body of this number.
@@ -168,7 +168,7 @@ pub enum EntryContent<'a> {
 impl<'a> EncodedEntry<'a> {
     /// Reads what [`encode_entry`] wrote.
     #[must_use]
-    pub fn decode(value: &'a [u8]) -> Option<Self> {
+    pub(crate) fn decode(value: &'a [u8]) -> Option<Self> {
         let mut reader = Reader(value);
         reader.version()?;
         let flags = reader.u8()?;
@@ -190,7 +190,7 @@ impl<'a> EncodedEntry<'a> {
 
     /// [`QueueEntry::size_bytes`] of the entry.
     #[must_use]
-    pub fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         let message_bytes = match self.content {
             EntryContent::Inline(message) => message_size(message).unwrap_or(0) as u64,
             EntryContent::Shared { size_bytes, .. } => size_bytes,
@@ -200,7 +200,7 @@ impl<'a> EncodedEntry<'a> {
 
     /// Joins it with its message: committed, at its place.
     #[must_use]
-    pub fn into_entry(self, sequence: Sequence, message: Arc<Message>) -> QueueEntry {
+    pub(crate) fn into_entry(self, sequence: Sequence, message: Arc<Message>) -> QueueEntry {
         let mut entry =
             QueueEntry::new(sequence, message, self.qos, self.retain, &self.subscription_ids);
         entry.group = self.group;
@@ -209,7 +209,7 @@ impl<'a> EncodedEntry<'a> {
 }
 
 /// Writes the record of a queue over the buffer.
-pub fn encode_queue(record: &QueueRecord, value: &mut Vec<u8>) {
+pub(crate) fn encode_queue(record: &QueueRecord, value: &mut Vec<u8>) {
     value.clear();
     let QueueRules { max_messages, max_bytes, policy, qos0 } = record.rules;
     let qos0 = match qos0 {
@@ -244,7 +244,7 @@ pub fn encode_queue(record: &QueueRecord, value: &mut Vec<u8>) {
 
 /// Reads what [`encode_queue`] wrote.
 #[must_use]
-pub fn decode_queue(id: SessionId, value: &[u8]) -> Option<QueueRecord> {
+pub(crate) fn decode_queue(id: SessionId, value: &[u8]) -> Option<QueueRecord> {
     let mut reader = Reader(value);
     reader.version()?;
     let lifetime = match reader.u8()? {
@@ -279,7 +279,7 @@ pub fn decode_queue(id: SessionId, value: &[u8]) -> Option<QueueRecord> {
 }
 
 /// Writes the record of a Session over the buffer.
-pub fn encode_session(record: &SessionRecord, value: &mut Vec<u8>) {
+pub(crate) fn encode_session(record: &SessionRecord, value: &mut Vec<u8>) {
     value.clear();
     value.push(SESSION_VERSION);
     put_bytes(record.client_id.as_bytes(), value);
@@ -306,7 +306,7 @@ pub fn encode_session(record: &SessionRecord, value: &mut Vec<u8>) {
 
 /// Reads what [`encode_session`] wrote.
 #[must_use]
-pub fn decode_session(id: SessionId, value: &[u8]) -> Option<SessionRecord> {
+pub(crate) fn decode_session(id: SessionId, value: &[u8]) -> Option<SessionRecord> {
     let mut reader = Reader(value);
     (reader.u8()? == SESSION_VERSION).then_some(())?;
     reader.session(id)
@@ -314,7 +314,7 @@ pub fn decode_session(id: SessionId, value: &[u8]) -> Option<SessionRecord> {
 
 /// What the family of Sessions held before format 2: groups of Shared Subscriptions were Sessions, too.
 #[derive(Debug, Clone, PartialEq)]
-pub enum FormerSession {
+pub(crate) enum FormerSession {
     /// A Session.
     Session(SessionRecord),
     /// A group, with its filter in full.
@@ -323,7 +323,7 @@ pub enum FormerSession {
 
 /// Reads a Session as it was written before format 2.
 #[must_use]
-pub fn decode_former_session(id: SessionId, value: &[u8]) -> Option<FormerSession> {
+pub(crate) fn decode_former_session(id: SessionId, value: &[u8]) -> Option<FormerSession> {
     let mut reader = Reader(value);
     reader.version()?;
     match reader.u8()? {
@@ -334,7 +334,7 @@ pub fn decode_former_session(id: SessionId, value: &[u8]) -> Option<FormerSessio
 }
 
 /// Writes a Subscription over the buffer; its Session and filter are the key.
-pub fn encode_subscription(record: &SubscriptionRecord, value: &mut Vec<u8>) {
+pub(crate) fn encode_subscription(record: &SubscriptionRecord, value: &mut Vec<u8>) {
     value.clear();
     let options = &record.options;
     let flags = options.qos as u8
@@ -347,7 +347,7 @@ pub fn encode_subscription(record: &SubscriptionRecord, value: &mut Vec<u8>) {
 
 /// Reads what [`encode_subscription`] wrote.
 #[must_use]
-pub fn decode_subscription(
+pub(crate) fn decode_subscription(
     session: SessionId,
     filter: &[u8],
     value: &[u8],
@@ -373,14 +373,14 @@ pub fn decode_subscription(
 
 /// Reads a Packet Identifier from the end of its key.
 #[must_use]
-pub fn decode_packet_id(key: &[u8]) -> Option<PacketId> {
+pub(crate) fn decode_packet_id(key: &[u8]) -> Option<PacketId> {
     let bytes = key.try_into().ok()?;
     NonZeroU16::new(u16::from_be_bytes(bytes)).map(PacketId)
 }
 
 /// Packs numbers behind a version: the queue index, the clock.
 #[must_use]
-pub fn encode_numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
+pub(crate) fn encode_numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
     let mut value = Vec::with_capacity(1 + 8 * N);
     value.push(VERSION);
     for number in numbers {
@@ -391,7 +391,7 @@ pub fn encode_numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
 
 /// Reads what [`encode_numbers`] wrote.
 #[must_use]
-pub fn decode_numbers<const N: usize>(value: &[u8]) -> Option<[u64; N]> {
+pub(crate) fn decode_numbers<const N: usize>(value: &[u8]) -> Option<[u64; N]> {
     let mut reader = Reader(value);
     reader.version()?;
     let mut numbers = [0; N];

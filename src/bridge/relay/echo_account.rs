@@ -19,7 +19,7 @@ const DUE_MAX: usize = 100_000;
 
 /// The echoes that a link owes. It outlives the connection: the remote Session keeps them.
 #[derive(Debug, Default)]
-pub struct EchoAccount {
+pub(crate) struct EchoAccount {
     due: HashMap<u64, Due>,
     order: VecDeque<(Instant, u64)>,
     hasher: foldhash::quality::RandomState,
@@ -35,7 +35,7 @@ struct Due {
 
 impl EchoAccount {
     /// A message was sent under this remote name; its echo is to come within `patience`.
-    pub fn note_sent(
+    pub(crate) fn note_sent(
         &mut self,
         (topic, payload, qos): (&str, &[u8], QoS),
         now: Instant,
@@ -51,7 +51,11 @@ impl EchoAccount {
     }
 
     /// Whether a message that comes is an echo that is due; then it is due no more.
-    pub fn settle(&mut self, (topic, payload, qos): (&str, &[u8], QoS), now: Instant) -> bool {
+    pub(crate) fn settle(
+        &mut self,
+        (topic, payload, qos): (&str, &[u8], QoS),
+        now: Instant,
+    ) -> bool {
         self.forget(now);
         let fingerprint = self.fingerprint(topic, payload, qos);
         let Some(due) = self.due.get_mut(&fingerprint) else { return false };
@@ -64,7 +68,7 @@ impl EchoAccount {
     }
 
     /// The remote broker has forgotten us and what it owes.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.due.clear();
         self.order.clear();
     }

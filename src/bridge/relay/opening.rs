@@ -15,7 +15,7 @@ const FILTERS_PER_PACKET: usize = 32;
 
 /// What one connection subscribes to at the remote broker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LanePlan {
+pub(crate) struct LanePlan {
     /// Wanted.
     pub subscribe: Vec<(String, QoS)>,
     /// Not wanted, though an older configuration may have left them there.
@@ -26,7 +26,7 @@ pub struct LanePlan {
 /// those whose messages could match an outgoing rule stay on lane 0, whose local Session has the outgoing
 /// Subscriptions: only there No Local keeps them apart.
 #[must_use]
-pub fn lane_plan(rules: &RuleSet, lanes: usize, unsubscribe: bool) -> Vec<LanePlan> {
+pub(crate) fn lane_plan(rules: &RuleSet, lanes: usize, unsubscribe: bool) -> Vec<LanePlan> {
     let filters = rules.remote_filters();
     let mut lane_of: Vec<usize> = Vec::with_capacity(filters.len());
     for (index, (filter, _)) in filters.iter().enumerate() {

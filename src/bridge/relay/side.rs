@@ -18,7 +18,7 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 
 /// What a CONNACK granted, with the defaults of the specification for what it left out. [MQTT-3.2.2.3]
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The Session was there.
     pub session_present: bool,
     /// PUBLISH packets of QoS 1 and 2 that may be unacknowledged.
@@ -38,7 +38,7 @@ pub struct Accepted {
 impl Accepted {
     /// Reads a CONNACK; `keep_alive` is what was asked for. The Server's own value prevails. [MQTT-3.1.2-21]
     #[must_use]
-    pub fn from_connack(connack: &Connack<'_>, keep_alive: Duration) -> Self {
+    pub(crate) fn from_connack(connack: &Connack<'_>, keep_alive: Duration) -> Self {
         let properties = &connack.properties;
         let server_keep_alive = properties.server_keep_alive_seconds.map(u64::from);
         Self {
@@ -54,14 +54,14 @@ impl Accepted {
 
     /// Exchanges of QoS 1 and 2 that may be under way to this broker, of at most `configured`.
     #[must_use]
-    pub fn window(&self, configured: u16) -> u16 {
+    pub(crate) fn window(&self, configured: u16) -> u16 {
         self.receive_maximum.min(configured)
     }
 }
 
 /// Releases every Packet Identifier that a Session may still hold for exchanges nobody knows any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sweep {
+pub(crate) struct Sweep {
     next: u32,
     outstanding: u32,
 }

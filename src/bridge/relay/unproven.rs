@@ -37,7 +37,7 @@ impl UnprovenMessage {
 
 /// What a link leaves to the next one.
 #[derive(Debug, Default)]
-pub struct Unproven {
+pub(crate) struct Unproven {
     messages: VecDeque<UnprovenMessage>,
     bytes: usize,
     /// So many of them went before the PINGREQ on its way.
@@ -85,13 +85,13 @@ impl Unproven {
     }
 
     /// Takes over what another one has behind what is here.
-    pub fn append(&mut self, other: Self, now: Instant) {
+    pub(crate) fn append(&mut self, other: Self, now: Instant) {
         self.is_incomplete |= other.is_incomplete;
         other.messages.into_iter().for_each(|message| self.push(message, now));
     }
 
     /// Whether there was more than is kept; asked once.
-    pub fn take_incomplete(&mut self) -> bool {
+    pub(crate) fn take_incomplete(&mut self) -> bool {
         std::mem::take(&mut self.is_incomplete)
     }
 
