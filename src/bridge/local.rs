@@ -34,7 +34,8 @@ pub(crate) trait LocalBroker: Send + Sync {
     /// Opens a connection that needs no authentication and may publish to `$SYS`.
     fn connect(&self) -> Connecting<'_>;
 
-    /// The queue of a Session; `None` if there is none.
+    /// The queue of a Session; `None` if there is none. Never waits for the disk: the age of a message that only the store
+    /// knows is what was read of it before, if anything was.
     fn queue_stats(&self, client_id: &str) -> Option<QueueStats>;
 
     /// Limits of the queue of a Session that is there.

@@ -100,7 +100,14 @@ impl BridgeManager {
     /// All bridges at this moment, by name.
     #[must_use]
     pub(crate) fn status(&self) -> Vec<BridgeStatus> {
-        self.bridges.lock().iter().map(|(name, entry)| self.status_of(name, entry)).collect()
+        // Not under the lock: it asks the broker.
+        let bridges = self.bridges.lock();
+        let all: Vec<_> = bridges
+            .iter()
+            .map(|(name, entry)| (name.clone(), Arc::clone(&entry.counters)))
+            .collect();
+        drop(bridges);
+        all.iter().map(|(name, counters)| self.status_of(name, counters)).collect()
     }
 
     /// One bridge: its status, its settings and where it comes from.
@@ -113,7 +120,10 @@ impl BridgeManager {
     ) -> Result<(BridgeStatus, Arc<BridgeSettings>, Origin), ManagerError> {
         let bridges = self.bridges.lock();
         let entry = bridges.get(name).ok_or_else(|| ManagerError::Unknown(name.to_owned()))?;
-        Ok((self.status_of(name, entry), Arc::clone(&entry.settings), entry.origin))
+        let (counters, settings) = (Arc::clone(&entry.counters), Arc::clone(&entry.settings));
+        let origin = entry.origin;
+        drop(bridges);
+        Ok((self.status_of(name, &counters), settings, origin))
     }
 
     /// What `$SYS` shows of all bridges.
@@ -225,9 +235,9 @@ impl BridgeManager {
         }
     }
 
-    fn status_of(&self, name: &str, entry: &Entry) -> BridgeStatus {
+    fn status_of(&self, name: &str, counters: &Counters) -> BridgeStatus {
         let queue = self.context.broker.queue_stats(&local_client_id(name, 0));
-        entry.counters.status(name, queue.unwrap_or_default())
+        counters.status(name, queue.unwrap_or_default())
     }
 
     fn order(&self, name: &str, order: Order) -> Result<(), ManagerError> {

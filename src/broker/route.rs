@@ -11,7 +11,6 @@ use crate::durable::Durability;
 use crate::durable::message::{SessionId, Timestamp};
 use crate::durable::record::OverflowPolicy;
 use crate::packet::QoS;
-use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::group::{Group, GroupTerms};
 use crate::session::outbound::{Delivered, Terms};
@@ -19,6 +18,7 @@ use crate::session::publication::Publication;
 use crate::session::queue::QueueLimits;
 use crate::session::shared_run::SharedRun;
 use crate::session::work::DELIVERIES_PER_STEP;
+use crate::session::{EchoPolicy, Session};
 use crate::topic::fingerprint::{Fingerprint, TopicHash};
 use crate::topic::subscription_tree::Match;
 
@@ -268,10 +268,11 @@ impl Recipient {
         if !self.subscription_ids.is_empty() {
             return false;
         }
+        if self.session.echo_policy() == EchoPolicy::Note {
+            return false;
+        }
         let mut outbound = self.session.outbound();
-        if outbound.leaves_without_trail()
-            || !outbound.deliver_shared(run, publications, self.qos, effects)
-        {
+        if !outbound.deliver_shared(run, publications, self.qos, effects) {
             return false;
         }
         let makes_wait = outbound.is_crowded() && outbound.makes_wait(arrived(publications));
@@ -292,10 +293,11 @@ impl Recipient {
         effects: &mut Effects,
     ) {
         let mut must_tell = false;
-        let mut outbound = self.session.outbound();
-        if outbound.leaves_without_trail() {
+        // Before they can come back, and before anything is locked that others wait for.
+        if self.session.echo_policy() == EchoPolicy::Note {
             broker.note_leaving(publications);
         }
+        let mut outbound = self.session.outbound();
         let total = broker.total();
         for (publication, routed) in publications.iter_mut().zip(routed) {
             let terms = Terms {

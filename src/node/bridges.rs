@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rand::random;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -19,22 +20,60 @@ use crate::bridge::worker::BridgeContext;
 use crate::broker::{LoopGuard, LoopSender, Retain};
 use crate::config::bridge::{BridgeSettings, QueueLimits};
 use crate::durable::entry::StoredEntry;
-use crate::durable::message::SessionId;
+use crate::durable::message::{Sequence, SessionId, Timestamp};
 use crate::durable::record::{QueueRules, StoresQoS0};
 use crate::metrics::Source;
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::node::handle::NodeHandle;
 use crate::packet::subscribe::SubscriptionOptions;
+use crate::session::EchoPolicy;
 use crate::session::effects::Effects;
 use crate::session::queue::Oldest;
 
-impl LocalBroker for NodeHandle {
+type OldestArrivals = HashMap<SessionId, (Sequence, Option<Timestamp>)>;
+
+/// The broker as its bridges see it.
+struct NodeBroker {
+    handle: NodeHandle,
+    /// When the oldest messages arrived that only the store knows, by their places, as far as they were read.
+    oldest: Arc<Mutex<OldestArrivals>>,
+}
+
+impl NodeBroker {
+    fn new(handle: NodeHandle) -> Self {
+        Self { handle, oldest: Arc::default() }
+    }
+
+    /// When the message at the front of a queue in the store arrived. It is read once, on a thread that may block; whoever asks
+    /// first learns it the next time.
+    fn stored_arrival(&self, id: SessionId, from: Sequence, to: Sequence) -> Option<Timestamp> {
+        if let Some((known, arrived)) = self.oldest.lock().get(&id)
+            && *known == from
+        {
+            return *arrived;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return None };
+        self.oldest.lock().insert(id, (from, None));
+        let (store, oldest) = (Arc::clone(self.handle.broker().store()), Arc::clone(&self.oldest));
+        drop(runtime.spawn_blocking(move || {
+            let page = store.read_queue(id, from, to, 1, 1);
+            let arrived = page.ok().and_then(|page| match page.first() {
+                Some(StoredEntry::Message(entry)) => Some(entry.message.arrived),
+                _ => None,
+            });
+            oldest.lock().insert(id, (from, arrived));
+        }));
+        None
+    }
+}
+
+impl LocalBroker for NodeBroker {
     fn connect(&self) -> Connecting<'_> {
-        Box::pin(ready(Ok(Box::new(self.connect_internal("bridge")) as _)))
+        Box::pin(ready(Ok(Box::new(self.handle.connect_internal("bridge")) as _)))
     }
 
     fn queue_stats(&self, client_id: &str) -> Option<QueueStats> {
-        let session = self.broker().registry().find(client_id)?;
+        let session = self.handle.broker().registry().find(client_id)?;
         let (mut stats, oldest) = {
             let outbound = session.outbound();
             let stats = QueueStats {
@@ -48,42 +87,35 @@ impl LocalBroker for NodeHandle {
         let arrived = match oldest {
             Oldest::None => None,
             Oldest::Arrived(arrived) => Some(arrived),
-            // One entry. Only commands and figures ask, a few times a minute.
-            Oldest::Stored(from, to) => {
-                let page = self.broker().store().read_queue(session.id(), from, to, 1, 1);
-                page.ok().and_then(|page| match page.first() {
-                    Some(StoredEntry::Message(entry)) => Some(entry.message.arrived),
-                    _ => None,
-                })
-            }
+            Oldest::Stored(from, to) => self.stored_arrival(session.id(), from, to),
         };
-        stats.oldest = arrived.map(|arrived| self.clock().now().since(arrived));
+        stats.oldest = arrived.map(|arrived| self.handle.clock().now().since(arrived));
         Some(stats)
     }
 
     fn set_queue_limits(&self, client_id: &str, limits: QueueLimits) {
-        self.broker().set_queue_rules(client_id, limits.into(), &mut Effects::new());
+        self.handle.broker().set_queue_rules(client_id, limits.into(), &mut Effects::new());
     }
 
     fn take_missed_retained(&self, client_id: &str) -> bool {
-        let session = self.broker().registry().find(client_id);
+        let session = self.handle.broker().registry().find(client_id);
         session.is_some_and(|session| session.outbound().take_missed_retained())
     }
 
     fn set_leaves_without_trail(&self, client_id: &str, leaves: bool) {
-        if let Some(session) = self.broker().registry().find(client_id) {
-            session.outbound().set_leaves_without_trail(leaves);
+        if let Some(session) = self.handle.broker().registry().find(client_id) {
+            session.set_echo_policy(if leaves { EchoPolicy::Note } else { EchoPolicy::Ignore });
         }
     }
 
     fn origin(&self, client_id: &str) -> Origin {
-        self.broker().registry().find(client_id).map_or(0, |session| session.id().0)
+        self.handle.broker().registry().find(client_id).map_or(0, |session| session.id().0)
     }
 
     fn subscriptions(&self, client_id: &str) -> Option<Vec<String>> {
-        let session = self.broker().registry().find(client_id)?;
+        let session = self.handle.broker().registry().find(client_id)?;
         let inbound = session.inbound();
-        Some(self.broker().subscription_filters(&inbound))
+        Some(self.handle.broker().subscription_filters(&inbound))
     }
 
     fn replace_subscriptions(
@@ -91,14 +123,19 @@ impl LocalBroker for NodeHandle {
         client_id: &str,
         wanted: &[(String, SubscriptionOptions)],
     ) -> bool {
-        self.broker().replace_subscriptions(client_id, wanted, &mut Effects::new())
+        self.handle.broker().replace_subscriptions(client_id, wanted, &mut Effects::new())
     }
 
     fn publish_retained(&self, topic: &str, payload: &[u8]) {
-        let mut effects = Effects::new();
-        let now = self.clock().now();
-        self.broker().publish_internal(topic, payload, Retain::Yes, now, &mut effects);
+        publish_retained(&self.handle, topic, payload);
     }
+}
+
+/// Publishes a Retained Message of the broker itself.
+fn publish_retained(handle: &NodeHandle, topic: &str, payload: &[u8]) {
+    let mut effects = Effects::new();
+    let now = handle.clock().now();
+    handle.broker().publish_internal(topic, payload, Retain::Yes, now, &mut effects);
 }
 
 impl From<QueueLimits> for QueueRules {
@@ -127,7 +164,12 @@ pub(crate) fn start_bridges(
     let echoes = Arc::new(EchoGuard::default());
     let guard = NodeLoopGuard { broker_id: Arc::clone(&broker_id), echoes: Arc::clone(&echoes) };
     handle.broker().set_loop_guard(Arc::new(guard));
-    let context = BridgeContext { broker: Arc::new(handle.clone()), broker_id, directory, echoes };
+    let context = BridgeContext {
+        broker: Arc::new(NodeBroker::new(handle.clone())),
+        broker_id,
+        directory,
+        echoes,
+    };
     let manager = BridgeManager::start(context, bridges);
     handle.metrics().register(Arc::new(BridgeFigures(Arc::clone(&manager))));
     Ok(manager)
@@ -193,13 +235,13 @@ pub(crate) async fn publish_bridges(
         known.retain(|topic, _| {
             let is_present = topics.iter().any(|(present, _)| present == topic);
             if !is_present {
-                handle.publish_retained(topic, b"");
+                publish_retained(&handle, topic, b"");
             }
             is_present
         });
         for (topic, value) in topics {
             if known.get(&topic) != Some(&value) {
-                handle.publish_retained(&topic, value.as_bytes());
+                publish_retained(&handle, &topic, value.as_bytes());
                 known.insert(topic, value);
             }
         }

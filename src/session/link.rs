@@ -26,9 +26,6 @@ pub struct LinkParameters {
     pub mount_point: Option<MountPoint>,
     /// Bytes of QoS 0 messages that may wait in the outbox.
     pub outbox_bytes: usize,
-    /// The Client is a bridge that takes messages on to another broker over a link of 3.x, which has no
-    /// room for a hop trail.
-    pub leaves_without_trail: bool,
     /// Where the Client comes from.
     pub origin: ClientOrigin,
 }

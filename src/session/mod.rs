@@ -27,6 +27,7 @@ pub mod window;
 pub mod work;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -41,6 +42,16 @@ pub struct Session {
     client_id: Arc<str>,
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
+    notes_leaving: AtomicBool,
+}
+
+/// Whether what is given to a Client may come back by another way, because the Client hands it on to another broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EchoPolicy {
+    /// It does not, or says where it has been.
+    Ignore,
+    /// It is told to the broker's loop guard.
+    Note,
 }
 
 impl Session {
@@ -48,7 +59,13 @@ impl Session {
     #[must_use]
     pub fn new(client_id: Arc<str>, inbound: Inbound, outbound: Outbound) -> Self {
         let id = outbound.session_id();
-        Self { id, client_id, inbound: Mutex::new(inbound), outbound: Mutex::new(outbound) }
+        Self {
+            id,
+            client_id,
+            inbound: Mutex::new(inbound),
+            outbound: Mutex::new(outbound),
+            notes_leaving: AtomicBool::new(false),
+        }
     }
 
     /// Its name for ever.
@@ -62,6 +79,21 @@ impl Session {
     #[must_use]
     pub fn client_id(&self) -> &Arc<str> {
         &self.client_id
+    }
+
+    /// What is to be done about messages that may come back; asked before the Outbound is locked.
+    #[inline]
+    #[must_use]
+    pub fn echo_policy(&self) -> EchoPolicy {
+        match self.notes_leaving.load(Ordering::Relaxed) {
+            true => EchoPolicy::Note,
+            false => EchoPolicy::Ignore,
+        }
+    }
+
+    /// Sets it: at CONNECT, and by the shell.
+    pub fn set_echo_policy(&self, policy: EchoPolicy) {
+        self.notes_leaving.store(policy == EchoPolicy::Note, Ordering::Relaxed);
     }
 
     /// Locks what the Client sends. First in the lock order.

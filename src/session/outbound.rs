@@ -316,20 +316,6 @@ impl Outbound {
         }
     }
 
-    /// See [`LinkParameters::leaves_without_trail`].
-    #[inline]
-    #[must_use]
-    pub fn leaves_without_trail(&self) -> bool {
-        matches!(&self.link, Link::Open(link) if link.leaves_without_trail)
-    }
-
-    /// Sets [`LinkParameters::leaves_without_trail`] while the Client is there.
-    pub fn set_leaves_without_trail(&mut self, leaves: bool) {
-        if let Link::Open(link) = &mut self.link {
-            link.leaves_without_trail = leaves;
-        }
-    }
-
     /// The Network Connection has ended: what waits leaves memory. False if it was taken over.
     pub fn close(&mut self, epoch: u64) -> bool {
         if self.is_taken_over(epoch) {

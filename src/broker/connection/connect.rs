@@ -14,7 +14,6 @@ use crate::durable::message::{Message, MessageHeader, MessageId, Timestamp};
 use crate::packet::connack::{Connack, ConnackProperties};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{ProtocolVersion, QoS};
-use crate::session::Session;
 use crate::session::aliases::OutgoingAliases;
 use crate::session::effects::Effects;
 use crate::session::inbound::{Inbound, Will};
@@ -22,6 +21,7 @@ use crate::session::link::{ClientOrigin, LinkParameters};
 use crate::session::outbound::Outbound;
 use crate::session::owner::SessionOwner;
 use crate::session::queue::Queue;
+use crate::session::{EchoPolicy, Session};
 use crate::topic::reserved::bridge_state;
 
 /// What CONNACK will say, and on what terms messages follow it.
@@ -295,6 +295,11 @@ impl ClientConnection {
         if let Some(introduction) = &mut self.identity.introduction {
             introduction.is_resumed = greeting.session_present;
         }
+        // A bridge of 3.x hands on what it is given, and has no room to say where it has been.
+        session.set_echo_policy(match self.identity.is_bridge {
+            true => EchoPolicy::Note,
+            false => EchoPolicy::Ignore,
+        });
         session.outbound().open(self.opening.epoch, greeting.link);
     }
 
@@ -327,7 +332,6 @@ impl ClientConnection {
             aliases: (max_aliases > 0).then(|| Box::new(OutgoingAliases::new(max_aliases))),
             mount_point: self.identity.peer.listener.mount_point.clone(),
             outbox_bytes: limits.outbox_bytes,
-            leaves_without_trail: self.identity.is_bridge,
             origin: ClientOrigin {
                 address: self.identity.peer.address,
                 listener: Arc::from(&*self.identity.peer.listener.name),
