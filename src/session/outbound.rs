@@ -6,11 +6,11 @@
 //! once it is committed, so that a restarted broker can not give its Packet Identifier to another.
 
 mod acknowledge;
+mod crowding;
 mod deliver;
 
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
 use crate::durable::Durability;
 use crate::durable::entry::QueueEntry;
@@ -29,12 +29,6 @@ use crate::session::rare::Rare;
 use crate::session::slowness::Slowness;
 use crate::session::window::{Delivery, DeliveryState, Window};
 
-/// An outbox with more bytes than this makes publishers wait for a moment.
-const CROWDED_BYTES: usize = 128 * 1024;
-/// A recipient that takes longer to come down from [`CROWDED_BYTES`] is slower than any healthy one.
-const SHORT_WAIT: Duration = Duration::from_millis(10);
-/// The same where it has to acknowledge what it takes.
-const SHORT_ACKNOWLEDGED_WAIT: Duration = Duration::from_millis(50);
 /// Queued messages are encoded while the outbox holds fewer bytes than this.
 const PUMP_BYTES: usize = 128 * 1024;
 
@@ -347,53 +341,6 @@ impl Outbound {
     pub fn signal(&mut self) -> Option<Waker> {
         self.is_signalled = true;
         self.waker.clone()
-    }
-
-    /// Whether the recipient lags behind so far that its publishers should wait for a moment. One
-    /// that has made them wait in vain is stalled, and they wait for it no more until it has caught
-    /// up.
-    #[inline]
-    #[must_use]
-    pub fn is_crowded(&self) -> bool {
-        self.outbox.bytes() + self.writing_bytes > CROWDED_BYTES || self.queue.is_crowded()
-    }
-
-    /// Like [`Self::is_crowded`], and worth waiting for.
-    #[inline]
-    #[must_use]
-    pub fn makes_wait(&self, now: Timestamp) -> bool {
-        self.is_crowded() && self.is_worth_waiting(now)
-    }
-
-    fn is_worth_waiting(&self, now: Timestamp) -> bool {
-        let is_ignored = self.slowness.as_ref().is_some_and(|slowness| slowness.is_ignored(now));
-        !self.is_stalled && !is_ignored && self.is_open()
-    }
-
-    /// A publisher waited for this recipient from `since` on; it has caught up meanwhile, or not. A fast one is never
-    /// counted as slow, however often it is waited for.
-    pub fn note_wait(&mut self, since: Timestamp, now: Timestamp) {
-        // Acknowledgements take a round trip, which is not slowness.
-        let is_unacknowledged = self.window.is_empty() && self.queue.is_empty();
-        let short = if is_unacknowledged { SHORT_WAIT } else { SHORT_ACKNOWLEDGED_WAIT };
-        if now.since(since) < short {
-            return;
-        }
-        let slowness = self.slowness.get_or_insert_default();
-        self.is_stalled |= slowness.note_wait(since, now);
-    }
-
-    /// A publisher waited in vain.
-    pub fn set_stalled(&mut self) {
-        self.is_stalled = true;
-    }
-
-    /// A publisher wants to be woken when there is room again.
-    pub fn wait_for_room(&mut self, waker: &Waker) {
-        let waiting = self.waiting.fill();
-        if !waiting.iter().any(|waiting| waiting.will_wake(waker)) {
-            waiting.push(waker.clone());
-        }
     }
 
     /// Sends what waits, as far as window and outbox have room, and asks for what lies in the

@@ -1,0 +1,63 @@
+//! Recipients that lag behind, and who waits for them.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::durable::message::Timestamp;
+use crate::session::outbound::Outbound;
+
+/// An outbox with more bytes than this makes publishers wait for a moment.
+const CROWDED_BYTES: usize = 128 * 1024;
+/// A recipient that takes longer to come down from [`CROWDED_BYTES`] is slower than any healthy one.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
+/// The same where it has to acknowledge what it takes.
+const SHORT_ACKNOWLEDGED_WAIT: Duration = Duration::from_millis(50);
+
+impl Outbound {
+    /// Whether the recipient lags behind so far that its publishers should wait for a moment. One
+    /// that has made them wait in vain is stalled, and they wait for it no more until it has caught
+    /// up.
+    #[inline]
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.outbox.bytes() + self.writing_bytes > CROWDED_BYTES || self.queue.is_crowded()
+    }
+
+    /// Like [`Self::is_crowded`], and worth waiting for.
+    #[inline]
+    #[must_use]
+    pub fn makes_wait(&self, now: Timestamp) -> bool {
+        self.is_crowded() && self.is_worth_waiting(now)
+    }
+
+    fn is_worth_waiting(&self, now: Timestamp) -> bool {
+        let is_ignored = self.slowness.as_ref().is_some_and(|slowness| slowness.is_ignored(now));
+        !self.is_stalled && !is_ignored && self.is_open()
+    }
+
+    /// A publisher waited for this recipient from `since` on; it has caught up meanwhile, or not. A fast one is never
+    /// counted as slow, however often it is waited for.
+    pub fn note_wait(&mut self, since: Timestamp, now: Timestamp) {
+        // Acknowledgements take a round trip, which is not slowness.
+        let is_unacknowledged = self.window.is_empty() && self.queue.is_empty();
+        let short = if is_unacknowledged { SHORT_WAIT } else { SHORT_ACKNOWLEDGED_WAIT };
+        if now.since(since) < short {
+            return;
+        }
+        let slowness = self.slowness.get_or_insert_default();
+        self.is_stalled |= slowness.note_wait(since, now);
+    }
+
+    /// A publisher waited in vain.
+    pub fn set_stalled(&mut self) {
+        self.is_stalled = true;
+    }
+
+    /// A publisher wants to be woken when there is room again.
+    pub fn wait_for_room(&mut self, waker: &Waker) {
+        let waiting = self.waiting.fill();
+        if !waiting.iter().any(|waiting| waiting.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+}
