@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// For what must come: far longer than anything takes, only to end at all.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A Network Connection of MQTT 5.0 that has been let in.
 pub(crate) struct Client {
@@ -18,9 +18,10 @@ impl Client {
         Self::connect_with(address, client_id, 0)
     }
 
-    /// Connects with a clean start and this Session Expiry Interval in seconds.
+    /// Connects with a clean start and this Session Expiry Interval in seconds. Wants no Reason Strings: the answers are
+    /// compared byte by byte.
     pub(crate) fn connect_with(address: SocketAddr, client_id: &str, expiry: u32) -> Self {
-        let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x05\x11".to_vec();
+        let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x07\x17\x00\x11".to_vec();
         body.extend(expiry.to_be_bytes());
         body.extend(text(client_id));
         let mut client = Self::open(address);

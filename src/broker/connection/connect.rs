@@ -120,7 +120,7 @@ impl ClientConnection {
         let promise = Promise::begin(effects);
         loop {
             let Some(session) = broker.registry().find(&connect.client_id) else {
-                if !self.has_place(&connect) {
+                if !self.has_place(&connect) || !self.may_begin_session() {
                     return;
                 }
                 let session = self.new_session(&connect, expiry_seconds);
@@ -192,16 +192,21 @@ impl ClientConnection {
 
     /// Whether there is room for this Client; if not, it is refused. One that takes over gets the room of the other.
     fn has_place(&mut self, connect: &PendingConnect) -> bool {
-        let is_internal = self.identity.peer.listener.internal;
-        if self.opening.is_guest && connect.take_over.is_none() {
+        let has_place = !self.opening.is_guest || connect.take_over.is_some();
+        if !has_place {
             self.refuse_because(ReasonCode::QuotaExceeded, refusal::TOO_MANY_CONNECTIONS);
-            return false;
         }
-        if !is_internal && !self.broker.has_room_for_session() {
+        has_place
+    }
+
+    /// Whether there is room for the Session of a Client that has none; if not, it is refused.
+    fn may_begin_session(&mut self) -> bool {
+        let is_internal = self.identity.peer.listener.internal;
+        let may_begin = is_internal || self.broker.has_room_for_session();
+        if !may_begin {
             self.refuse_because(ReasonCode::QuotaExceeded, refusal::TOO_MANY_SESSIONS);
-            return false;
         }
-        true
+        may_begin
     }
 
     /// Whether the Session belongs to this Client's user. Anonymous is a user as well.
