@@ -33,7 +33,7 @@ pub(crate) fn next(
 /// cannot know the code. The packet is whole: its length was seen before its content.
 fn lenient(bytes: &[u8], version: ProtocolVersion) -> Option<(Packet<'_>, usize)> {
     if version == ProtocolVersion::V5_0 {
-        return None;
+        return early_refusal(bytes);
     }
     let [first, length @ 0..=0x7F, high, low, ref rest @ ..] = *bytes else { return None };
     let packet_id = packet_id(u16::from_be_bytes([high, low]))?;
@@ -190,6 +190,17 @@ pub(crate) fn disconnect(output: &mut Vec<u8>, version: ProtocolVersion) {
     Disconnect::new(ReasonCode::Success).encode(output, version);
 }
 
+/// A broker that does not speak 5.0 refuses in the words of 3.1.1. [MQTT311-3.1.2-2]
+fn early_refusal(bytes: &[u8]) -> Option<(Packet<'_>, usize)> {
+    let [0x20, 2, _, 1..=5, ..] = *bytes else { return None };
+    let version = ProtocolVersion::V3_1_1;
+    let context = DecodeContext { version, max_packet_bytes: u32::MAX, sender: Sender::Server };
+    match decode(bytes, &context) {
+        Ok(Decoded::Packet { packet, length }) => Some((packet, length)),
+        Ok(Decoded::Incomplete { .. }) | Err(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,5 +219,14 @@ mod tests {
         assert!(read(&[0x90, 3, 0, 1, 3]).is_err());
         assert!(read(&[0x40, 3, 0, 0, 0x80]).is_err());
         assert!(next(&[0x90, 4, 0, 1, 0, 0x7F], ProtocolVersion::V5_0, u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_refusal_of_a_broker_that_does_not_speak_5_is_understood() {
+        let read = next(&[0x20, 2, 0, 1], ProtocolVersion::V5_0, u32::MAX);
+        let (connack, length) = read.unwrap().unwrap();
+        let Packet::Connack(connack) = connack else { panic!("{connack:?}") };
+        assert_eq!((connack.reason, length), (ReasonCode::UnsupportedProtocolVersion, 4));
+        assert!(next(&[0x20, 2, 0, 6], ProtocolVersion::V5_0, u32::MAX).is_err());
     }
 }
