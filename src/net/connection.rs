@@ -247,7 +247,8 @@ impl<S: ClientStream> Driver<S> {
             if self.connection.closing().is_some() {
                 return self.poll_farewell(is_written, now, &mut scratch.effects, cx);
             }
-            if scratch.effects.budget.is_spent() {
+            // However much there is to do: the time of a last call ends.
+            if scratch.effects.budget.is_spent() && !self.connection.is_last_call_overdue(now) {
                 return give_way(cx);
             }
             if self.connection.watch_others(now, cx.waker()) {

@@ -481,7 +481,8 @@ impl ClientConnection {
             if self.input.filter_work.is_some() && !self.input.gave_way {
                 self.resume_filter_work(now, effects);
             }
-            if self.output.watches_others {
+            // On its way out it has no use for more; what it was to receive stays with its Session.
+            if self.output.watches_others && !self.is_last_call() {
                 self.drain_to_client(&session, now, effects);
             }
             self.finish(&session, now, effects);
