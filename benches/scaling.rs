@@ -119,7 +119,7 @@ fn measure(sharing: Sharing, qos: u8, counts: &[usize], plan: Plan) -> Vec<Vec<F
             scope.spawn(move || {
                 let mut paths = paths(sharing, &shared, index, qos);
                 while begun.recv().is_ok() {
-                    done.send(work(&mut paths, qos, plan.round)).expect("somebody listens");
+                    done.send(work(&mut paths, plan.round)).expect("somebody listens");
                 }
             });
             (begin, works)
@@ -155,7 +155,7 @@ fn paths(sharing: Sharing, shared: &Arc<Broker>, thread: usize, qos: u8) -> Vec<
     }
 }
 
-fn work(paths: &mut [Path], qos: u8, time: Duration) -> Work {
+fn work(paths: &mut [Path], time: Duration) -> Work {
     let (began, cpu) = (Instant::now(), thread_cpu());
     let mut messages = 0;
     while began.elapsed() < time {

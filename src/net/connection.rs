@@ -30,6 +30,7 @@ use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
 use crate::net::client_log::ClientLog;
 use crate::net::connection::job::{JobResult, start};
+use crate::net::connection::last_input::LastInput;
 use crate::net::connection::report::note_handled;
 use crate::net::deadlines::{Deadlines, Place as DeadlinePlace};
 use crate::net::entrance::Place;
@@ -165,8 +166,8 @@ struct Driver<S> {
     closing_since: Option<Timestamp>,
     /// Why nothing more can be written.
     failure: Option<Box<io::Error>>,
-    /// Of what had arrived when the last call began: bytes that were not read yet.
-    last_bytes: Option<usize>,
+    /// What was read in the last call, while there is one.
+    last_input: Option<Box<LastInput>>,
     /// Room of the listener; none within the process.
     place: Option<Place>,
     /// For Keep Alive and the connect timeout, armed for this time.
@@ -218,7 +219,7 @@ impl<S: ClientStream> Driver<S> {
             stalled_since: None,
             closing_since: None,
             failure: None,
-            last_bytes: None,
+            last_input: None,
             place,
             deadline: None,
             due: Timestamp(0),
@@ -429,7 +430,7 @@ impl<S: ClientStream> Driver<S> {
             }
             self.announce();
         }
-        if self.timer.is_some() || self.connection.waits_until().is_some() {
+        if self.timer.is_some() || self.waits_until().is_some() {
             self.poll_wait(now, cx);
         }
         let Some(next) = self.next_deadline() else { return };
@@ -473,9 +474,16 @@ impl<S: ClientStream> Driver<S> {
         Some(self.stalled_since?.plus(self.connection.write_patience()))
     }
 
+    /// When a wait of a moment is over: for recipients that lag behind, or for the end of the last input.
+    #[inline]
+    fn waits_until(&self) -> Option<Timestamp> {
+        let silent = self.last_input.as_ref().and_then(|input| input.silent_until());
+        silent.or_else(|| self.connection.waits_until())
+    }
+
     /// Waits for others are too short for the table of deadlines.
     fn poll_wait(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        let Some(until) = self.connection.waits_until() else {
+        let Some(until) = self.waits_until() else {
             self.timer = None;
             return;
         };

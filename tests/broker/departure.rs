@@ -54,6 +54,28 @@ fn publish_and_leave_and_be_back_at_once() {
     }
 }
 
+/// What a Client wrote in one piece is more than our system had room for: the rest arrives while it is read. Only what was
+/// there at first was handled, and the goodbye at its end was lost: up to half of the messages, and a Will each time.
+#[test]
+fn a_long_goodbye_is_heard_to_its_end() {
+    const TIMES: usize = 5;
+    for (version, count, bytes) in [(V311, 300, 1000), (V5, 300, 1000), (V5, 1, 400_000)] {
+        let (topic, id) = (unique("t"), unique("c"));
+        let mut watcher = watcher(&topic);
+        let publish = Publish::new(format!("{topic}/data"), vec![b'x'; bytes]).qos(1, 7);
+        let burst = [&publish.encode(version).repeat(count)[..], &GOODBYE].concat();
+        for _ in 0..TIMES {
+            let mut client = Client::connect(&with_will(version, &id, &topic));
+            client.send(&burst);
+            Client::connect(&with_will(version, &id, &topic)).disconnect();
+        }
+        for _ in 0..TIMES * count {
+            assert_eq!(watcher.receive().topic, format!("{topic}/data").into_bytes());
+        }
+        watcher.expect_nothing();
+    }
+}
+
 /// The same by a Client that does not even wait for CONNACK, with a Session that stays.
 #[test]
 fn publish_and_leave_in_one_breath() {

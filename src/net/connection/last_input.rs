@@ -1,11 +1,13 @@
 //! Reading for the last time: what the system has received for a Network Connection that is about to be closed.
 //!
-//! A read that would wait proves nothing: the runtime may not have heard yet of what arrived. So the system is asked how
-//! much there is, once, and as much is read. Whoever goes on sending does not make it longer.
+//! A read that would wait proves little: the runtime may not have heard yet of what arrived, and what a Client wrote in one
+//! piece may still be in its own system because ours had no more room. So the system is asked how much there is; and after
+//! much was read, or in the middle of a packet, a moment of silence is waited for. The call is bounded in time and bytes.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::ReadBuf;
 
@@ -15,17 +17,40 @@ use crate::net::connection::{Driver, Input, READ_BYTES, Scratch};
 use crate::net::stream::ClientStream;
 use crate::session::effects::Effects;
 
+/// Most bytes read in one last call: what the buffers of both systems usually hold of one connection.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// After so many bytes more may be on its way: the Client's system could not send it before.
+const MUCH: usize = READ_BYTES / 2;
+
+/// Silence after which what the Client wrote is taken to be complete.
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// A last call as far as reading goes.
+#[derive(Debug, Default)]
+pub(super) struct LastInput {
+    /// Bytes read in it.
+    read: usize,
+    /// Until when more is waited for.
+    silent_until: Option<Timestamp>,
+}
+
+impl LastInput {
+    /// When to look again, if more is waited for.
+    pub(super) fn silent_until(&self) -> Option<Timestamp> {
+        self.silent_until
+    }
+}
+
 impl<S: ClientStream> Driver<S> {
-    /// Reads and handles one buffer of what had arrived when the last call began.
+    /// Reads and handles one buffer of what the Client sent before the last call.
     pub(super) fn poll_last_input(
         &mut self,
         now: Timestamp,
         scratch: &mut Scratch,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Input>> {
-        // What lies between the socket and us (TLS, WebSocket) may hold a buffer's worth that was read before.
-        let stream = &self.stream;
-        let left = *self.last_bytes.get_or_insert_with(|| stream.unread_bytes() + READ_BYTES);
+        let read = self.last_input.get_or_insert_default().read;
         if self.connection.is_last_call_overdue(now) {
             return Poll::Ready(Ok(Input::Last));
         }
@@ -37,7 +62,7 @@ impl<S: ClientStream> Driver<S> {
             self.handle_unhandled(now, &mut scratch.effects);
             return Poll::Ready(Ok(Input::Handled));
         }
-        if left == 0 {
+        if read >= MAX_BYTES {
             return Poll::Ready(Ok(Input::Last));
         }
         let mut buffer = ReadBuf::new(&mut scratch.input);
@@ -45,23 +70,39 @@ impl<S: ClientStream> Driver<S> {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending if self.stream.unread_bytes() > 0 => return Poll::Pending,
+            Poll::Pending if self.expects_more(now, cx) => return Poll::Pending,
             Poll::Pending => return Poll::Ready(Ok(Input::Last)),
         }
         let input = buffer.filled();
         if input.is_empty() {
             return Poll::Ready(Ok(Input::Ended));
         }
-        self.last_bytes = Some(left.saturating_sub(input.len()));
+        let read = read + input.len();
+        self.last_input = Some(Box::new(LastInput { read, silent_until: None }));
         self.unhandled.extend_from_slice(input);
         self.handle_unhandled(now, &mut scratch.effects);
         Poll::Ready(Ok(Input::Handled))
+    }
+
+    /// Whether there may be more although the system has nothing now. Looked at again when the silence has lasted.
+    fn expects_more(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
+        let is_inside_packet = !self.unhandled.is_empty();
+        let Some(input) = &mut self.last_input else { return false };
+        if input.read < MUCH && !is_inside_packet {
+            return false;
+        }
+        if input.silent_until.is_none() {
+            // The timer is armed at the beginning of a poll.
+            cx.waker().wake_by_ref();
+        }
+        now < *input.silent_until.get_or_insert_with(|| now.plus(SILENCE))
     }
 
     /// Ends the last call, unless acknowledgements are worth a moment.
     pub(super) fn poll_last_call(&mut self, now: Timestamp, effects: &mut Effects) -> Poll<()> {
         match self.connection.end_last_call(now, effects) {
             LastCallEnd::Over => {
-                self.last_bytes = None;
+                self.last_input = None;
                 Poll::Ready(())
             }
             LastCallEnd::Waits => Poll::Pending,
