@@ -22,6 +22,13 @@ use crate::store::value::{self, Body, EncodedEntry, EntryContent};
 /// its count cost about as much as the copy.
 pub(crate) const SHARED_BODY_BYTES: usize = 1024;
 
+/// So many bytes of copies make a small message worth a body of its own, too: one message to thousands of queues must
+/// not take thousands of times its size.
+const COPIES_BYTES: usize = 256 * 1024;
+
+/// Enqueued messages of a batch below which no small message has [`COPIES_BYTES`] of copies in it.
+pub(crate) const MANY_RECIPIENTS: usize = COPIES_BYTES / SHARED_BODY_BYTES;
+
 /// The handle of a family in an open database.
 ///
 /// # Errors
@@ -51,8 +58,8 @@ pub(crate) struct Group<'a> {
     operations: Operations,
     key: Vec<u8>,
     value: Vec<u8>,
-    /// By address: how many queues of this group get a large message, and its body once it has one.
-    large: HashMap<usize, Large>,
+    /// By address: how many queues of this group get a message that may be shared, and its body once it has one.
+    shareable: HashMap<usize, Shareable>,
     /// Entries of this group that refer to bodies.
     added: HashMap<(SessionId, Sequence), u64>,
     /// Entries whose reference this group gave up.
@@ -64,7 +71,7 @@ pub(crate) struct Group<'a> {
 }
 
 #[derive(Default)]
-struct Large {
+struct Shareable {
     recipients: u32,
     body: Option<u64>,
 }
@@ -101,7 +108,7 @@ impl<'a> Group<'a> {
             operations: Operations::with_capacity(capacity_bytes),
             key: Vec::with_capacity(256),
             value: Vec::with_capacity(1024),
-            large: HashMap::new(),
+            shareable: HashMap::new(),
             added: HashMap::new(),
             given_up: HashSet::new(),
             references: HashMap::new(),
@@ -116,9 +123,9 @@ impl<'a> Group<'a> {
         self.operations.len()
     }
 
-    /// Counts the recipients of a large message before the changes are applied.
-    pub(crate) fn note_large(&mut self, message: &Arc<Message>) {
-        self.large.entry(Arc::as_ptr(message).addr()).or_default().recipients += 1;
+    /// Counts the recipients of a message that may be shared, before the changes are applied.
+    pub(crate) fn note_shareable(&mut self, message: &Arc<Message>) {
+        self.shareable.entry(Arc::as_ptr(message).addr()).or_default().recipients += 1;
     }
 
     /// Adds a change.
@@ -225,23 +232,23 @@ impl<'a> Group<'a> {
         Ok(stored.is_some() || released.is_some_and(|places| places.contains(&sequence.0)))
     }
 
-    /// Gives a large message with several recipients its body.
+    /// Gives a message with several recipients its body, if copies would cost more.
     fn body_of(&mut self, message: &Arc<Message>) -> Body {
-        if message.size_bytes() < SHARED_BODY_BYTES {
-            return Body::Inline;
-        }
-        let Some(large) = self.large.get_mut(&Arc::as_ptr(message).addr()) else {
+        let Some(shareable) = self.shareable.get_mut(&Arc::as_ptr(message).addr()) else {
             return Body::Inline;
         };
-        if large.recipients < 2 {
+        let (recipients, size) = (shareable.recipients as usize, message.size_bytes());
+        let is_worth_it =
+            size >= SHARED_BODY_BYTES || size.saturating_mul(recipients) >= COPIES_BYTES;
+        if recipients < 2 || !is_worth_it {
             return Body::Inline;
         }
-        let number = if let Some(number) = large.body {
+        let number = if let Some(number) = shareable.body {
             number
         } else {
             let number = *self.next_body;
             *self.next_body += 1;
-            large.body = Some(number);
+            shareable.body = Some(number);
             self.value.clear();
             value::encode_message(message, &mut self.value);
             self.operations.put(Family::Bodies, number.to_be_bytes(), &self.value);

@@ -23,7 +23,7 @@ use crate::store::clock::BrokerClock;
 use crate::store::directory_lock::DirectoryLock;
 use crate::store::disk::{Disk, RealDisk};
 use crate::store::error::StoreError;
-use crate::store::group::{SHARED_BODY_BYTES, handle};
+use crate::store::group::{MANY_RECIPIENTS, SHARED_BODY_BYTES, handle};
 use crate::store::index::Indexes;
 use crate::store::open::{Opened, open};
 use crate::store::queue_page::{self, BodyCache, PageRange};
@@ -88,8 +88,8 @@ pub struct Pending {
     pub batch: Batch,
     /// About the memory it holds.
     pub bytes: usize,
-    /// Whether it has messages large enough to be shared.
-    pub has_large: bool,
+    /// Whether it has messages large enough, or for so many queues, that their bodies may be shared.
+    pub may_share: bool,
 }
 
 impl RocksStore {
@@ -239,14 +239,14 @@ impl Upkeep for RocksStore {
 
 impl Store for RocksStore {
     fn submit(&self, batch: Batch) -> Ticket {
-        let (bytes, has_large) = measure(&batch);
+        let (bytes, may_share) = measure(&batch);
         self.shared.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         let mut inbox = self.shared.inbox.lock();
         let ticket = inbox.last_ticket + 1;
         let at_once = batch.durability == Durability::Memory
             && self.shared.durable.load(Ordering::Acquire) == inbox.last_ticket;
         inbox.last_ticket = ticket;
-        inbox.batches.push(Pending { ticket, batch, bytes, has_large });
+        inbox.batches.push(Pending { ticket, batch, bytes, may_share });
         if at_once {
             self.shared.durable.store(ticket, Ordering::Release);
         }
@@ -345,14 +345,18 @@ impl Drop for Alarm {
 fn measure(batch: &Batch) -> (usize, bool) {
     let mut bytes = size_of::<Pending>();
     let mut has_large = false;
+    let mut enqueued = 0;
     for change in &batch.changes {
         bytes += size_of::<Change>() + 64;
         let message = || change.message().map_or(0, |message| message.size_bytes());
         let size = change.entry().map_or_else(message, |entry| entry.size_bytes());
-        has_large |= size >= SHARED_BODY_BYTES && change.entry().is_some();
+        if change.entry().is_some() {
+            has_large |= size >= SHARED_BODY_BYTES;
+            enqueued += 1;
+        }
         bytes += size;
     }
-    (bytes, has_large)
+    (bytes, has_large || enqueued >= MANY_RECIPIENTS)
 }
 
 /// Bytes of all files of a directory.

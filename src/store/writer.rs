@@ -179,10 +179,10 @@ impl Writer {
             Group::new(&db, &mut indexes, &mut self.next_body, mode, self.group_bytes * 5 / 4)
                 .map_err(Trouble::Read)?;
         let mut durability = Durability::Memory;
-        for pending in group.iter().filter(|pending| pending.has_large) {
+        for pending in group.iter().filter(|pending| pending.may_share) {
             for change in &pending.batch.changes {
                 if let Some(entry) = change.entry() {
-                    build.note_large(&entry.message);
+                    build.note_shareable(&entry.message);
                 }
             }
         }

@@ -130,6 +130,29 @@ fn a_large_message_to_many_sessions_is_stored_once() {
     assert_eq!(bodies(directory.path()), 0);
 }
 
+/// A hundred bytes for each of ten thousand groups were a megabyte on disk for every message of anybody.
+#[test]
+fn a_small_message_to_thousands_of_queues_is_stored_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open(directory.path());
+    let small = message(1, &[7; 200]);
+    let to = |session| {
+        let entry = shared_entry(0, &small);
+        Change::from(QueueChange::Enqueue { queue: SessionId(session), entry })
+    };
+    commit(&store, (0..5000).map(put_session).collect());
+    let before = store.statistics().written_bytes;
+    commit(&store, (0..5000).map(to).collect());
+    let written = store.statistics().written_bytes - before;
+    assert!(written < 5000 * 150, "{written} bytes for a message of 200 bytes to 5,000 queues");
+    let StoredEntry::Message(read) = &read_all(&store, 4999)[0] else { panic!("a message") };
+    assert_eq!(read.message.payload(), [7; 200]);
+    commit(&store, (0..4999).map(|session| dequeue(session, 0)).collect());
+    assert_eq!(bodies(directory.path()), 1);
+    commit(&store, vec![dequeue(4999, 0)]);
+    assert_eq!(bodies(directory.path()), 0);
+}
+
 #[test]
 fn a_body_that_comes_and_goes_within_one_group_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
