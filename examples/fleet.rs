@@ -189,10 +189,13 @@ async fn run(arguments: &Arguments) -> Result<bool, String> {
     }
     progress(&books, started, "settled");
     check_retained(arguments, &root, &books).await?;
+    // The books are closed before the devices are gone, whose wills nobody lost.
+    backend.pump.abort();
+    // Cancelled: that is what was asked for.
+    let _cancelled = backend.pump.await;
     for pump in pumps {
         pump.abort();
     }
-    backend.pump.abort();
     Ok(summary(arguments, &books, started))
 }
 
@@ -397,7 +400,7 @@ async fn keep_connected(
     loop {
         let event = tokio::select! {
             event = events.poll() => event,
-            Some(away) = cuts.recv(), if connected => {
+            Some(away) = cuts.recv(), if connected && !device.books.is_stopping() => {
                 // Only a connection that stands can be lost, and each one costs one will.
                 if std::mem::take(&mut connected) {
                     device.books.cuts.fetch_add(1, Ordering::Relaxed);
@@ -451,7 +454,11 @@ async fn check_retained(arguments: &Arguments, root: &str, books: &Books) -> Res
         .map_err(|error| error.to_string())?;
     let mut found = BTreeMap::new();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while found.len() < arguments.devices && Instant::now() < deadline {
+    // A device that has just come back says so a moment later: what is retained is followed until all are online.
+    let is_whole = |found: &BTreeMap<String, bool>| {
+        found.len() == arguments.devices && found.values().all(|online| *online)
+    };
+    while !is_whole(&found) && Instant::now() < deadline {
         if let Ok(Ok(Event::Incoming(Packet::Publish(publish)))) =
             timeout(Duration::from_secs(5), events.poll()).await
         {
