@@ -70,11 +70,7 @@ impl LinkParameters {
             return self.encode_inside(outbox, publication, outgoing);
         }
         let (topic, properties) = (publication.topic, publication.properties);
-        let end = match self.version {
-            ProtocolVersion::V5_0 => SharedEnd::PropertiesAndPayload,
-            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => SharedEnd::Payload,
-        };
-        self.encode_as((topic, properties), end, outbox, publication, outgoing)
+        self.encode_as(topic, properties, outbox, publication, outgoing)
     }
 
     /// The same for a Client below a mount point: what it is sent are not the bytes that others are.
@@ -91,14 +87,15 @@ impl LinkParameters {
             .as_ref()
             .and_then(|mount| Some((mount.inside(topic)?, mount.properties_inside(properties))));
         let (topic, properties) = inside.ok_or(DropReason::OutsideMountPoint)?;
-        self.encode_as((topic, &properties), SharedEnd::Payload, outbox, publication, outgoing)
+        self.encode_as(topic, &properties, outbox, publication, outgoing)
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "it is all that is done for a message to one Client")]
+    #[inline(always)]
     fn encode_as(
         &mut self,
-        (topic, properties): (&str, &[u8]),
-        end: SharedEnd,
+        topic: &str,
+        properties: &[u8],
         outbox: &mut Outbox,
         publication: &mut Publication<'_>,
         outgoing: &Outgoing<'_>,
@@ -128,16 +125,36 @@ impl LinkParameters {
             }
             Some(TopicNaming::Full) | None => {}
         }
-        let forwarded = match end {
-            SharedEnd::PropertiesAndPayload => properties.len(),
-            SharedEnd::Payload => 0,
-        };
-        if forwarded + publication.payload.len() < SHARED_PAYLOAD_BYTES {
+        if properties.len() + publication.payload.len() < SHARED_PAYLOAD_BYTES {
             outbox.append_publish(&publish, self.version, publication.payload);
             return Ok(());
         }
+        self.append_large(outbox, publication, &publish)
+    }
+
+    /// Shares what is large with other recipients. Properties of a Client below a mount point are its own.
+    #[cold]
+    fn append_large(
+        &self,
+        outbox: &mut Outbox,
+        publication: &mut Publication<'_>,
+        publish: &OutgoingPublish<'_>,
+    ) -> Result<(), DropReason> {
+        let end = match (self.version, &self.mount_point) {
+            (ProtocolVersion::V5_0, None) => SharedEnd::PropertiesAndPayload,
+            (ProtocolVersion::V5_0, Some(_)) => SharedEnd::Payload,
+            (ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1, _) => SharedEnd::Payload,
+        };
+        let forwarded = match end {
+            SharedEnd::PropertiesAndPayload => publish.properties.len(),
+            SharedEnd::Payload => 0,
+        };
+        if forwarded + publication.payload.len() < SHARED_PAYLOAD_BYTES {
+            outbox.append_publish(publish, self.version, publication.payload);
+            return Ok(());
+        }
         let message = publication.message().ok_or(DropReason::PacketTooLarge)?;
-        outbox.append_shared(&publish, self.version, message, end);
+        outbox.append_shared(publish, self.version, message, end);
         Ok(())
     }
 }

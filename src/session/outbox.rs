@@ -127,9 +127,15 @@ impl Outbox {
         self.discard();
     }
 
+    /// Appends a copy of packets without shared payloads and without Packet Identifiers.
+    #[inline]
+    pub fn append_copy(&mut self, packets: &Self) {
+        self.extend(&packets.buffer);
+    }
+
     /// Appends a copy of packets without shared payloads, with rising Packet Identifiers in the places given.
     #[inline]
-    pub fn append_copy(&mut self, packets: &Self, identifiers: &[u32], first: PacketId) {
+    pub fn append_numbered(&mut self, packets: &Self, identifiers: &[u32], first: PacketId) {
         self.append(|out| {
             let start = out.len();
             out.extend_from_slice(&packets.buffer);
@@ -146,6 +152,7 @@ impl Outbox {
     }
 
     /// Appends plain bytes of the connection itself.
+    #[inline]
     pub fn extend(&mut self, bytes: &[u8]) {
         self.append(|out| out.extend_from_slice(bytes));
     }

@@ -120,7 +120,12 @@ impl SharedPackets {
     /// Appends a copy for one Client, whose first delivery is `first`.
     #[inline]
     pub(super) fn append_to(&self, outbox: &mut Outbox, first: Sequence) {
-        outbox.append_copy(&self.packets, &self.identifiers, first.packet_id());
+        match self.identifiers.is_empty() {
+            true => outbox.append_copy(&self.packets),
+            false => {
+                outbox.append_numbered(&self.packets, &self.identifiers, first.packet_id());
+            }
+        }
     }
 }
 
