@@ -1,4 +1,4 @@
-//! `petrel certs`: a certificate authority and what it signs, for development and for small closed networks.
+//! `petrel certs`: creates a certificate authority and certificates, for development and for small closed networks.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,19 +16,19 @@ use rcgen::{
 
 use crate::cli::say;
 
-/// Makes a certificate authority, a server certificate and a client certificate.
+/// Creates a certificate authority, a server certificate and a client certificate.
 ///
 /// Writes ca.crt, server.crt and client.crt with their keys (ca.key, server.key, client.key; readable by their owner
-/// only) in PEM. What exists is kept: an authority that is there already signs what is missing, so that further client
-/// certificates can be made later with --client. The keys are ECDSA on the curve P-256. Keep ca.key away from the
-/// broker: whoever has it can make certificates that your clients and your broker believe.
+/// only) as PEM. Existing files are kept, and an existing authority signs the missing certificates, so you can add
+/// client certificates later with --client. Keys are ECDSA P-256. Do not keep ca.key on the broker's machine: whoever
+/// has it can create certificates that your clients and your broker trust.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  petrel certs                                           for localhost, under ./certs
+  petrel certs                                           for localhost, in ./certs
   petrel certs --host broker.example.com --host 10.0.0.7
   petrel certs --client device-7                         one more client: device-7.crt, device-7.key
-  petrel certs --force                                   all anew, the authority too
+  petrel certs --force                                   replace everything, including the authority
 
 Then, in the configuration:
   [[listener]]
@@ -39,20 +39,20 @@ Then, in the configuration:
   client_ca = \"./certs/ca.crt\"
   client_certificate = \"optional\"")]
 pub(crate) struct CertsCommand {
-    /// Directory for the files; made if it does not exist
+    /// Directory for the files; created if it does not exist
     #[arg(short, long, value_name = "DIR", default_value = "./certs")]
     out: PathBuf,
-    /// Name or address of the server, besides localhost and its addresses; may be repeated
+    /// Name or address of the server, in addition to localhost; may be repeated
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
-    /// Common name of the client certificate, and the name of its files
+    /// Common name of the client certificate, also used to name its files
     #[arg(long, value_name = "NAME", default_value = "client")]
     client: String,
-    /// Days until server and client certificates expire; the authority lasts ten years
+    /// Days until the server and client certificates expire; the authority is valid for ten years
     #[arg(long, value_name = "DAYS", default_value_t = 825)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
-    /// Write over what exists
+    /// Overwrite existing files
     #[arg(long)]
     force: bool,
 }
@@ -69,10 +69,10 @@ impl CertsCommand {
             bail!("--client {:?} is not usable as a file name: A-Z a-z 0-9 - _ . @", self.client);
         }
         if matches!(&*self.client, "ca" | "server") {
-            bail!("--client {} would write over the files of that name", self.client);
+            bail!("--client {} would overwrite the files of that name", self.client);
         }
         fs::create_dir_all(&self.out)
-            .with_context(|| format!("the directory {} cannot be made", self.out.display()))?;
+            .with_context(|| format!("cannot create the directory {}", self.out.display()))?;
         let authority = self.authority()?;
         let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let hosts = hosts.into_iter().chain(self.host.iter().cloned()).collect();
@@ -85,8 +85,7 @@ impl CertsCommand {
         let (certificate, key) = self.files("ca");
         if !self.force && certificate.exists() {
             let read = |file: &Path| {
-                fs::read_to_string(file)
-                    .with_context(|| format!("{} cannot be read", file.display()))
+                fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
             };
             let pair = KeyPair::from_pem(&read(&key)?)
                 .with_context(|| format!("{} is not a private key", key.display()))?;
@@ -95,7 +94,7 @@ impl CertsCommand {
                 .with_context(|| format!("{} is not a certificate", certificate.display()));
         }
         let mut params = parameters(Vec::new(), AUTHORITY_DAYS)?;
-        // Two authorities of one name would be taken for each other by those who trust one of them.
+        // Clients that trust one authority would mistake another one of the same name for it.
         let unique = random_bytes::<4>().map(u32::from_be_bytes).unwrap_or_default();
         let name = format!("Petrel development CA {unique:08x}");
         params.distinguished_name.push(DnType::CommonName, name);
@@ -139,7 +138,7 @@ impl CertsCommand {
         let (certificate_file, key_file) = self.files(name);
         let written = write_file(&key_file, &pair.serialize_pem(), 0o600)
             .and_then(|()| write_file(&certificate_file, certificate, 0o644));
-        written.with_context(|| format!("{} cannot be written", certificate_file.display()))?;
+        written.with_context(|| format!("cannot write {}", certificate_file.display()))?;
         say(&format!("wrote  {} and {}", certificate_file.display(), key_file.display()))
     }
 }
@@ -147,8 +146,8 @@ impl CertsCommand {
 fn parameters(alternatives: Vec<String>, days: u32) -> anyhow::Result<CertificateParams> {
     let shown = alternatives.join(", ");
     let mut params = CertificateParams::new(alternatives)
-        .with_context(|| format!("one of these cannot stand in a certificate: {shown}"))?;
-    // An hour ago: the clocks of small devices lag.
+        .with_context(|| format!("a certificate cannot contain one of these names: {shown}"))?;
+    // Valid from an hour ago, because the clocks of small devices lag.
     let now = SystemTime::now();
     params.not_before = (now - Duration::from_hours(1)).into();
     params.not_after = (now + DAY * days).into();
@@ -156,7 +155,7 @@ fn parameters(alternatives: Vec<String>, days: u32) -> anyhow::Result<Certificat
     Ok(params)
 }
 
-/// A file of its own, so that a key never had a weaker mode and a link is not followed.
+/// Writes a new file rather than the old one, so that a key never has a weaker mode and links are not followed.
 fn write_file(file: &Path, text: &str, mode: u32) -> io::Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -194,7 +193,7 @@ mod tests {
             .to_vec()
     }
 
-    /// A verifier that others wrote accepts the chain for each name and purpose, and for no other.
+    /// An independent verifier accepts the chain for each name and purpose, and for no other.
     #[test]
     fn the_certificates_hold_before_a_verifier() {
         let directory = tempfile::tempdir().unwrap();

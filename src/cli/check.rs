@@ -1,4 +1,4 @@
-//! `petrel check`: is the configuration right, and what does it amount to?
+//! `petrel check`: validates the configuration and prints the values in force.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,24 +15,25 @@ use crate::cli::{complain, say};
 
 /// Checks the configuration.
 ///
-/// Reads the file and the PETREL_… variables and says every mistake with its file, line, column, key and cure; then
-/// looks at the files that it names: certificates, keys, users. Nothing is changed, and no port is opened.
+/// Reads the file and the PETREL_… variables and reports every mistake with its file, line, column and key, and how
+/// to fix it. Then it checks the files that the configuration names: certificates, keys, users. It changes nothing
+/// and opens no port.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  petrel check                              the file that `petrel serve` would take
+  petrel check                              the file that `petrel serve` would use
   petrel check --config petrel.toml
-  petrel check --template > petrel.toml     every key, its default, what it means
+  petrel check --template > petrel.toml     every key with its default and meaning
   PETREL_LIMITS__MAX_PACKET_SIZE=1MiB petrel check --print
 
-Exit codes: 0 right, 1 there are mistakes (on standard error), 2 wrong command line.")]
+Exit codes: 0 no mistakes, 1 mistakes (listed on standard error), 2 wrong command line.")]
 pub(crate) struct CheckCommand {
     #[command(flatten)]
     configuration: ConfigurationOptions,
-    /// Print every value in force as TOML, defaults and environment included
+    /// Print every value in force as TOML, including defaults and environment variables
     #[arg(short, long)]
     print: bool,
-    /// Print a configuration to start from: every key with its default and a comment. Reads nothing
+    /// Print a configuration template: every key with its default and a comment. Reads no file
     #[arg(long, conflicts_with = "print")]
     template: bool,
 }
@@ -64,13 +65,13 @@ impl CheckCommand {
     }
 }
 
-/// What is wrong with the files that the configuration names.
+/// Problems in the files that the configuration names.
 fn file_problems(settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();
     if let Some(path) = &settings.users_file
         && let Err(error) = UsersFile::open(path)
     {
-        let cure = format!("`petrel passwd {} NAME` makes it", path.display());
+        let cure = format!("`petrel passwd {} NAME` creates it", path.display());
         problems.push(format!("auth.users_file: {error}\n    {cure}"));
     }
     for listener in &settings.listeners {
@@ -90,7 +91,7 @@ fn listener_problems(listener: &ListenerSettings) -> Vec<String> {
     if let Some(tls) = &listener.tls
         && let Err(error) = TlsAcceptor::load(tls.clone(), &listener.transport)
     {
-        let cure = "`petrel certs` makes certificates for development";
+        let cure = "`petrel certs` creates certificates for development";
         problems.push(format!("listener {name}: {error}\n    {cure}"));
     }
     if let ListenAddress::Unix { path, .. } = &listener.address {
@@ -103,7 +104,7 @@ fn listener_problems(listener: &ListenerSettings) -> Vec<String> {
     problems
 }
 
-/// Whether the store can live there: the directory, or the nearest one above it that exists, can be written.
+/// Whether the store can be there: the directory, or its nearest existing parent, must be writable.
 fn usable_directory(directory: &Path) -> Result<(), String> {
     let mut existing = directory;
     while !existing.exists() {
@@ -117,10 +118,10 @@ fn usable_directory(directory: &Path) -> Result<(), String> {
     }
     let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
     let result = rustix::fs::access(existing, access);
-    result.map_err(|error| format!("{} cannot be written: {error}", existing.display()))
+    result.map_err(|error| format!("{} is not writable: {error}", existing.display()))
 }
 
-/// Everything as TOML.
+/// Every value in force, as TOML.
 fn in_force(settings: &Settings, file: Option<&Path>) -> anyhow::Result<String> {
     let mut written = settings.file.clone();
     if written.listener.is_empty() {
@@ -133,12 +134,14 @@ fn in_force(settings: &Settings, file: Option<&Path>) -> anyhow::Result<String> 
     Ok(format!("{}\n\n{}", head.join("\n"), toml::to_string(&written)?.trim_end()))
 }
 
-/// What an acknowledgement stands for, in words.
+/// What an acknowledgement guarantees, in words.
 pub(crate) fn durability(settings: &Settings) -> String {
     let limits = &settings.limits;
     let words = match (settings.file.persistence.store, limits.durability) {
-        (StoreKind::Memory, _) => "memory: the store is in memory, all is lost with the process",
-        (_, Durability::Memory) => "memory: acknowledged at once, lost with the process",
+        (StoreKind::Memory, _) => {
+            "memory: the store is in memory, everything is lost when the process ends"
+        }
+        (_, Durability::Memory) => "memory: acknowledged at once, lost when the process ends",
         (_, Durability::Os) => "os: acknowledged messages survive kill -9, not a power cut",
         (_, Durability::Fsync) => "fsync: acknowledged messages survive a power cut",
     };
@@ -148,7 +151,7 @@ pub(crate) fn durability(settings: &Settings) -> String {
     }
 }
 
-/// What listens where, and how safe it is.
+/// The listeners, and the durability in force.
 fn summary(settings: &Settings) -> String {
     let listeners = settings.listeners.iter();
     let mut lines: Vec<String> = listeners
@@ -158,7 +161,7 @@ fn summary(settings: &Settings) -> String {
     lines.join("\n")
 }
 
-/// One listener in a line; `address` is where it really listens.
+/// One listener as a line of text; `address` is where it actually listens.
 pub(crate) fn describe_listener(listener: &ListenerSettings, address: &ListenAddress) -> String {
     let (scheme, path) = match (&listener.transport, &listener.tls) {
         (Transport::Mqtt, None) => ("mqtt", ""),

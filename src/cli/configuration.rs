@@ -1,14 +1,14 @@
-//! Finding the configuration, for every command that needs it.
+//! Finds the configuration, for every command that needs it.
 
 use std::path::{Path, PathBuf};
 
 use petrel::config::mistake::ConfigError;
 use petrel::config::settings::Settings;
 
-/// Where it is looked for, in this order, if nothing else is said.
+/// Where it is searched, in this order, unless an option or variable names a file.
 const PLACES: [&str; 2] = ["config/petrel.toml", "/etc/petrel/petrel.toml"];
 
-/// The option that all of them share.
+/// The option that these commands share.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConfigurationOptions {
     /// The configuration file [default: ./config/petrel.toml, else /etc/petrel/petrel.toml, else built-in defaults]
@@ -17,13 +17,13 @@ pub(crate) struct ConfigurationOptions {
 }
 
 impl ConfigurationOptions {
-    /// As if this file had been named.
+    /// The options as if `--config` named this file.
     #[cfg(test)]
     pub(crate) fn of(file: &Path) -> Self {
         Self { config: Some(file.to_owned()) }
     }
 
-    /// The file that counts; `None`: there is none, the built-in defaults count.
+    /// The file to use; `None` means that there is none and the built-in defaults apply.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         let found = || PLACES.iter().map(PathBuf::from).find(|place| place.exists());
         self.config.clone().or_else(found)
@@ -35,7 +35,7 @@ impl ConfigurationOptions {
     }
 }
 
-/// The file as people call it.
+/// The file as shown to people.
 pub(crate) fn describe(file: Option<&Path>) -> String {
     match file {
         Some(file) => file.display().to_string(),

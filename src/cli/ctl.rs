@@ -16,24 +16,24 @@ use crate::cli::ctl::table::{list, table};
 mod socket;
 mod table;
 
-/// Ask or change a running broker
+/// Query or control a running broker
 ///
-/// Speaks to the broker over its control socket, a file that only its owner may open ([control] socket in the
-/// configuration, in the data directory). It is found as `petrel serve` finds its configuration, with its
-/// variables; if nothing says where the data is, /var/lib/petrel is tried as well.
+/// Talks to the broker over its control socket, a file in the data directory that only its owner may open ([control]
+/// socket in the configuration). The socket is found through the same configuration files and variables as `petrel
+/// serve` uses; if none of them names a data directory, /var/lib/petrel is tried as well.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   petrel ctl status
   petrel ctl bridge list
-  petrel ctl bridge add --file cloud.toml        the keys of one [[bridge]], without that line
-  petrel ctl bridge pause cloud                  its messages are queued until `resume`
+  petrel ctl bridge add --file cloud.toml        the keys of one [[bridge]], without the header line
+  petrel ctl bridge pause cloud                  queue its messages until `resume`
   petrel ctl --json bridge show cloud | jq .queue_messages
   petrel ctl backup /var/backups/petrel
 
 Exit codes: 0 done, 1 refused or no broker answers, 2 wrong command line.")]
 pub(crate) struct ControlCommand {
-    /// Control socket of the broker [default: as the configuration says]
+    /// Control socket of the broker [default: from the configuration]
     #[arg(long, value_name = "PATH", env = "PETREL_CONTROL_SOCKET")]
     socket: Option<PathBuf>,
     #[command(flatten)]
@@ -47,22 +47,22 @@ pub(crate) struct ControlCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// How the broker is
+    /// Show the state of the broker
     Status,
-    /// The sessions: who is connected, what waits for whom
+    /// List the sessions, their connections and queues
     Sessions {
-        /// Only those whose client id begins with it
+        /// Only sessions whose client id begins with this
         #[arg(long, default_value = "")]
         prefix: String,
-        /// At most so many
+        /// Show at most this many
         #[arg(long, default_value_t = 1000)]
         limit: usize,
     },
-    /// Read certificates, users and bridges again, as SIGHUP does
+    /// Reload certificates, users and bridges, as SIGHUP does
     Reload,
-    /// Copy the store while the broker runs
+    /// Back up the store while the broker runs
     Backup {
-        /// Directory for the copy, as the broker sees it
+        /// Directory for the backup, as seen by the broker
         directory: PathBuf,
     },
     /// List, show, add, pause, resume and remove bridges
@@ -72,44 +72,44 @@ enum Action {
 
 #[derive(Debug, Subcommand)]
 enum BridgeAction {
-    /// All bridges with state and queue
+    /// List all bridges with their state and queue
     List,
-    /// Everything about one bridge
+    /// Show everything about one bridge
     Show {
-        /// Its name
+        /// Name of the bridge
         name: String,
     },
-    /// Add a bridge, or change one with --replace; its queue stays
+    /// Add a bridge, or change one with --replace; the queue is kept
     Add {
-        /// File with the keys of one [[bridge]], without that line; `-` reads standard input
+        /// File with the keys of one [[bridge]], without the header line; `-` reads standard input
         #[arg(long, short)]
         file: PathBuf,
-        /// Change a bridge that is there
+        /// Replace an existing bridge
         #[arg(long)]
         replace: bool,
     },
-    /// Disconnect; messages are queued until `resume`
+    /// Disconnect a bridge; its messages are queued until `resume`
     Pause {
-        /// Its name
+        /// Name of the bridge
         name: String,
     },
-    /// Connect now, also a bridge of start type lazy, once or manual
+    /// Connect a bridge now, including one with start type lazy, once or manual
     Resume {
-        /// Its name
+        /// Name of the bridge
         name: String,
     },
-    /// End a bridge; its queue stays and collects unless --purge
+    /// Remove a bridge; unless --purge is given, its queue stays and keeps filling
     Remove {
-        /// Its name
+        /// Name of the bridge
         name: String,
-        /// Drop what waits, and the session
+        /// Also drop its queue and session
         #[arg(long)]
         purge: bool,
     },
 }
 
 impl ControlCommand {
-    /// Asks the broker and prints its answer.
+    /// Sends the command and prints the answer.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let stream = socket::connect(self.socket.as_deref(), &self.configuration)?;
         let mut client = ControlClient::new(stream);
@@ -130,7 +130,7 @@ impl ControlCommand {
     }
 }
 
-/// Asks for page after page, until there are enough.
+/// Requests page after page until there are enough.
 fn sessions(client: &mut ControlClient, prefix: &str, limit: usize) -> Result<Value, AskError> {
     let mut query = SessionQuery { prefix: prefix.to_owned(), ..SessionQuery::default() };
     let mut rows = Vec::new();
@@ -145,7 +145,7 @@ fn sessions(client: &mut ControlClient, prefix: &str, limit: usize) -> Result<Va
             None => break,
         }
     }
-    // The broker's own order means nothing to people.
+    // The broker's own order means nothing to a reader.
     rows.sort_by_cached_key(|row| row["client_id"].as_str().map(str::to_owned));
     Ok(Value::Array(rows))
 }
@@ -161,7 +161,7 @@ impl Action {
             Self::Reload => Command::Reload,
             Self::Backup { directory } => {
                 let directory = std::path::absolute(directory)
-                    .with_context(|| format!("{} is no path", directory.display()))?;
+                    .with_context(|| format!("{} is not a path", directory.display()))?;
                 Command::Backup { directory }
             }
             Self::Bridge(action) => action.command()?,

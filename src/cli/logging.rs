@@ -1,7 +1,7 @@
 //! Logging to standard error, for people or for machines.
 //!
-//! Lines go through a bounded queue to a thread of their own, so that a terminal or a log collector that stops reading
-//! cannot stop the broker. Lines that find no room are counted, and the count is written when there is room again.
+//! Lines go through a bounded queue to a thread of its own, so that a terminal or log collector that stops reading
+//! cannot block the broker. Lines that do not fit are counted, and the count is logged when there is room again.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Lines that may wait.
+/// Lines that may be queued.
 const MAX_LINES: usize = 8192;
 
-/// How long the end of the program waits for the last lines.
+/// How long the program waits at exit for the last lines.
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
 
-/// Starts logging. Keep the guard until the end: dropping it writes what still waits.
+/// Starts logging. Keep the guard until the end: dropping it writes the lines still queued.
 pub(crate) fn start(settings: &Log) -> anyhow::Result<LogGuard> {
     let (lines, guard) = start_thread(io::stderr(), settings.format)?;
     let subscriber = tracing_subscriber::registry().with(targets(settings));
@@ -36,16 +36,16 @@ pub(crate) fn start(settings: &Log) -> anyhow::Result<LogGuard> {
         LogFormat::Json => {
             let layer = tracing_subscriber::fmt::layer().json().flatten_event(true);
             subscriber.with(layer.with_writer(lines)).try_init()?;
-            // Whoever reads lines of JSON cannot read what is printed otherwise.
+            // A reader of JSON lines cannot parse the default panic message.
             std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "bug")));
         }
     }
     Ok(guard)
 }
 
-/// Our own modules at the configured level. Libraries say what concerns only them at `info` and below: they are heard
-/// from `warn` on, unless they are named. `rustls` warns of what Clients send before anybody knows them; what becomes of
-/// such connections our own modules say.
+/// The log level of each module: the configured level for ours, `warn` and above for libraries unless they are named.
+/// `rustls` is limited to errors because it warns about input from unauthenticated Clients; our own modules log what
+/// happens to such connections.
 fn targets(settings: &Log) -> Targets {
     let level = level_filter(settings.level);
     let libraries = level.min(LevelFilter::WARN);
@@ -66,7 +66,7 @@ fn level_filter(level: Level) -> LevelFilter {
     }
 }
 
-/// Writes what waits when dropped.
+/// Writes the queued lines when dropped.
 pub(crate) struct LogGuard {
     lines: SyncSender<Line>,
     thread: Option<JoinHandle<()>>,
@@ -77,14 +77,14 @@ enum Line {
     End,
 }
 
-/// Hands lines to the thread.
+/// Passes lines to the thread.
 #[derive(Clone)]
 struct Lines {
     sender: SyncSender<Line>,
     lost: Arc<AtomicU64>,
 }
 
-/// One line in the making.
+/// Collects one line.
 struct LineWriter<'a> {
     lines: &'a Lines,
     text: Vec<u8>,
@@ -110,11 +110,11 @@ fn write_lines(
     format: LogFormat,
 ) {
     while let Ok(Line::Text(text)) = receiver.recv() {
-        // Nobody is left to tell if the log itself cannot be written.
+        // If the log itself cannot be written, there is nowhere to report it.
         let _gone = out.write_all(&text);
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let problem = "lines of the log are lost here: it is read too slowly";
+            let problem = "log lines were lost here: the log is read too slowly";
             let _gone = match format {
                 LogFormat::Human => writeln!(out, "... {lost} {problem}"),
                 LogFormat::Json => {
@@ -159,7 +159,7 @@ impl Drop for LineWriter<'_> {
 impl Drop for LogGuard {
     fn drop(&mut self) {
         let deadline = Instant::now() + FLUSH_WAIT;
-        // A reader that never reads again must not keep the program from ending.
+        // A reader that has stopped must not keep the program from exiting.
         while let Err(TrySendError::Full(_)) = self.lines.try_send(Line::End) {
             if Instant::now() >= deadline {
                 return;
@@ -225,7 +225,7 @@ mod tests {
         drop(guard);
         let text = valve.text();
         assert!(text.starts_with("line 0\n"));
-        assert!(text.contains("lines of the log are lost here"), "{}", text.len());
+        assert!(text.contains("log lines were lost here"), "{}", text.len());
         let written = text.lines().filter(|line| line.starts_with("line ")).count();
         let lost: usize = text
             .lines()
@@ -246,7 +246,7 @@ mod tests {
         assert!(targets.would_enable("rustls::client", &tracing::Level::TRACE));
     }
 
-    /// Every Client that named an IP address was a warning of two lines, before any login.
+    /// Every Client that sent an IP address as its server name caused a two-line warning, before any login.
     #[test]
     fn what_clients_say_to_rustls_is_no_warning() {
         let settings =

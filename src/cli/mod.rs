@@ -1,4 +1,4 @@
-//! The command line: what can be asked of `petrel`, and who answers.
+//! The command line: the commands of `petrel` and their implementations.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ mod store;
 #[command(
     name = "petrel",
     version,
-    about = "An MQTT broker that acknowledges only what is safe",
+    about = "An MQTT broker that acknowledges a message only when it is safe",
     long_about = LONG_ABOUT,
     after_long_help = AFTER_HELP,
     subcommand_required = true,
@@ -33,65 +33,63 @@ pub(crate) struct Arguments {
 }
 
 const LONG_ABOUT: &str = "\
-Petrel is an MQTT broker (3.1, 3.1.1 and 5.0) in one binary. An acknowledgement means safe: PUBACK and PUBREC leave only \
-when every durable recipient's copy is on disk.
-
-The same binary holds the clients and tools around it: publish, subscribe, make certificates and users, load a broker.";
+Petrel is an MQTT broker (3.1, 3.1.1 and 5.0) in one binary. It sends PUBACK or PUBREC only when every durable recipient's \
+copy of the message is on disk.
+The same binary contains the client tools: publish, subscribe, create certificates and users, load-test a broker.";
 
 const AFTER_HELP: &str = "\
 Examples:
-  petrel serve                                  start on ./config/petrel.toml, or on the defaults
-  petrel sub -v -t 'hello/#'                    print what comes; in another terminal:
+  petrel serve                                  start with ./config/petrel.toml, or with the defaults
+  petrel sub -v -t 'hello/#'                    print messages; then, in another terminal:
   petrel pub -q 1 -t hello/world -m 'good morning'
-  petrel check --print                          what is wrong with the configuration, and what is in force
-  petrel passwd users.txt ann                   add a user or change a password
-  petrel certs --host broker.example.com        certificates for development
+  petrel check --print                          find mistakes in the configuration, print the values in force
+  petrel passwd users.txt ann                   add a user, or change a password
+  petrel certs --host broker.example.com        create certificates for development
 
 Exit codes:
-  0  done; for `serve`: stopped by a signal, everything flushed
-  1  failed, or what was checked is not right; the reason is on standard error
-  2  the command line is wrong
-  `pub`, `sub` and `request` have more of them; see their --help
-
-`petrel COMMAND --help` explains each command with its options, defaults and examples.";
+  0  success; for `serve`: stopped by a signal, everything flushed
+  1  failed, or a check found problems; the reason is on standard error
+  2  wrong command line
+  `pub`, `sub` and `request` have more; see their --help
+`petrel COMMAND --help` explains a command with its options, defaults and examples.";
 
 const BENCH_HELP: &str = "\
 Examples:
   petrel bench throughput                        ten pairs, QoS 0, on localhost:1883
   petrel bench throughput fan-out --qos 1 --subscribers 50
-  petrel bench latency --pid $(pidof petrel)     with the broker's CPU time and memory
+  petrel bench latency --pid $(pidof petrel)     also measure the broker's CPU time and memory
   petrel bench throughput --json > result.json";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(about = "Run the broker")]
     Serve(serve::ServeCommand),
-    #[command(about = "Check the configuration: file, line, key and cure for each mistake")]
+    #[command(about = "Check the configuration and explain every mistake")]
     Check(check::CheckCommand),
-    #[command(about = "Add, change, remove, list and verify the users of a users file")]
+    #[command(about = "Add, change, remove, list and verify users in a users file")]
     Passwd(passwd::PasswdCommand),
-    #[command(about = "Make a certificate authority, server and client certificates")]
+    #[command(about = "Create a certificate authority, server and client certificates")]
     Certs(certs::CertsCommand),
-    #[command(about = "Check, repair, count, back up and restore the store of a broker at rest")]
+    #[command(about = "Check, repair, inspect, back up and restore the store of a stopped broker")]
     Store(store::StoreArguments),
     #[command(about = "Publish messages to a broker")]
     #[command(name = "pub")]
     Publish(Box<petrel::client::PublishCommand>),
-    #[command(about = "Subscribe, and print the messages that come")]
+    #[command(about = "Subscribe and print the messages received")]
     #[command(name = "sub")]
     Subscribe(Box<petrel::client::SubscribeCommand>),
     #[command(about = "Send a request and print the response")]
     Request(Box<petrel::client::RequestCommand>),
-    #[command(about = "Load a broker (any broker) and measure it")]
+    #[command(about = "Load-test and measure any MQTT broker")]
     #[command(after_long_help = BENCH_HELP)]
     Bench(Box<petrel::bench::BenchCommand>),
-    #[command(about = "Ask or change a running broker over its control socket")]
+    #[command(about = "Query or control a running broker over its control socket")]
     Ctl(ctl::ControlCommand),
-    /// Print the completions of a shell
+    /// Print a shell completion script
     #[command(after_help = "Example:\n  petrel completions bash > \
         /etc/bash_completion.d/petrel")]
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
@@ -114,7 +112,7 @@ impl Arguments {
         };
         match result {
             Ok(code) => code,
-            // Whoever reads our output has read enough, as `head` does.
+            // The reader of our output has closed it, as `head` does.
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&explain(&error));
@@ -137,7 +135,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io_error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The error and its causes in one line. Many errors say their cause themselves: that is not said twice.
+/// The error and its causes in one line. Many errors already contain their cause, which is not repeated.
 fn explain(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -157,14 +155,14 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A line for the person at the terminal.
+/// Prints a line to standard output.
 fn say(line: &str) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{line}").map_err(Into::into)
 }
 
-/// A line about what went wrong.
+/// Prints an error to standard error.
 fn complain(line: &str) {
-    // Nobody is left to tell if standard error is gone.
+    // If standard error is closed, there is nowhere to report it.
     let _gone = writeln!(io::stderr(), "petrel: {line}");
 }
 

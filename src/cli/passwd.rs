@@ -12,18 +12,17 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::cli::{complain, say};
 
-/// Adds a user to a users file, or changes its password.
+/// Adds a user to a users file, or changes a password.
 ///
-/// The password is asked for without echo, or read from standard input (one line) where that is not a terminal or with
+/// Prompts for the password without echo, or reads one line from standard input if that is not a terminal or with
 /// --stdin. Only hashes are written: argon2id for CONNECT, a SCRAM-SHA-256 verifier for enhanced authentication. The
-/// file is replaced at once (never half written) and can be read by its owner only. A running broker reads it again
-/// when it gets SIGHUP.
+/// file is replaced atomically and is readable by its owner only. A running broker rereads it on SIGHUP.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   petrel passwd users.txt ann                    add ann, or change her password
   echo s3cret | petrel passwd users.txt ann      the same in a script
-  petrel passwd users.txt ann --verify           exit code 0 if the password is right, else 1
+  petrel passwd users.txt ann --verify           exit code 0 if the password is correct, else 1
   petrel passwd users.txt ann --delete
   petrel passwd users.txt --list
 
@@ -31,7 +30,7 @@ Then name the file in the configuration:
   [auth]
   users_file = \"users.txt\"")]
 pub(crate) struct PasswdCommand {
-    /// The users file; made if it does not exist
+    /// The users file; created if it does not exist
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The user
@@ -46,24 +45,24 @@ pub(crate) struct PasswdCommand {
     /// Check a password instead of setting it
     #[arg(long)]
     verify: bool,
-    /// Read the password from standard input even where that is a terminal
+    /// Read the password from standard input even if that is a terminal
     #[arg(long)]
     stdin: bool,
-    /// Memory of the argon2id hash, in KiB
+    /// Memory for the argon2id hash, in KiB
     #[arg(long, value_name = "KIB", default_value_t = HashCost::default().memory_kib)]
     #[arg(value_parser = clap::value_parser!(u32).range(8..=1_048_576))]
     memory: u32,
-    /// Passes of the argon2id hash
+    /// Passes for the argon2id hash
     #[arg(long, value_name = "COUNT", default_value_t = HashCost::default().passes)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100))]
     passes: u32,
-    /// Iterations of the SCRAM-SHA-256 verifier; the work is the clients'
+    /// Iterations for the SCRAM-SHA-256 verifier; clients do this work
     #[arg(long, value_name = "COUNT", default_value_t = HashCost::default().scram_iterations)]
     #[arg(value_parser = clap::value_parser!(u32).range(4096..=1_000_000))]
     iterations: u32,
 }
 
-/// Longest password that is taken, in bytes.
+/// Longest password accepted, in bytes.
 const MAX_PASSWORD_BYTES: u64 = 1024;
 
 impl PasswdCommand {
@@ -82,7 +81,7 @@ impl PasswdCommand {
                 complain("wrong name or password");
                 return Ok(ExitCode::FAILURE);
             }
-            say("the password is right")?;
+            say("the password is correct")?;
             return Ok(ExitCode::SUCCESS);
         }
         if self.delete {
@@ -93,7 +92,7 @@ impl PasswdCommand {
                 Ok(format!("removed {name}"))
             });
         }
-        // Before the lock: a person may think for long.
+        // Before the lock, because a person may take long to answer.
         let password = self.password(Ask::Twice)?;
         let cost = HashCost {
             memory_kib: self.memory,
@@ -124,7 +123,7 @@ impl PasswdCommand {
             bail!("the password is empty; nothing was changed");
         }
         if password.len() as u64 > MAX_PASSWORD_BYTES {
-            bail!("a password has at most {MAX_PASSWORD_BYTES} bytes; nothing was changed");
+            bail!("the password is longer than {MAX_PASSWORD_BYTES} bytes; nothing was changed");
         }
         Ok(password)
     }
@@ -138,29 +137,29 @@ enum Ask {
 
 fn read(file: &Path) -> anyhow::Result<Users> {
     let text = fs::read_to_string(file)
-        .with_context(|| format!("the users file {} cannot be read", file.display()))?;
+        .with_context(|| format!("cannot read the users file {}", file.display()))?;
     Ok(Users::parse(&text, file)?)
 }
 
-/// Changes the file under a lock, and replaces it at once.
+/// Changes the file under a lock and replaces it atomically.
 fn edit(
     file: &Path,
     change: impl FnOnce(&mut Users) -> anyhow::Result<String>,
 ) -> anyhow::Result<ExitCode> {
-    // A link stays a link: what it points to is replaced.
+    // A link stays a link: its target is replaced.
     let file = &fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     let directory = File::open(parent)
-        .with_context(|| format!("the directory {} cannot be opened", parent.display()))?;
-    // Held until the end: two editors at a time would lose one another's changes.
+        .with_context(|| format!("cannot open the directory {}", parent.display()))?;
+    // Held until the end, so that two editors cannot lose each other's changes.
     flock(&directory, FlockOperation::LockExclusive)?;
 
     let exists = file.exists();
     let mut users = if exists { read(file)? } else { Users::parse("", file)? };
     let done = change(&mut users)?;
     replace(file, &users.to_text())
-        .with_context(|| format!("the users file {} cannot be written", file.display()))?;
+        .with_context(|| format!("cannot write the users file {}", file.display()))?;
     directory.sync_all()?;
     say(&format!("{done} in {}{}", file.display(), if exists { "" } else { " (a new file)" }))?;
     Ok(ExitCode::SUCCESS)
@@ -175,7 +174,8 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
     }
     let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     if let Ok(old) = fs::metadata(file) {
-        // The broker's account may own the file while an administrator edits it. A group that may read it keeps that.
+        // Keeps the owner, since an administrator may edit a file of the broker's account, and read access of the
+        // group.
         let now = out.metadata()?;
         if (old.uid(), old.gid()) != (now.uid(), now.gid()) {
             fchown(&out, Some(old.uid()), Some(old.gid()))?;

@@ -25,29 +25,28 @@ mod welcome;
 
 /// Runs the broker.
 ///
-/// Stops on SIGTERM and SIGINT: it stops accepting, tells MQTT 5.0 clients (0x8B), writes what is in hand, and exits with
-/// 0 within [shutdown] grace; a second signal stops it at once. SIGHUP makes it read certificates, users and bridges
-/// again, without touching any connection.
+/// On SIGTERM or SIGINT the broker stops accepting connections, notifies MQTT 5.0 clients (0x8B), finishes pending writes
+/// and exits with 0 within [shutdown] grace; a second signal stops it at once. On SIGHUP it reloads certificates, users
+/// and bridges without closing connections that are not affected.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
-  petrel serve                               on ./config/petrel.toml, if there is one
+  petrel serve                               use ./config/petrel.toml, if it exists
   petrel serve --config petrel.toml
   PETREL_DATA_DIR=/srv/petrel petrel serve   every key has a variable: PETREL_SECTION__KEY
 
-Exit codes: 0 stopped by a signal, 1 could not start or failed, 2 wrong command line.")]
+Exit codes: 0 stopped by a signal, 1 failed or could not start, 2 wrong command line.")]
 pub(crate) struct ServeCommand {
     #[command(flatten)]
     configuration: ConfigurationOptions,
 }
 
-/// What the broker keeps is nobody else's business, whatever the umask of whoever starts it: files are made 0600,
-/// directories 0700.
+/// Makes new files private whatever the umask of the caller: 0600 for files, 0700 for directories.
 pub(crate) fn keep_files_private() {
     umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// After the end, how long threads that wait for a disk may hold the program up.
+/// How long threads that wait for a disk may delay the exit.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
 impl ServeCommand {
@@ -75,7 +74,7 @@ impl ServeCommand {
         if let Some(threads) = settings.worker_threads {
             runtime.worker_threads(threads);
         }
-        let runtime = runtime.enable_all().build().context("the runtime cannot be started")?;
+        let runtime = runtime.enable_all().build().context("cannot start the runtime")?;
         let served = runtime.block_on(serve(settings, file));
         runtime.shutdown_timeout(LAST_WAIT);
         match served {
@@ -92,8 +91,8 @@ impl ServeCommand {
 }
 
 async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    // Before anything slow: a signal during the start is answered as any other.
-    let mut signals = Signals::listen().context("signals cannot be listened to")?;
+    // Before anything slow, so that a signal during startup is handled like any other.
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
     let grace = settings.shutdown_grace;
     let read_again =
         Box::new(move || Settings::load(file.as_deref(), std::env::vars_os())) as ReadAgain;
@@ -107,14 +106,14 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<Exit
             request = signals.next() => match request {
                 SignalRequest::Reload => {
                     if let Err(problems) = commands.ask(Command::Reload).await {
-                        error!(%problems, "not reloaded, what was in force stays");
+                        error!(%problems, "reload failed, the previous settings stay in force");
                     }
                 }
                 SignalRequest::Stop => break,
             },
             ended = &mut running => {
-                ended.context("the broker ended in a bug")?;
-                anyhow::bail!("the listeners have ended by themselves");
+                ended.context("the broker stopped because of a bug")?;
+                anyhow::bail!("the listeners stopped unexpectedly");
             }
         }
     }
@@ -122,7 +121,7 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<Exit
     handle.stop();
     tokio::select! {
         ended = running => {
-            ended.context("the broker ended in a bug")?;
+            ended.context("the broker stopped because of a bug")?;
             Ok(ExitCode::SUCCESS)
         }
         () = signals.stop_requested() => {
@@ -133,28 +132,28 @@ async fn serve(settings: Settings, file: Option<PathBuf>) -> anyhow::Result<Exit
     }
 }
 
-/// Adds what helps a newcomer most.
+/// Adds a hint on how to fix the error.
 fn with_cure(error: NodeError) -> anyhow::Error {
     let cure = match &error {
         NodeError::Listen(ListenError::Tls { .. }) => {
-            "`petrel certs` makes certificates for development, `petrel check` says what is wrong"
+            "`petrel certs` creates certificates for development, `petrel check` explains the mistake"
         }
-        NodeError::Users(_) => "`petrel passwd FILE NAME` makes a users file",
+        NodeError::Users(_) => "`petrel passwd FILE NAME` creates a users file",
         _ => return error.into(),
     };
     anyhow::anyhow!("{error}; {cure}")
 }
 
-/// Files that are no connections: the store's, listeners, logs, bridges.
+/// Files that are not connections: store, listeners, logs, bridges.
 const RESERVED_FILES: u64 = 640;
 
 fn connections_within(open_files: u64) -> usize {
-    // A system with very few files still serves some Clients.
+    // A system with a very low limit still serves some Clients.
     let rest = open_files.saturating_sub(RESERVED_FILES).max(open_files / 2);
     usize::try_from(rest).unwrap_or(usize::MAX)
 }
 
-/// Each connection is an open file: takes as many as the system grants without asking. Returns how many.
+/// Raises the limit on open files, of which each connection is one, as far as the system allows. Returns the limit.
 fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

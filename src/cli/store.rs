@@ -1,4 +1,4 @@
-//! `petrel store`: look after a store at rest.
+//! `petrel store`: maintenance of the store of a stopped broker.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,23 +8,23 @@ use petrel::store::maintenance::{Health, StoreCommand, run};
 use crate::cli::configuration::ConfigurationOptions;
 use crate::cli::serve::keep_files_private;
 
-/// Checks, repairs, counts, backs up and restores the store.
+/// Checks, repairs, inspects, backs up and restores the store.
 ///
-/// The broker must not run on the data directory meanwhile: a second user of it is refused, and the message names the
-/// first. A backup is a directory with the files of the store, their checksums and nothing else.
+/// The broker must be stopped: if a process is using the data directory, the command is refused and names that
+/// process. A backup is a directory that contains only the files of the store and their checksums.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   petrel store check                                 read everything, change nothing
-  petrel store repair                                set aside what cannot be read, mend the rest
-  petrel store backup /var/backups/petrel/monday     into an empty or missing directory
+  petrel store repair                                set unreadable data aside, repair the rest
+  petrel store backup /var/backups/petrel/monday     the directory must be empty or missing
   petrel store --data-dir ./data restore /var/backups/petrel/monday
 
 Exit codes: 0 sound or done, 1 damaged or failed, 2 wrong command line.")]
 pub(crate) struct StoreArguments {
     #[command(flatten)]
     configuration: ConfigurationOptions,
-    /// The data directory [default: that of the configuration]
+    /// The data directory [default: from the configuration]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(subcommand)]

@@ -1,5 +1,6 @@
-//! What the table says, for people: `config/petrel.toml` with every key, its default and a comment, and the tables of
-//! `docs/configuration.md`. A test of `shipped` holds both files to it, and writes them when asked (`make settings`).
+//! Generates text from the table of settings: `config/petrel.toml`, with every key, its default and a comment, and
+//! the tables in `docs/configuration.md`. A test in `shipped` checks that both files are up to date, and rewrites
+//! them on request (`make settings`).
 
 use std::fmt::Write;
 
@@ -7,9 +8,9 @@ use crate::config::environment::variable;
 use crate::config::setting::{Reload, Section, Setting};
 use crate::config::table::sections;
 
-/// Where the written part of `docs/configuration.md` begins.
+/// Start of the generated part of `docs/configuration.md`.
 pub const BEGIN: &str = "<!-- begin: written by `make settings` -->\n";
-/// Where it ends.
+/// End of the generated part.
 pub const END: &str = "<!-- end -->\n";
 
 /// Longest line of the annotated file.
@@ -18,12 +19,12 @@ const LINE_CHARS: usize = 120;
 const HEAD: &str = "\
 # The configuration of Petrel: every key, with its default.
 #
-# A line such as `#level = \"info\"` shows a default: remove the # to change it. `petrel check` says what is wrong with
-# this file, `petrel check --print` what is in force. Each key can be overridden by an environment variable:
-# PETREL_SECTION__KEY, for instance PETREL_LIMITS__MAX_PACKET_SIZE=1MiB or PETREL_LISTENER__MQTT__LISTEN=127.0.0.1:1884.
+# A line such as `#level = \"info\"` shows a default: remove the # to change it. `petrel check` finds mistakes in this
+# file, `petrel check --print` shows the values in force. Each key can be overridden by an environment variable,
+# PETREL_SECTION__KEY: for example PETREL_LIMITS__MAX_PACKET_SIZE=1MiB or PETREL_LISTENER__MQTT__LISTEN=127.0.0.1:1884.
 #
 # Durations are written \"500ms\", \"30s\", \"5m\", \"1h 30m\", \"7days\"; sizes \"64KiB\", \"16MiB\", \"1GiB\", or as a number of bytes.
-# Relative paths start at the directory in which the broker was started. An empty text means \"none\".
+# Relative paths start from the directory in which the broker was started. An empty string means \"none\".
 ";
 
 /// The annotated file.
@@ -61,9 +62,9 @@ fn keys(text: &mut String, section: &Section) {
     for setting in &section.settings {
         lines(text, "# ", &setting.text);
         if setting.reload == Reload::FileAgain {
-            // Behind the full stop.
+            // The text continues after the full stop.
             text.pop();
-            text.push_str(" Read again on SIGHUP.\n");
+            text.push_str(" Reread on SIGHUP.\n");
         }
         if let Some(bounds) = &setting.bounds {
             bounds_behind(text, bounds);
@@ -75,7 +76,7 @@ fn keys(text: &mut String, section: &Section) {
     }
 }
 
-/// Behind the text if the line is not too long then, else on a line of its own.
+/// Appends the bounds to the text if they fit on the line, otherwise on a line of their own.
 fn bounds_behind(text: &mut String, bounds: &str) {
     let last = text.trim_end().rsplit('\n').next().map_or(0, |line| line.chars().count());
     if last + bounds.len() + 3 <= LINE_CHARS && text.ends_with(".\n") {
@@ -129,7 +130,7 @@ fn row(text: &mut String, setting: &Setting) {
     let meaning = flowing(&setting.text).replace('|', "\\|");
     let again = match setting.reload {
         Reload::Restart => "",
-        Reload::FileAgain => " The file is read again on reload.",
+        Reload::FileAgain => "  The file is reread on reload.",
     };
     let bounds = setting.bounds.as_ref().map(|bounds| format!(", {}", bounds.replace('"', "")));
     let bounds = bounds.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Holds `config/petrel.toml` to the code: every key stands there, explained, with the default that is in force.
+//! Checks `config/petrel.toml` against the code: it must show every key with its explanation and actual default.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::config::table::{
 const SHIPPED: &str = include_str!("../../config/petrel.toml");
 const DOCUMENTATION: &str = include_str!("../../docs/configuration.md");
 
-/// The file with what `change` makes of each line.
+/// Reads the file after applying `change` to each line.
 fn read(change: impl FnMut(&str) -> String) -> File {
     let text = SHIPPED.lines().map(change).collect::<Vec<_>>().join("\n");
     let source = Source { file: Some("petrel.toml".into()), text, overrides: Vec::new() };
@@ -42,7 +42,7 @@ fn uncomment_examples() -> impl FnMut(&str) -> String {
     }
 }
 
-/// Holds a file to what the table says of it, or writes it anew where `make settings` asks for that.
+/// Checks that a file equals what the table generates, or rewrites it when `make settings` asks for that.
 fn hold(path: &str, is: &str, wanted: &str) {
     if std::env::var_os("PETREL_WRITE_SETTINGS").is_some() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

@@ -1,5 +1,5 @@
-//! Every setting, each defined once. From this table come the structs that the file is read into, the defaults, the checks of
-//! bounds, the names of the environment variables, the limits of the core, `config/petrel.toml` and the tables of
+//! The table of all settings, each defined once. It generates the structs that the file is read into, the defaults, the
+//! bounds checks, the names of the environment variables, the limits of the core, `config/petrel.toml` and the tables in
 //! `docs/configuration.md`.
 //!
 //! To add a setting:
@@ -7,11 +7,11 @@
 //! 1. add a field to the struct of the layer that uses it: `broker::limits::Limits` (`limits.FIELD` below),
 //!    `config::settings::AcceptLimits` (`accept.FIELD`) or `store::settings::StoreSettings` (`store.FIELD`);
 //! 2. add an entry here: `/// what it means` and then `key: type = default, [bounds], limits.field;`;
-//! 3. run `make settings`, which writes `config/petrel.toml` and `docs/configuration.md` again.
+//! 3. run `make settings`, which regenerates `config/petrel.toml` and `docs/configuration.md`.
 //!
-//! Bounds, field and `reload = …` may be left out; what has no field is converted by hand in `check`. Types are `u64`, `bool`,
-//! `String`, `Size`, `Period`, `Seconds` (whole seconds), lists, and the words of `choice`. `zero_or(a..=b)` allows 0 besides.
-//! Tests build on `Limits::default()`: it is what this table says, so they run with what ships.
+//! Bounds, field and `reload = …` are optional; a setting without a field is converted by hand in `check`. Types are `u64`,
+//! `bool`, `String`, `Size`, `Period`, `Seconds` (whole seconds), lists, and the enums in `choice`. `zero_or(a..=b)` also
+//! allows 0. `Limits::default()` comes from this table, so tests run with the limits that ship.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,12 +33,12 @@ use crate::durable::Durability;
 use crate::durable::record::OverflowPolicy;
 use crate::store::settings::StoreSettings;
 
-/// Paths that common WebSocket clients of MQTT ask for.
+/// Paths that common MQTT clients request over WebSocket.
 pub const DEFAULT_PATHS: [&str; 3] = ["/", "/mqtt", "/ws"];
 
 settings! {
     "" File file {
-        /// Where sessions, queued and retained messages are kept.
+        /// Directory for sessions, queued messages and retained messages.
         data_dir: String = "./data".into();
     } + {
         log: Log,
@@ -57,46 +57,47 @@ settings! {
     }
 
     "[log]" Log log {
-        /// off, error, warn, info, debug (what clients do wrong) or trace (every packet).
+        /// off, error, warn, info, debug (client errors) or trace (every packet).
         level: Level = Level::default();
-        /// human (text) or json (one object for each line).
+        /// human (text) or json (one object per line).
         format: LogFormat = LogFormat::default();
-        /// Other levels for single modules, for instance { "petrel::net" = "debug", "petrel::bridge" = "trace" }.
-        /// Libraries are heard from `warn` on, unless they are named here.
+        /// Levels for single modules, for example { "petrel::net" = "debug", "petrel::bridge" = "trace" }. Libraries
+        /// log at `warn` and above unless they are named here.
         modules: BTreeMap<String, Level> = BTreeMap::new();
     }
 
     "[runtime]" Runtime runtime {
-        /// Worker threads; 0: one for each core.
+        /// Worker threads; 0: one per core.
         worker_threads: u64 = 0, [0..=1024];
     }
 
     "[persistence]" Persistence persistence {
-        /// rocksdb (in data_dir) or memory (all is lost with the process).
+        /// rocksdb (in data_dir) or memory (everything is lost when the process ends).
         store: StoreKind = StoreKind::default();
-        /// What an acknowledgement stands for:
+        /// What an acknowledgement guarantees:
         ///   fsync   on disk: survives a power cut
-        ///   os      with the operating system: survives kill -9 of the broker, not a power cut
-        ///   memory  nothing is waited for: what was not written yet is lost with the process
+        ///   os      handed to the operating system: survives kill -9 of the broker, not a power cut
+        ///   memory  in memory only: whatever is not written yet is lost when the process ends
         durability: Durability = Durability::default();
-        /// Memory for what is read from disk.
+        /// Memory for data read from disk.
         block_cache: Size = mib(32), [mib(1)..=gib(1024)], store.block_cache_bytes;
-        /// Memory for what was written and is not yet sorted into files. Also bounds the log that is replayed at start.
+        /// Memory for recent writes that are not yet in sorted files. It also bounds the log that is replayed at start.
         write_buffer: Size = mib(64), [mib(1)..=gib(16)], store.write_buffer_bytes;
-        /// Free disk space that the store leaves alone. Below it QoS 1 and 2 are no longer acknowledged, until there is more.
+        /// Disk space that must stay free. Below it, QoS 1 and 2 messages that need the store are not acknowledged until
+        /// space is available again.
         min_free_disk: Size = mib(16), store.min_free_bytes;
-        /// The longest time that a stop of the broker counts for, when messages and sessions expire: a wall clock that leapt
-        /// while the broker was down does not expire everything.
+        /// The most downtime that counts towards the expiry of messages and sessions, so that a wall clock that jumped while
+        /// the broker was down does not expire everything.
         max_downtime: Period = days(30), store.max_downtime;
     } + {
         topic: Vec<TopicDurability>,
     }
 
-    /// Another durability for messages whose topic matches a filter; the first match counts. May be repeated.
+    /// Overrides the durability of messages whose topic matches a filter. The first match applies. May be repeated.
     "[[persistence.topic]]" TopicDurability persistence_topic {
-        /// Topic filter of the messages meant.
+        /// Topic filter of the messages this applies to.
         filter: String = String::new();
-        /// fsync, os or memory, as under [persistence].
+        /// fsync, os or memory, as in [persistence].
         durability: Durability = Durability::default();
     }
     example "filter = \"telemetry/#\"\ndurability = \"os\""
@@ -110,96 +111,103 @@ settings! {
         wildcard_subscriptions: bool = true, limits.wildcard_available;
         /// Accept shared subscriptions, $share/group/filter.
         shared_subscriptions: bool = true, limits.shared_available;
-        /// Take topics that begin with $, such as $aws/..., as ordinary ones, unless the broker owns them ($SYS and others). If
-        /// false, clients may not use them.
+        /// Treat topics that begin with $, such as $aws/..., as ordinary topics, except those reserved by the broker ($SYS and
+        /// others). If false, clients may not use them.
         dollar_topics: bool = true, limits.dollar_topics;
         /// Accept subscription identifiers (MQTT 5.0).
         subscription_identifiers: bool = true, limits.subscription_ids_available;
-        /// Check that payloads marked as UTF-8 are UTF-8, and refuse others with 0x99 (MQTT 5.0). Costs a pass over each of
-        /// them.
+        /// Check that payloads marked as UTF-8 are valid UTF-8, and refuse invalid ones with 0x99 (MQTT 5.0). This reads
+        /// every marked payload once more.
         check_payload_format: bool = false, limits.check_payload_format;
-        /// Give clients with an empty client id one of our making. If false, they are refused.
+        /// Assign a client id to clients that send an empty one. If false, they are refused.
         allow_empty_client_id: bool = true, limits.allow_empty_client_id;
-        /// How such client ids begin.
+        /// Prefix of the client ids that the broker assigns.
         client_id_prefix: String = "petrel-".into(), limits.client_id_prefix;
-        /// Let clients resume, take over and end sessions of other users and mount points, if they know the client id.
+        /// Let clients resume, take over and end sessions of other users and mount points if they know the client id.
         share_sessions: bool = false, limits.shares_sessions;
-        /// Response Information for clients that ask for it (MQTT 5.0): the beginning of topics they may use for responses.
+        /// Response Information for clients that request it (MQTT 5.0): the prefix of the topics they may use for
+        /// responses.
         response_information: String = String::new(), limits.response_information;
-        /// Keep alive that MQTT 5.0 clients are told to use; "0s": their own.
+        /// Keep alive that MQTT 5.0 clients must use instead of their own; "0s": they keep their own.
         server_keep_alive: Seconds = Seconds(0), [Seconds(0)..=Seconds(65_535)], limits.server_keep_alive_seconds;
-        /// Longest keep alive: MQTT 5.0 clients that want a longer one (or none) are told this one; "0s": no limit.
+        /// Longest keep alive: MQTT 5.0 clients that ask for a longer one (or none) get this one; "0s": no limit.
         max_keep_alive: Seconds = Seconds(0), [Seconds(0)..=Seconds(65_535)], limits.max_keep_alive_seconds;
-        /// Longest life of a session without its client. Longer wishes, and those of 3.1 and 3.1.1 clients (which know no
-        /// end), are cut to it; "0s": no limit.
+        /// Longest time that a session is kept while its client is away. Longer requests are reduced to it, and so are
+        /// the sessions of 3.1 and 3.1.1 clients, which otherwise never expire; "0s": no limit.
         session_expiry_max: Seconds = Seconds(0);
-        /// After a crash of the broker: how long clients that were connected may stay away before their wills are published.
-        /// Those of sessions that last follow their own delay instead.
+        /// After a crash of the broker: how long clients that were connected have to come back before their wills are
+        /// published. Wills of persistent sessions follow their own delay instead.
         will_after_restart: Period = seconds(60), [seconds(0)..=hours(24)], limits.will_after_restart;
     }
 
     "[limits]" LimitKeys limits {
-        /// Connections at a time, over all listeners; 0: as many as the system allows (its limit of open files, less a
-        /// reserve).
+        /// Simultaneous connections across all listeners; 0: as many as the system allows (its limit on open files,
+        /// less a reserve).
         max_connections: u64 = 0, accept.max_connections;
-        /// Connections of one address at a time (of one network of 64 bits in IPv6); 0: no limit.
+        /// Simultaneous connections from one address (in IPv6, from one /64 network); 0: no limit.
         max_connections_per_address: u64 = 0, accept.max_connections_per_address;
-        /// From accepting a connection to the end of its CONNECT, TLS and WebSocket handshakes included.
+        /// Time from accepting a connection to receiving its complete CONNECT, including TLS and WebSocket
+        /// handshakes.
         connect_timeout: Period = seconds(10), [millis(1)..=hours(1)],
             limits.connect_timeout, accept.connect_timeout;
-        /// Largest CONNECT, and whatever else comes before its answer. Nobody knows yet who sends it.
+        /// Largest packet that a client may send before CONNACK, CONNECT included. Until then the client is not
+        /// authenticated.
         max_connect_size: Size = kib(64), [Size(512)..=MAX_PACKET], limits.max_connect_bytes;
         /// Largest packet that clients may send.
         max_packet_size: Size = mib(16), [Size(128)..=MAX_PACKET], limits.max_packet_bytes;
-        /// QoS 1 and 2 messages that a client may have in flight towards the broker.
+        /// QoS 1 and 2 messages that a client may have in flight to the broker.
         receive_maximum: u64 = 1024, [1..=65_535], limits.receive_maximum;
-        /// QoS 1 and 2 messages that the broker has in flight towards a client; the client's own Receive Maximum may be lower.
+        /// QoS 1 and 2 messages that the broker may have in flight to a client; the client's own Receive Maximum may be lower.
         max_inflight: u64 = 1024, [1..=65_535], limits.max_inflight;
         /// Topic aliases that a client may set; 0: none.
         topic_alias_maximum: u64 = 64, [0..=65_535], limits.topic_alias_maximum;
-        /// Topic aliases that the broker sets towards a client, if the client allows; 0: none.
+        /// Topic aliases that the broker sets for a client, if the client allows them; 0: none.
         topic_alias_maximum_out: u64 = 64, [0..=65_535], limits.outgoing_alias_maximum;
         /// Longest client id, in bytes.
         max_client_id_bytes: u64 = 65_535, [23..=65_535], limits.max_client_id_bytes;
-        /// Longest topic and topic filter, in bytes.
+        /// Longest topic or topic filter, in bytes.
         max_topic_bytes: u64 = 65_535, [1..=65_535], limits.max_topic_bytes;
-        /// Most levels of a topic and of a topic filter.
+        /// Most levels in a topic or topic filter.
         max_topic_levels: u64 = 256, [1..=65_535], limits.max_topic_levels;
-        /// Sessions, those of absent clients included. A client that would begin one more is refused.
+        /// Sessions, including those of absent clients. A client that needs one more is refused.
         max_sessions: u64 = 1_000_000, [1..=u64::from(u32::MAX)], limits.max_sessions;
         /// Subscriptions of one session.
         max_subscriptions_per_session: u64 = 1_000_000, [1..=u64::from(u32::MAX)], limits.max_subscriptions;
-        /// Memory that the subscriptions of one session may take, estimated from their texts and levels.
+        /// Memory for the subscriptions of one session, estimated from their text and levels.
         max_subscription_size_per_session: Size = mib(64), [kib(64)..=gib(64)], limits.max_subscription_bytes;
-        /// Groups of shared subscriptions that one session may be a member of.
+        /// Shared subscription groups that one session may belong to.
         max_groups_per_session: u64 = 1_000, [1..=u64::from(u32::MAX)], limits.max_session_groups;
-        /// Groups of shared subscriptions.
+        /// Shared subscription groups in total.
         max_groups: u64 = 10_000, [1..=u64::from(u32::MAX)], limits.max_groups;
-        /// Different places of + in topic filters, of those that have one beyond the eighth level. Each may make every message
-        /// to a topic that nearly matches it dearer.
+        /// Distinct positions of + among topic filters that use + beyond the eighth level. Each one can make matching slower
+        /// for every message whose topic nearly matches.
         max_wildcard_placements: u64 = 256, [0..=1_000_000], limits.max_wildcard_placements;
-        /// Memory for plans (where the messages of a topic go) that connections keep, beyond a few for each.
+        /// Memory for cached routing plans (the recipients of a topic), beyond the few that every connection may
+        /// keep.
         plan_size: Size = mib(100), [Size(0)..=gib(64)], limits.max_plan_bytes;
-        /// Subscription identifiers sent with one message; one that matches more carries the smallest.
+        /// Subscription identifiers sent with one message; if more match, the smallest are sent.
         max_subscription_ids: u64 = 128, [1..=65_535], limits.max_subscription_ids;
-        /// Bytes each second that a packet must bring which takes longer to send than the keep alive, or than packet_timeout.
+        /// Lowest allowed rate, in bytes per second, of a packet that takes longer than the keep alive or
+        /// packet_timeout.
         min_upload_rate: Size = Size(64), [Size(0)..=mib(1)], limits.min_bytes_per_second;
-        /// How long a packet may take without bringing that much, where the keep alive is longer or off.
+        /// How long a packet may take at a slower rate, if the keep alive is longer or off.
         packet_timeout: Period = seconds(120), [seconds(1)..=hours(24)], limits.packet_timeout;
-        /// How long a client may read nothing of what is sent to it, where the keep alive is longer or off; else it is one and a
-        /// half keep alives.
+        /// How long a client may read nothing of what the broker sends, if its keep alive is longer or off; otherwise the limit
+        /// is one and a half keep alives.
         write_timeout: Period = seconds(600), [seconds(1)..=hours(24)], limits.write_timeout;
-        /// Bytes that wait to be written to one client. QoS 0 beyond them is dropped, and counted.
+        /// Bytes waiting to be written to one client. QoS 0 messages beyond that are dropped and counted.
         outbox_size: Size = kib(256), [kib(1)..=gib(4)], limits.outbox_bytes;
-        /// Messages that wait for one session, or for one group of a shared subscription. What happens then: [[overflow]].
+        /// Messages queued for one session, or for one shared subscription group. [[overflow]] says what happens at the
+        /// limit.
         queue_messages: u64 = 10_000_000, [1..=u64::MAX];
         /// The same in bytes.
         queue_size: Size = gib(8), [kib(1)..=Size(u64::MAX)];
-        /// How long a publisher waits for room under the policy backpressure.
+        /// How long a publisher waits for room under the backpressure policy.
         backpressure_wait: Period = seconds(10), [seconds(0)..=hours(1)], limits.backpressure_wait;
-        /// Bytes that wait for all sessions together.
+        /// Bytes queued for all sessions together.
         total_queue_size: Size = gib(64), [kib(1)..=Size(u64::MAX)], limits.total_queue_bytes;
-        /// Bytes on their way to the disk. Beyond them publishers are not read until the disk has caught up.
+        /// Bytes not yet written to disk. Beyond that, the broker stops reading from publishers until the disk has
+        /// caught up.
         max_pending_size: Size = mib(64), [mib(1)..=gib(64)], limits.max_pending_bytes;
         /// Retained messages.
         retained_messages: u64 = 10_000_000, limits.max_retained;
@@ -207,33 +215,34 @@ settings! {
         retained_size: Size = gib(2), limits.max_retained_bytes;
     }
 
-    /// What happens when a queue is full, for messages whose topic matches a filter; the first match counts. May be repeated.
+    /// What happens when a queue is full, for messages whose topic matches a filter. The first match applies. May be
+    /// repeated.
     "[[overflow]]" Overflow overflow {
-        /// Topic filter of the messages meant.
+        /// Topic filter of the messages this applies to.
         filter: String = String::new();
         /// What happens:
-        ///   spill         the queue goes on in the store up to queue_messages and queue_size, then as reject
-        ///   backpressure  the publisher is not read until there is room, at most for backpressure_wait, then as reject
-        ///   reject        MQTT 5.0 publishers are told 0x97 Quota exceeded, others are slowed
-        ///   drop-oldest   the oldest message of the queue is dropped, and counted
-        ///   drop-newest   the new message is dropped, and counted
+        ///   spill         the queue grows on disk up to queue_messages and queue_size, then as reject
+        ///   backpressure  the broker stops reading from the publisher for up to backpressure_wait, then as reject
+        ///   reject        MQTT 5.0 publishers get 0x97 Quota exceeded, others are slowed down
+        ///   drop-oldest   the oldest message in the queue is dropped and counted
+        ///   drop-newest   the new message is dropped and counted
         policy: OverflowPolicy = OverflowPolicy::default();
-        /// Messages in the queue at which it happens; 0: queue_messages. Of no effect with spill.
+        /// Messages in the queue at which the policy applies; 0: queue_messages. Ignored with spill.
         messages: u64 = 0;
-        /// Bytes in the queue at which it happens; 0: queue_size. Of no effect with spill.
+        /// Bytes in the queue at which the policy applies; 0: queue_size. Ignored with spill.
         bytes: Size = Size(0);
     }
     example "filter = \"telemetry/#\"\npolicy = \"drop-oldest\"\nmessages = 1000\nbytes = \"1MiB\""
 
     "[shutdown]" Shutdown shutdown {
-        /// After SIGTERM or SIGINT: time to tell clients and to write what is in hand.
+        /// After SIGTERM or SIGINT: time to notify clients and to finish pending writes.
         grace: Period = seconds(10), [seconds(0)..=hours(1)];
     }
 
     "[http]" Http http {
-        /// Where /metrics (Prometheus), /live and /ready are served; empty: nowhere.
+        /// Address that serves /metrics (Prometheus), /live, /ready and /status; empty: none.
         listen: String = "127.0.0.1:9883".into();
-        /// Listen on an address that other machines can reach, although nobody is asked for a password there.
+        /// Allow an address that other machines can reach, although these pages need no password.
         allow_remote: bool = false;
     }
 
@@ -243,52 +252,51 @@ settings! {
     }
 
     "[control]" Control control {
-        /// Unix socket of `petrel ctl`, relative to data_dir; empty: none.
+        /// Unix socket for `petrel ctl`, relative to data_dir; empty: none.
         socket: String = "petrel.sock".into();
     }
 
     "[auth]" Auth auth {
-        /// Users and their hashed passwords: `petrel passwd users.txt NAME` makes and edits the file.
+        /// Users and their hashed passwords: `petrel passwd users.txt NAME` creates and edits the file.
         users_file: String = String::new(), reload = FileAgain;
     }
 
-    /// The listeners. One on an address that others can reach is refused at start unless it asks clients who they are (users
-    /// under [auth], or required client certificates), or says allow_anonymous = true.
+    /// The listeners. A listener that other machines can reach must authenticate its clients (users in [auth], or required
+    /// client certificates) or set allow_anonymous = true; otherwise the broker does not start.
     "[[listener]]" Listener listener {
         /// Its name in logs and metrics; empty: its address.
         name: String = String::new(), shown = "\"mqtt\"";
-        /// ADDRESS:PORT, or unix:PATH. 0.0.0.0 stands for every IPv4 address of the machine, [::] for every IPv6 and IPv4
-        /// address.
+        /// ADDRESS:PORT, or unix:PATH. 0.0.0.0 is every IPv4 address of the machine, [::] every IPv6 and IPv4 address.
         listen: String = "127.0.0.1:1883".into(), shown = "\"127.0.0.1:1883\"";
         /// mqtt or websocket.
         transport: ListenerTransport = ListenerTransport::default();
-        /// WebSocket only: the paths of requests that are let in.
+        /// WebSocket only: the request paths that are accepted.
         path: TextList = TextList(DEFAULT_PATHS.map(str::to_owned).into());
-        /// WebSocket only: the Origin values that are let in; none: pages of this machine and of the very host and port that
-        /// they call. "*" stands for every one.
+        /// WebSocket only: the Origin values that are accepted; none: pages of this machine, and pages served from the same
+        /// host and port. "*" accepts any.
         origins: Vec<String> = Vec::new();
         /// Unix socket only: its file mode.
         unix_mode: FileMode = FileMode(0o660);
-        /// Demand a PROXY protocol header (version 1 or 2) first, as load balancers send it. The client's address is taken
-        /// from it.
+        /// Require a PROXY protocol header (version 1 or 2), as load balancers send it. The client's address is taken from
+        /// it.
         proxy_protocol: bool = false;
-        /// Connections at a time; 0: as under [limits].
+        /// Simultaneous connections; 0: as in [limits].
         max_connections: u64 = 0;
-        /// true, false or "auto": let clients in that do not say who they are. "auto" does so on loopback and Unix sockets
-        /// while there are no users.
+        /// true, false or "auto": accept clients without credentials. "auto" accepts them on loopback and Unix sockets as
+        /// long as there are no users.
         allow_anonymous: Switch = Switch::Auto;
-        /// Where its clients live: stands before every topic of theirs, for instance "site-1/".
+        /// Prefix added to every topic of its clients, for example "site-1/".
         mount_point: String = String::new();
-        /// Largest packet; 0: as under [limits].
+        /// Largest packet; 0: as in [limits].
         max_packet_size: Size = Size(0), [zero_or(Size(128)..=MAX_PACKET)];
-        /// Longest keep alive; "0s": as under [protocol].
+        /// Longest keep alive; "0s": as in [protocol].
         max_keep_alive: Seconds = Seconds(0), [Seconds(0)..=Seconds(65_535)];
     } + {
         #[serde(skip_serializing_if = "Option::is_none")]
         tls: Option<Tls>,
     }
     after "\
-# MQTT over TLS. `petrel certs` makes these files for development.
+# MQTT over TLS. `petrel certs` creates these files for development.
 [[listener]]
 name = \"mqtts\"
 listen = \"127.0.0.1:8883\"
@@ -299,24 +307,25 @@ listen = \"127.0.0.1:8883\"
         certificate: String = String::new(), reload = FileAgain, shown = "\"./certs/server.crt\"";
         /// Private key, PEM.
         key: String = String::new(), reload = FileAgain, shown = "\"./certs/server.key\"";
-        /// Authorities that sign client certificates, PEM.
+        /// Certificate authorities for client certificates, PEM.
         client_ca: String = String::new(), reload = FileAgain, shown = "\"./certs/ca.crt\"";
-        /// none, optional (checked if presented) or required.
+        /// none, optional (verified if presented) or required.
         client_certificate: ClientCertificate = ClientCertificate::default(), shown = "\"optional\"";
-        /// Which name in a client's certificate is its user name: cn (common name), san (first alternative name) or none.
+        /// Which field of the client certificate is the user name: cn (common name), san (first alternative name) or
+        /// none.
         user_name_from: UserNameFrom = UserNameFrom::default();
         /// 1.2 or 1.3.
         min_version: TlsVersion = TlsVersion::default();
     }
     after "\
-# MQTT inside WebSocket. With [listener.tls] it is wss.
+# MQTT over WebSocket. With [listener.tls] it is wss.
 [[listener]]
 name = \"websocket\"
 listen = \"127.0.0.1:8083\"
 transport = \"websocket\"
 
 # Bridges: topics shared with other brokers. May be repeated; `petrel ctl bridge` adds and changes them while the broker runs.
-# Each rule says `pattern [in|out|both] [qos] [local-prefix] [remote-prefix]`, as in mosquitto.
+# Each rule is `pattern [in|out|both] [qos] [local-prefix] [remote-prefix]`, as in mosquitto.
 # [[bridge]]
 # name = \"headquarters\"
 # addresses = [\"mqtts://broker.example.com:8883\"]

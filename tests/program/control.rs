@@ -32,9 +32,9 @@ fn where_no_broker_answers_every_place_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let output = petrel(directory.path(), &["ctl", "--socket", "none.sock", "status"]).output();
     let said = errors(&output.unwrap());
-    assert!(said.contains("looked at:\n  none.sock: there is none"), "{said}");
+    assert!(said.contains("tried:\n  none.sock: does not exist"), "{said}");
     let mut command = petrel(directory.path(), &["ctl", "status"]);
     let said = errors(&command.env("PETREL_CONTROL__SOCKET", "no.sock").output().unwrap());
-    assert!(said.contains("./data/no.sock: there is none"), "{said}");
+    assert!(said.contains("./data/no.sock: does not exist"), "{said}");
     assert!(said.contains("/var/lib/petrel/no.sock: "), "{said}");
 }

@@ -1,4 +1,4 @@
-//! Where the control socket of the running broker is.
+//! Finds the control socket of the running broker.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -8,12 +8,12 @@ use petrel::config::table::File;
 
 use crate::cli::configuration::ConfigurationOptions;
 
-/// The data directory of a broker that was installed as a service, as `docs/operation.md` does it.
+/// The data directory of a broker installed as a service, as in `docs/operation.md`.
 const INSTALLED: &str = "/var/lib/petrel";
 
-/// Nobody answers at any of these places.
+/// No broker answers at any of these places.
 #[derive(Debug, thiserror::Error)]
-#[error("no broker answers; looked at:{}\nsay where it is with --socket PATH, --config FILE or PETREL_DATA_DIR", list(.0))]
+#[error("no broker answers; tried:{}\nuse --socket PATH, --config FILE or PETREL_DATA_DIR to say where it is", list(.0))]
 pub(crate) struct NoBroker(Vec<(String, String)>);
 
 fn list(places: &[(String, String)]) -> String {
@@ -22,15 +22,15 @@ fn list(places: &[(String, String)]) -> String {
     lines.concat()
 }
 
-/// The places where the socket may be, best first, and what made some other place unusable.
+/// Where the socket may be, best first, and why other places are unusable.
 #[derive(Debug, PartialEq, Eq)]
 struct Places {
     sockets: Vec<PathBuf>,
     unusable: Vec<(String, String)>,
 }
 
-/// Connects to the broker: at `socket` if it is given, else where the configuration says. Where the configuration leaves
-/// the data directory open, a broker that was installed as a service is looked for as well.
+/// Connects to the broker: at `socket` if given, otherwise where the configuration says. If the configuration does not
+/// name a data directory, the one of an installed service is tried as well.
 pub(crate) fn connect(
     socket: Option<&Path>,
     configuration: &ConfigurationOptions,
@@ -55,7 +55,7 @@ fn configured(configuration: &ConfigurationOptions) -> Places {
             if name.is_empty() {
                 unusable.push((
                     "the configuration".to_owned(),
-                    "it switches the socket off ([control] socket)".to_owned(),
+                    "the socket is disabled ([control] socket)".to_owned(),
                 ));
             } else if is_open {
                 sockets.push(Path::new(INSTALLED).join(name));
@@ -83,10 +83,10 @@ fn first_that_answers(places: Places) -> Result<UnixStream, NoBroker> {
 
 fn why(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "there is none".to_owned(),
-        io::ErrorKind::ConnectionRefused => "left behind: no broker listens on it".to_owned(),
+        io::ErrorKind::NotFound => "does not exist".to_owned(),
+        io::ErrorKind::ConnectionRefused => "stale: no broker listens on it".to_owned(),
         io::ErrorKind::PermissionDenied => {
-            "not allowed: use the account of the broker, or root".to_owned()
+            "permission denied: use the broker's account, or root".to_owned()
         }
         _ => error.to_string(),
     }
@@ -115,8 +115,8 @@ mod tests {
         let _listener = UnixListener::bind(&there).unwrap();
         assert!(first_that_answers(places(&[&absent, &left, &there])).is_ok());
         let error = first_that_answers(places(&[&absent, &left])).unwrap_err().to_string();
-        assert!(error.contains(&format!("{}: there is none", absent.display())), "{error}");
-        assert!(error.contains(&format!("{}: left behind", left.display())), "{error}");
+        assert!(error.contains(&format!("{}: does not exist", absent.display())), "{error}");
+        assert!(error.contains(&format!("{}: stale", left.display())), "{error}");
         assert!(error.contains("PETREL_DATA_DIR"), "{error}");
     }
 

@@ -1,4 +1,4 @@
-//! JSON for eyes: a list of objects becomes a table, one object a list of its keys.
+//! Formats JSON for people: a list of objects as a table, a single object as a list of its keys.
 
 use std::fmt::Write;
 
@@ -33,7 +33,7 @@ pub(super) fn table(rows: &[Value], columns: &[(&str, &str)]) -> String {
     output
 }
 
-/// Shows one object with all that is in it, nested keys joined by dots.
+/// Shows all fields of one object, with nested keys joined by dots.
 #[must_use]
 pub(super) fn list(value: &Value) -> String {
     let mut lines = Vec::new();
@@ -77,7 +77,7 @@ fn text(value: &Value) -> String {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
-        // What a remote broker said must not control the terminal.
+        // Text from a remote broker must not control the terminal.
         Value::String(text) => {
             text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
         }

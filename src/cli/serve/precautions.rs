@@ -1,4 +1,4 @@
-//! What is not wrong, but not wise: said once at the start, in the log.
+//! Warnings about risky settings, logged once at startup.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,15 +7,16 @@ use std::path::Path;
 use petrel::config::settings::Settings;
 use tracing::warn;
 
-/// Rights that nobody but owner and group reading should have on a file with secrets.
+/// Permission bits that a file with secrets should not have: only its owner, and its group for reading, should have
+/// access.
 const LOOSE: u32 = 0o027;
 
-/// Warns of files with secrets that others can read, and of too many rights.
+/// Warns about running as root, and about files with secrets that others can read.
 pub(crate) fn warn_of(settings: &Settings) {
     if rustix::process::geteuid().is_root() {
         warn!(
-            "running as root, which nothing here needs: a fault would concern the whole machine; run as a user of its \
-             own, and let systemd or setcap grant ports below 1024"
+            "running as root, which Petrel does not need: a fault would put the whole machine at risk; run it as a user \
+             of its own, and use systemd or setcap for ports below 1024"
         );
     }
     for (what, path) in secrets(settings) {

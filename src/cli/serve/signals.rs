@@ -1,19 +1,19 @@
-//! What the operator asks for by signal.
+//! Requests that the operator sends by signal.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What was asked for.
+/// A request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SignalRequest {
-    /// SIGHUP: read certificates, users and bridges again.
+    /// SIGHUP: reload certificates, users and bridges.
     Reload,
     /// SIGTERM or SIGINT: stop.
     Stop,
 }
 
-/// The signals that are listened to.
+/// The signals that the broker handles.
 pub(crate) struct Signals {
     hangup: Signal,
     interrupt: Signal,
@@ -21,7 +21,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on.
+    /// Starts listening.
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
@@ -39,7 +39,7 @@ impl Signals {
         }
     }
 
-    /// The next request to stop; others are passed over. Cancellation safe.
+    /// The next request to stop; others are ignored. Cancellation safe.
     pub(crate) async fn stop_requested(&mut self) {
         while self.next().await != SignalRequest::Stop {}
     }

@@ -1,4 +1,4 @@
-//! What is said at the start: what listens where, how safe it is, and three commands to try.
+//! The message printed at startup: listeners, durability, and three commands to try.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,20 +8,20 @@ use petrel::config::settings::{ListenAddress, Settings, Transport};
 use crate::cli::check::{describe_listener, durability};
 use crate::cli::say;
 
-/// Prints it to standard output, or one line to a log that machines read. `addresses` are where the listeners really
-/// listen.
+/// Prints the message to standard output, or logs one line if the log is JSON. `addresses` are where the listeners
+/// actually listen.
 pub(crate) fn print(settings: &Settings, addresses: &[ListenAddress]) {
     if settings.file.log.format == LogFormat::Json {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         return;
     }
-    // The broker runs, also where nobody reads what it says.
+    // The broker runs even if nobody reads its output.
     if let Err(error) = say(&text(settings, addresses, &program())) {
         tracing::debug!(%error, "standard output is closed");
     }
 }
 
-/// This program as it was called: that works where the name alone would not, as after `make run`.
+/// This program as it was invoked, which works even if it is not on the path, as after `make run`.
 fn program() -> String {
     let called = std::env::args().next().unwrap_or_default();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
@@ -48,7 +48,7 @@ fn text(settings: &Settings, addresses: &[ListenAddress], program: &str) -> Stri
     lines.join("\n")
 }
 
-/// Three commands for the first listener that takes them.
+/// Three commands for the first listener that they work with.
 fn commands(settings: &Settings, addresses: &[ListenAddress], program: &str) -> Vec<String> {
     let tcp = settings.listeners.iter().zip(addresses).find_map(|(listener, address)| {
         let plain = listener.tls.is_none()
@@ -70,7 +70,7 @@ fn commands(settings: &Settings, addresses: &[ListenAddress], program: &str) -> 
     ]
 }
 
-/// An address to connect to, where the listener's own stands for all.
+/// An address to connect to if the listener's own is a wildcard address.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
