@@ -121,7 +121,7 @@ mod decoding {
     fn connect(bencher: Bencher<'_, '_>) {
         let packet = Packet::Connect(Box::new(Connect {
             version: V5_0,
-            bridge: false,
+            bridge_bit: false,
             clean_start: false,
             keep_alive_seconds: 60,
             client_id: "vehicle-00042",

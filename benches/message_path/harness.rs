@@ -13,6 +13,7 @@ use petrel::durable::message::Timestamp;
 use petrel::packet::reason_code::ReasonCode;
 use petrel::session::effects::Effects;
 use petrel::session::outbox::Outbox;
+use petrel::session::policies::Policies;
 use petrel::store::memory::MemoryStore;
 
 /// Packets in one read buffer.
@@ -66,6 +67,7 @@ impl Client {
             mount_point: None,
             max_packet_bytes: None,
             max_keep_alive_seconds: None,
+            policies: Policies::default(),
             internal: false,
         };
         let peer = Peer { address: None, listener: Arc::new(rules), certificate_name: None };

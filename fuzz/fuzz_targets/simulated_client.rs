@@ -222,7 +222,7 @@ impl SimulatedClient {
         });
         let connect = Connect {
             version: self.version,
-            bridge: false,
+            bridge_bit: false,
             clean_start: flags & 1 != 0,
             keep_alive_seconds: u16::from(flags >> 5),
             client_id: ["one", "two", "three", ""][usize::from(client_id % 4)],

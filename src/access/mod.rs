@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::packet::reason_code::ReasonCode;
+use crate::session::policies::Policies;
 use crate::topic::mount_point::MountPoint;
 
 /// Where a Network Connection comes from, as the listener found it.
@@ -32,7 +33,10 @@ pub struct ListenerRules {
     pub max_packet_bytes: Option<u32>,
     /// Tighter limit of Keep Alive, in seconds.
     pub max_keep_alive_seconds: Option<u16>,
-    /// In-process connections of the broker's own parts (bridges): no authentication, may publish to `$SYS`.
+    /// What is different for the Sessions of its Clients, whatever they say in CONNECT.
+    pub policies: Policies,
+    /// Connections of the broker's own parts within the process: nobody is asked who it is, and nothing is written about
+    /// them.
     pub internal: bool,
 }
 

@@ -119,7 +119,7 @@ pub(crate) async fn connect_remote<S: ByteStream>(
     };
     let connect = Connect {
         version: settings.protocol,
-        bridge: identity.bridge_bit && settings.protocol < ProtocolVersion::V5_0,
+        bridge_bit: identity.bridge_bit && settings.protocol < ProtocolVersion::V5_0,
         clean_start: settings.clean_start,
         keep_alive_seconds,
         client_id: &client_id,
@@ -145,7 +145,7 @@ pub(crate) async fn connect_local<S: ByteStream>(
     let clean = lifetime != LocalLifetime::Durable;
     let connect = Connect {
         version: ProtocolVersion::V5_0,
-        bridge: false,
+        bridge_bit: false,
         clean_start: clean,
         keep_alive_seconds: 0,
         client_id,

@@ -9,6 +9,7 @@ use crate::bridge::status::QueueStats;
 use crate::config::bridge::QueueLimits;
 use crate::dial::stream::BoxStream;
 use crate::packet::subscribe::SubscriptionOptions;
+use crate::session::policies::Policies;
 
 /// A connection that is being made.
 pub(crate) type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxStream>> + Send + 'a>>;
@@ -31,8 +32,8 @@ pub(crate) fn local_client_id(bridge: &str, lane: usize) -> String {
 /// Identifier it had before, also after a restart; and a message that was sent once with QoS 2 is not dropped before
 /// its exchange has ended.
 pub(crate) trait LocalBroker: Send + Sync {
-    /// Opens a connection that needs no authentication and may publish to `$SYS`.
-    fn connect(&self) -> Connecting<'_>;
+    /// Opens a connection that needs no authentication, for a Session with these policies.
+    fn connect(&self, policies: Policies) -> Connecting<'_>;
 
     /// The queue of a Session; `None` if there is none. Never waits for the disk: the age of a message that only the store
     /// knows is what was read of it before, if anything was.
@@ -43,10 +44,6 @@ pub(crate) trait LocalBroker: Send + Sync {
 
     /// Whether Retained Messages changed that the queue of a Session did not take, since the last call.
     fn take_missed_retained(&self, client_id: &str) -> bool;
-
-    /// Says whether messages for a connected Session go on over a link that carries no hop trail, so that their echoes
-    /// are to be expected ([`crate::bridge::loop_guard`]).
-    fn set_leaves_without_trail(&self, client_id: &str, leaves: bool);
 
     /// The name of a Session as a publisher; 0, which nobody has, if it is not known.
     fn origin(&self, client_id: &str) -> Origin;

@@ -6,7 +6,7 @@
 //! the [`worker`] decides when to connect and where to, and the [`manager`] starts, changes and ends workers.
 //!
 //! In reading order: [`crate::config::bridge`] (what was configured), [`relay`] with [`properties`],
-//! [`loop_guard`] and [`rate`] (what happens to a message), [`remote`], [`handshake`] and [`link`] (the
+//! [`loop_guard`] and [`rate`] (what happens to a message), [`policies`] (what the broker does for bridges), [`remote`], [`handshake`] and [`link`] (the
 //! connections), [`worker`] with [`prepare`], [`memory`] and [`backoff`], [`manager`], [`status`].
 
 pub(crate) mod backoff;
@@ -17,6 +17,7 @@ pub(crate) mod local;
 pub(crate) mod loop_guard;
 pub(crate) mod manager;
 pub(crate) mod memory;
+pub(crate) mod policies;
 pub(crate) mod prepare;
 pub(crate) mod properties;
 pub(crate) mod rate;

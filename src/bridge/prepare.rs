@@ -6,11 +6,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::bridge::error::{LinkError, reason_in_words};
 use crate::bridge::handshake::{Connected, LocalLifetime, connect_local};
 use crate::bridge::local::{LocalBroker, local_client_id};
-use crate::bridge::wire;
+use crate::bridge::{policies, wire};
 use crate::config::bridge::BridgeSettings;
 use crate::dial::stream::BoxStream;
 use crate::packet::subscribe::{RetainHandling, SubscriptionOptions};
 use crate::packet::{Packet, ProtocolVersion, QoS};
+use crate::session::policies::Trail;
 
 const VERSION: ProtocolVersion = ProtocolVersion::V5_0;
 /// Filters in one packet.
@@ -76,7 +77,9 @@ async fn open(
     client_id: &str,
     lifetime: LocalLifetime,
 ) -> Result<Connected<BoxStream>, LinkError> {
-    let stream = broker.connect().await.map_err(|error| LinkError::Local(error.to_string()))?;
+    // Nothing leaves by this connection.
+    let connecting = broker.connect(policies::of_ours(Trail::Kept));
+    let stream = connecting.await.map_err(|error| LinkError::Local(error.to_string()))?;
     connect_local(stream, client_id, 1, lifetime).await
 }
 

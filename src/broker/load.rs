@@ -57,7 +57,7 @@ impl Broker {
             is_draining: AtomicBool::new(false),
             is_over_total: AtomicBool::new(false),
             figures: Figures::default(),
-            loop_guard: OnceLock::new(),
+            neighbours: OnceLock::new(),
             secret: OnceLock::new(),
             recipient_lists: Arc::default(),
             plan_budget: Arc::default(),

@@ -7,6 +7,7 @@ pub mod connection;
 mod ended;
 pub mod limits;
 pub mod load;
+pub mod neighbours;
 mod recipients;
 pub mod registry;
 pub mod retained;
@@ -27,6 +28,7 @@ use crate::access::Authority;
 use crate::broker::connection::PlanBudget;
 use crate::broker::ended::Ended;
 use crate::broker::limits::Limits;
+use crate::broker::neighbours::Neighbours;
 use crate::broker::recipients::SharedLists;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
@@ -61,30 +63,12 @@ pub struct Broker {
     is_draining: AtomicBool,
     is_over_total: AtomicBool,
     figures: Figures,
-    loop_guard: OnceLock<Arc<dyn LoopGuard>>,
+    neighbours: OnceLock<Box<dyn Neighbours>>,
     secret: OnceLock<[u8; 32]>,
     recipient_lists: Arc<SharedLists>,
     plan_budget: Arc<PlanBudget>,
     access_revision: AtomicU64,
     ended: Ended,
-}
-
-/// Recognises messages of this broker that come back over the bridges of others.
-pub trait LoopGuard: Send + Sync {
-    /// Whether it is one. `properties` are wire-encoded.
-    fn is_echo(&self, topic: &str, properties: &[u8], payload: &[u8], sender: LoopSender) -> bool;
-
-    /// A message is about to leave for another broker that will not be told where it has been.
-    fn note_leaving(&self, topic: &str, payload: &[u8], publisher: SessionId);
-}
-
-/// Who sent a message that may be an echo.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoopSender {
-    /// The bridge of another broker, by the bit in its protocol level; with its Session.
-    Bridge(SessionId),
-    /// Anybody else, perhaps a bridge of 5.0, which cannot be told from other Clients.
-    Client,
 }
 
 /// What the core itself can say about its state, beyond the tallies of its connections.
@@ -154,18 +138,6 @@ impl Broker {
     pub(crate) fn count_connected(&self) {
         let connected = self.figures.connected.fetch_add(1, Ordering::Relaxed) + 1;
         self.figures.connected_max.fetch_max(connected, Ordering::Relaxed);
-    }
-
-    /// Sets who recognises echoes; once.
-    pub fn set_loop_guard(&self, guard: Arc<dyn LoopGuard>) {
-        // A second one would be a bug without consequences: the first stays.
-        let _second = self.loop_guard.set(guard);
-    }
-
-    /// Who recognises echoes.
-    #[must_use]
-    pub fn loop_guard(&self) -> Option<&dyn LoopGuard> {
-        self.loop_guard.get().map(AsRef::as_ref)
     }
 
     /// Messages and bytes that wait in groups of Shared Subscriptions.

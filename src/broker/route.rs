@@ -11,14 +11,15 @@ use crate::durable::Durability;
 use crate::durable::message::{SessionId, Timestamp};
 use crate::durable::record::OverflowPolicy;
 use crate::packet::QoS;
+use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::group::{Group, GroupTerms};
 use crate::session::outbound::{Delivered, Terms};
+use crate::session::policies::Trail;
 use crate::session::publication::Publication;
 use crate::session::queue::QueueLimits;
 use crate::session::shared_run::SharedRun;
 use crate::session::work::DELIVERIES_PER_STEP;
-use crate::session::{EchoPolicy, Session};
 use crate::topic::fingerprint::{Fingerprint, TopicHash};
 use crate::topic::subscription_tree::Match;
 
@@ -174,12 +175,12 @@ impl Broker {
         }
     }
 
-    /// Expects messages back that are about to leave.
+    /// Tells of messages that are about to leave, so that they are known when they come back.
     #[cold]
     fn note_leaving(&self, publications: &[Publication<'_>]) {
-        let Some(guard) = self.loop_guard() else { return };
+        let Some(neighbours) = self.neighbours() else { return };
         for publication in publications {
-            guard.note_leaving(publication.topic, publication.payload, publication.id.publisher);
+            neighbours.note_leaving(publication);
         }
     }
 }
@@ -268,7 +269,7 @@ impl Recipient {
         if !self.subscription_ids.is_empty() {
             return false;
         }
-        if self.session.echo_policy() == EchoPolicy::Note {
+        if self.session.trail() == Trail::Lost {
             return false;
         }
         let mut outbound = self.session.outbound();
@@ -294,7 +295,7 @@ impl Recipient {
     ) {
         let mut must_tell = false;
         // Before they can come back, and before anything is locked that others wait for.
-        if self.session.echo_policy() == EchoPolicy::Note {
+        if self.session.trail() == Trail::Lost {
             broker.note_leaving(publications);
         }
         let mut outbound = self.session.outbound();

@@ -164,8 +164,8 @@ impl Broker {
     }
 
     /// Gives a durable Session exactly the Subscriptions `wanted`; no Retained Messages follow.
-    /// False if there is no such Session. For bridges: a Network Connection that asked for them
-    /// would be sent what waits in the queue, and QoS 0 is gone when it was sent.
+    /// False if there is no such Session. For parts of the broker that need not connect for it: a Network Connection would
+    /// be sent what waits in the queue, and QoS 0 is gone when it was sent.
     pub fn replace_subscriptions(
         &self,
         client_id: &str,
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_gets_exactly_what_it_wants() {
+    fn a_session_can_be_given_exactly_these_subscriptions() {
         let filters = filters();
         let (broker, session) = broker(&filters[..60]);
         let wanted: Vec<_> =

@@ -55,7 +55,7 @@ fn drop_counter(reason: DropReason) -> DropCounter {
         DropReason::OutboxFull => DropCounter::OutboxFull,
         DropReason::QueueFull => DropCounter::QueueFull,
         DropReason::Oldest => DropCounter::QueueFullOldest,
-        DropReason::BridgeLoop => DropCounter::BridgeLoop,
+        DropReason::Loop => DropCounter::BridgeLoop,
         DropReason::OutsideMountPoint => DropCounter::OutsideMountPoint,
         DropReason::Expired => DropCounter::Expired,
         DropReason::PacketTooLarge => DropCounter::PacketTooLarge,

@@ -5,19 +5,19 @@ use std::future::ready;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rand::random;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::bridge::local::{Connecting, LocalBroker};
-use crate::bridge::loop_guard::{EchoGuard, Origin, trail_contains};
+use crate::bridge::loop_guard::{EchoGuard, Origin};
 use crate::bridge::manager::BridgeManager;
-use crate::bridge::properties::hop_trail;
+use crate::bridge::policies::OtherBridges;
 use crate::bridge::status::{BridgeStatus, QueueStats};
 use crate::bridge::worker::BridgeContext;
-use crate::broker::{LoopGuard, LoopSender, Retain};
+use crate::broker::Retain;
 use crate::config::bridge::{BridgeSettings, QueueLimits};
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::{Sequence, SessionId, Timestamp};
@@ -26,8 +26,8 @@ use crate::metrics::Source;
 use crate::metrics::exposition::{Exposition, Kind};
 use crate::node::handle::NodeHandle;
 use crate::packet::subscribe::SubscriptionOptions;
-use crate::session::EchoPolicy;
 use crate::session::effects::Effects;
+use crate::session::policies::Policies;
 use crate::session::queue::Oldest;
 
 type OldestArrivals = HashMap<SessionId, (Sequence, Option<Timestamp>)>;
@@ -68,8 +68,9 @@ impl NodeBroker {
 }
 
 impl LocalBroker for NodeBroker {
-    fn connect(&self) -> Connecting<'_> {
-        Box::pin(ready(Ok(Box::new(self.handle.connect_internal("bridge")) as _)))
+    fn connect(&self, policies: Policies) -> Connecting<'_> {
+        let stream = self.handle.connect_internal("bridge", policies);
+        Box::pin(ready(Ok(Box::new(stream) as _)))
     }
 
     fn queue_stats(&self, client_id: &str) -> Option<QueueStats> {
@@ -100,12 +101,6 @@ impl LocalBroker for NodeBroker {
     fn take_missed_retained(&self, client_id: &str) -> bool {
         let session = self.handle.broker().registry().find(client_id);
         session.is_some_and(|session| session.outbound().take_missed_retained())
-    }
-
-    fn set_leaves_without_trail(&self, client_id: &str, leaves: bool) {
-        if let Some(session) = self.handle.broker().registry().find(client_id) {
-            session.set_echo_policy(if leaves { EchoPolicy::Note } else { EchoPolicy::Ignore });
-        }
     }
 
     fn origin(&self, client_id: &str) -> Origin {
@@ -162,8 +157,8 @@ pub(crate) fn start_bridges(
     let directory = data_dir.map(|data_dir| data_dir.join("bridges"));
     let broker_id: Arc<str> = broker_id(directory.as_deref())?.into();
     let echoes = Arc::new(EchoGuard::default());
-    let guard = NodeLoopGuard { broker_id: Arc::clone(&broker_id), echoes: Arc::clone(&echoes) };
-    handle.broker().set_loop_guard(Arc::new(guard));
+    let others = OtherBridges { broker_id: Arc::clone(&broker_id), echoes: Arc::clone(&echoes) };
+    handle.broker().set_neighbours(Box::new(others));
     let context = BridgeContext {
         broker: Arc::new(NodeBroker::new(handle.clone())),
         broker_id,
@@ -173,29 +168,6 @@ pub(crate) fn start_bridges(
     let manager = BridgeManager::start(context, bridges);
     handle.metrics().register(Arc::new(BridgeFigures(Arc::clone(&manager))));
     Ok(manager)
-}
-
-/// Messages of this broker that come back by the bridges of others: by their trail, or by what bridges of ours sent out
-/// over 3.x links a moment ago.
-struct NodeLoopGuard {
-    broker_id: Arc<str>,
-    echoes: Arc<EchoGuard>,
-}
-
-impl LoopGuard for NodeLoopGuard {
-    fn is_echo(&self, topic: &str, properties: &[u8], payload: &[u8], sender: LoopSender) -> bool {
-        if hop_trail(properties).is_some_and(|trail| trail_contains(trail, &self.broker_id)) {
-            return true;
-        }
-        match sender {
-            LoopSender::Bridge(id) => self.echoes.is_echo(topic, payload, id.0, Instant::now()),
-            LoopSender::Client => false,
-        }
-    }
-
-    fn note_leaving(&self, topic: &str, payload: &[u8], publisher: SessionId) {
-        self.echoes.note_routed(topic, payload, publisher.0, Instant::now());
-    }
 }
 
 /// The name of this broker in hop trails: drawn once and kept, since messages outlive the process.

@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::net::accept::{Certificates, Handler};
 use crate::net::connection::MqttHandler;
 use crate::net::shutdown::{Shutdown, ShutdownTrigger, Stage};
+use crate::session::policies::Policies;
 use crate::store::clock::BrokerClock;
 use crate::store::upkeep::Upkeep;
 
@@ -90,11 +91,12 @@ impl NodeHandle {
     /// A connection of one of the broker's own parts: MQTT bytes within the process, served like
     /// any other, without authentication.
     #[must_use]
-    pub fn connect_internal(&self, name: &str) -> DuplexStream {
+    pub fn connect_internal(&self, name: &str, policies: Policies) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(INTERNAL_BYTES);
         let rules = ListenerRules {
             name: name.to_owned(),
             allow_anonymous: true,
+            policies,
             internal: true,
             ..ListenerRules::default()
         };

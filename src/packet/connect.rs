@@ -17,8 +17,8 @@ use crate::packet::{
 pub struct Connect<'a> {
     /// From protocol name and level.
     pub version: ProtocolVersion,
-    /// The bridge bit (0x80) of the protocol level in 3.x, as mosquitto's bridges send it.
-    pub bridge: bool,
+    /// The bridge bit (0x80) of the protocol level in 3.x: an agreement between brokers, of which the standard says nothing.
+    pub bridge_bit: bool,
     /// Clean Start (5.0) or Clean Session (3.x).
     pub clean_start: bool,
     /// Keep Alive in seconds; zero turns it off.
@@ -79,8 +79,8 @@ pub struct Will<'a> {
 
 const MQTT_3_1: &str = "MQIsdp";
 const MQTT: &str = "MQTT";
-/// Set in the protocol level by bridges.
-const BRIDGE: u8 = 0x80;
+/// The bridge bit of the protocol level.
+const BRIDGE_BIT: u8 = 0x80;
 
 const CLEAN_START: u8 = 0b0000_0010;
 const WILL: u8 = 0b0000_0100;
@@ -102,7 +102,7 @@ pub fn requested_version(input: &[u8]) -> Option<ProtocolVersion> {
 
 impl<'a> Connect<'a> {
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Self, DecodeError> {
-        let (version, bridge) = decode_version(&mut body)?;
+        let (version, bridge_bit) = decode_version(&mut body)?;
         let flags = body.u8()?;
         check_flags(flags, version)?;
         let keep_alive_seconds = body.u16()?;
@@ -131,7 +131,7 @@ impl<'a> Connect<'a> {
         body.finish()?;
         Ok(Self {
             version,
-            bridge,
+            bridge_bit,
             clean_start: flags & CLEAN_START != 0,
             keep_alive_seconds,
             client_id,
@@ -150,9 +150,12 @@ impl<'a> Connect<'a> {
                 ProtocolVersion::V3_1_1 => (MQTT, 4),
                 ProtocolVersion::V5_0 => (MQTT, 5),
             };
-            let is_bridge = self.bridge && version < ProtocolVersion::V5_0;
+            let bridge_bit = match self.bridge_bit && version < ProtocolVersion::V5_0 {
+                true => BRIDGE_BIT,
+                false => 0,
+            };
             writer::string(out, name);
-            out.push(if is_bridge { level | BRIDGE } else { level });
+            out.push(level | bridge_bit);
             out.push(self.flags());
             writer::u16(out, self.keep_alive_seconds);
             if version == ProtocolVersion::V5_0 {
@@ -182,8 +185,6 @@ impl<'a> Connect<'a> {
     }
 }
 
-/// Protocol name and level: the version, and whether the bridge bit was set. [MQTT-3.1.2-1]
-/// [MQTT-3.1.2-2]
 /// Whether these first bytes can become a CONNECT, if others follow.
 #[must_use]
 pub fn may_begin(input: &[u8]) -> bool {
@@ -202,18 +203,19 @@ pub fn protocol_level(input: &[u8]) -> Option<u8> {
     after_name.first().copied()
 }
 
+/// Protocol name and level: the version, and whether the bridge bit was set. [MQTT-3.1.2-1] [MQTT-3.1.2-2]
 fn decode_version(body: &mut Reader<'_>) -> Result<(ProtocolVersion, bool), DecodeError> {
     let name = body.binary()?;
     if name != MQTT.as_bytes() && name != MQTT_3_1.as_bytes() {
         return Err(DecodeError::ProtocolName);
     }
     let level = body.u8()?;
-    let bridge = level & BRIDGE != 0;
+    let bridge_bit = level & BRIDGE_BIT != 0;
     let is_first = name == MQTT_3_1.as_bytes();
-    match (is_first, level & !BRIDGE) {
-        (true, 3) => Ok((ProtocolVersion::V3_1, bridge)),
-        (false, 4) => Ok((ProtocolVersion::V3_1_1, bridge)),
-        (false, 5) if !bridge => Ok((ProtocolVersion::V5_0, false)),
+    match (is_first, level & !BRIDGE_BIT) {
+        (true, 3) => Ok((ProtocolVersion::V3_1, bridge_bit)),
+        (false, 4) => Ok((ProtocolVersion::V3_1_1, bridge_bit)),
+        (false, 5) if !bridge_bit => Ok((ProtocolVersion::V5_0, false)),
         _ => Err(DecodeError::UnsupportedProtocolVersion { level }),
     }
 }

@@ -124,8 +124,8 @@ pub enum DropReason {
     SessionEnded = 6,
     /// The Client refused it in PUBACK or PUBREC.
     Refused = 7,
-    /// It came back over bridges to the broker it started from.
-    BridgeLoop = 8,
+    /// It has been here before, and came back over other brokers.
+    Loop = 8,
     /// It has no name below the recipient's mount point.
     OutsideMountPoint = 9,
 }
@@ -141,7 +141,7 @@ impl DropReason {
         Self::StoreUnavailable,
         Self::SessionEnded,
         Self::Refused,
-        Self::BridgeLoop,
+        Self::Loop,
         Self::OutsideMountPoint,
     ];
 }

@@ -15,6 +15,7 @@ pub mod outbound;
 pub mod outbox;
 pub mod own_queue;
 pub mod owner;
+pub mod policies;
 pub mod publication;
 pub mod queue;
 pub mod rare;
@@ -35,6 +36,7 @@ use crate::durable::CommitListener;
 use crate::durable::message::SessionId;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::Outbound;
+use crate::session::policies::Trail;
 
 /// A Session, shared by its Network Connection, its publishers and the timers.
 pub struct Session {
@@ -42,16 +44,7 @@ pub struct Session {
     client_id: Arc<str>,
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
-    notes_leaving: AtomicBool,
-}
-
-/// Whether what is given to a Client may come back by another way, because the Client hands it on to another broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EchoPolicy {
-    /// It does not, or says where it has been.
-    Ignore,
-    /// It is told to the broker's loop guard.
-    Note,
+    loses_trail: AtomicBool,
 }
 
 impl Session {
@@ -64,7 +57,7 @@ impl Session {
             client_id,
             inbound: Mutex::new(inbound),
             outbound: Mutex::new(outbound),
-            notes_leaving: AtomicBool::new(false),
+            loses_trail: AtomicBool::new(false),
         }
     }
 
@@ -81,19 +74,19 @@ impl Session {
         &self.client_id
     }
 
-    /// What is to be done about messages that may come back; asked before the Outbound is locked.
+    /// The policy that publishers have to know; asked before the Outbound is locked.
     #[inline]
     #[must_use]
-    pub fn echo_policy(&self) -> EchoPolicy {
-        match self.notes_leaving.load(Ordering::Relaxed) {
-            true => EchoPolicy::Note,
-            false => EchoPolicy::Ignore,
+    pub fn trail(&self) -> Trail {
+        match self.loses_trail.load(Ordering::Relaxed) {
+            true => Trail::Lost,
+            false => Trail::Kept,
         }
     }
 
-    /// Sets it: at CONNECT, and by the shell.
-    pub fn set_echo_policy(&self, policy: EchoPolicy) {
-        self.notes_leaving.store(policy == EchoPolicy::Note, Ordering::Relaxed);
+    /// Sets it, at CONNECT.
+    pub fn set_trail(&self, trail: Trail) {
+        self.loses_trail.store(trail == Trail::Lost, Ordering::Relaxed);
     }
 
     /// Locks what the Client sends. First in the lock order.

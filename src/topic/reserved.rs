@@ -20,8 +20,8 @@ const ROOTS: [&str; 11] = [
     "exclusive",
 ];
 
-/// Where the bridges of other brokers say whether they are connected.
-const BRIDGE_STATE: (&str, &str) = ("$SYS/broker/connection/", "/state");
+/// Where Clients that stand between brokers say whether they are connected.
+const CONNECTION_STATE: (&str, &str) = ("$SYS/broker/connection/", "/state");
 
 /// The root that a Topic Name or Topic Filter lies below, if it is one of the broker's.
 #[must_use]
@@ -31,16 +31,16 @@ pub(crate) fn reserved_root(topic: &str) -> Option<&'static str> {
     ROOTS.into_iter().find(|owned| *owned == root)
 }
 
-/// The name of the bridge whose state is published to this topic: `$SYS/broker/connection/{name}/state`.
+/// The name of the connection whose state is published to this topic: `$SYS/broker/connection/{name}/state`.
 #[must_use]
-pub(crate) fn bridge_state(topic: &str) -> Option<&str> {
-    let name = topic.strip_prefix(BRIDGE_STATE.0)?.strip_suffix(BRIDGE_STATE.1)?;
+pub(crate) fn connection_state(topic: &str) -> Option<&str> {
+    let name = topic.strip_prefix(CONNECTION_STATE.0)?.strip_suffix(CONNECTION_STATE.1)?;
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{bridge_state, reserved_root};
+    use super::{connection_state, reserved_root};
 
     #[test]
     fn only_whole_first_levels_are_owned() {
@@ -57,8 +57,8 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_a_bridge_has_its_name_in_one_level() {
-        assert_eq!(bridge_state("$SYS/broker/connection/far/state"), Some("far"));
+    fn the_state_of_a_connection_has_its_name_in_one_level() {
+        assert_eq!(connection_state("$SYS/broker/connection/far/state"), Some("far"));
         for topic in [
             "$SYS/broker/connection//state",
             "$SYS/broker/connection/state",
@@ -66,7 +66,7 @@ mod tests {
             "$SYS/broker/connection/a/states",
             "SYS/broker/connection/a/state",
         ] {
-            assert_eq!(bridge_state(topic), None, "{topic}");
+            assert_eq!(connection_state(topic), None, "{topic}");
         }
     }
 }

@@ -298,7 +298,7 @@ fn ask_for_retained(version: ProtocolVersion) -> Vec<u8> {
     let mut out = Vec::new();
     let connect = Connect {
         version,
-        bridge: false,
+        bridge_bit: false,
         clean_start: true,
         keep_alive_seconds: 0,
         client_id: "",

@@ -186,7 +186,7 @@ impl Client {
         };
         let connect = Connect {
             version: self.version,
-            bridge: false,
+            bridge_bit: false,
             clean_start: self.lifetime == Lifetime::Connection,
             keep_alive_seconds: 0,
             client_id: &client_id,

@@ -11,6 +11,7 @@ use crate::bridge::handshake::{
 };
 use crate::bridge::link::Link;
 use crate::bridge::local::local_client_id;
+use crate::bridge::policies;
 use crate::bridge::relay::{Announcement, LaneOptions, LanePlan, Relay, RelayOptions, lane_plan};
 use crate::bridge::remote::dial;
 use crate::bridge::worker::Worker;
@@ -20,6 +21,7 @@ use crate::dial::address::Address;
 use crate::dial::connect::Stage;
 use crate::dial::stream::BoxStream;
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::policies::Trail;
 
 impl Worker {
     pub(super) async fn open_link(
@@ -88,7 +90,13 @@ impl Worker {
         window: u16,
     ) -> Result<Connected<BoxStream>, LinkError> {
         let broker = &self.context.broker;
-        let stream = broker.connect().await.map_err(|error| LinkError::Local(error.to_string()))?;
+        // Messages leave by the first lane; where echoes are to be expected, they are known from their routing on.
+        let trail = match lane == 0 && !self.settings.outgoing_echo_window().is_zero() {
+            true => Trail::Lost,
+            false => Trail::Kept,
+        };
+        let connecting = broker.connect(policies::of_ours(trail));
+        let stream = connecting.await.map_err(|error| LinkError::Local(error.to_string()))?;
         let lifetime = match self.settings.local_clean_start && lane == 0 {
             true => LocalLifetime::Transient,
             false => LocalLifetime::Durable,
@@ -97,8 +105,6 @@ impl Worker {
         let connected = connect_local(stream, &client_id, window, lifetime).await?;
         if lane == 0 {
             broker.set_queue_limits(&client_id, self.settings.queue);
-            let leaves_without_trail = !self.settings.outgoing_echo_window().is_zero();
-            broker.set_leaves_without_trail(&client_id, leaves_without_trail);
         }
         Ok(connected)
     }

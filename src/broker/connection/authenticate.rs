@@ -18,12 +18,10 @@ use crate::packet::decode::{Decoded, decode};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{Packet, ProtocolVersion, QoS};
 use crate::session::effects::Effects;
+use crate::session::policies::LimitPolicy;
 use crate::session::violation::Violation;
 use crate::topic::mount_point::MountPoint;
 use crate::topic::name::MAX_TOPIC_BYTES;
-
-/// Client Identifiers of the broker's own parts: nobody else may take over their Sessions.
-const INTERNAL_PREFIX: &str = "$bridge/";
 
 /// What a CONNECT asks for, kept while its Client is being authenticated.
 pub(super) struct PendingConnect {
@@ -120,6 +118,9 @@ impl ClientConnection {
             self.refuse(ReasonCode::ServerShuttingDown);
             return;
         }
+        if let Some(neighbours) = self.broker.neighbours() {
+            self.identity.policies = neighbours.policies(connect, self.identity.policies);
+        }
         let pending = match self.check_connect(connect) {
             Ok(pending) => Box::new(pending),
             Err((reason, why)) => {
@@ -127,7 +128,6 @@ impl ClientConnection {
                 return;
             }
         };
-        self.identity.is_bridge = connect.bridge;
         if let Some(method) = properties.authentication_method {
             self.identity.enhanced =
                 Some(Box::new(EnhancedAuthentication { method: method.into(), exchange: None }));
@@ -187,8 +187,9 @@ impl ClientConnection {
             true => !may_assign || !limits.allow_empty_client_id,
             false => connect.client_id.len() > limits.max_client_id_bytes,
         };
-        let is_reserved = connect.client_id.starts_with(INTERNAL_PREFIX);
-        if (is_id_refused || is_reserved) && !self.identity.peer.listener.internal {
+        let is_exempt = self.identity.policies.limits == LimitPolicy::Exempt;
+        let is_reserved = self.is_reserved(connect.client_id);
+        if (is_id_refused && !is_exempt) || is_reserved {
             let why = match (is_id_assigned, is_reserved) {
                 (true, _) => refusal::CLIENT_ID_MISSING,
                 (false, true) => refusal::CLIENT_ID_RESERVED,
@@ -226,6 +227,13 @@ impl ClientConnection {
             authentication_data: None,
             take_over: None,
         })
+    }
+
+    /// Whether this Client Identifier is for the broker's own parts: nobody else may take over their Sessions.
+    fn is_reserved(&self, client_id: &str) -> bool {
+        let neighbours = self.broker.neighbours();
+        !self.identity.peer.listener.internal
+            && neighbours.is_some_and(|neighbours| neighbours.is_reserved(client_id))
     }
 
     /// Takes in what the shell found out about a name and a password.

@@ -14,15 +14,15 @@ use crate::durable::message::{Message, MessageHeader, MessageId, Timestamp};
 use crate::packet::connack::{Connack, ConnackProperties};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::Session;
 use crate::session::aliases::OutgoingAliases;
 use crate::session::effects::Effects;
 use crate::session::inbound::{Inbound, Will};
 use crate::session::link::{ClientOrigin, LinkParameters};
 use crate::session::outbound::Outbound;
 use crate::session::owner::SessionOwner;
+use crate::session::policies::LimitPolicy;
 use crate::session::queue::Queue;
-use crate::session::{EchoPolicy, Session};
-use crate::topic::reserved::bridge_state;
 
 /// What CONNACK will say, and on what terms messages follow it.
 pub(super) struct Greeting {
@@ -51,9 +51,6 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        // Bridges without the bit of 3.x show by their Will that they are some.
-        let states = connect.will.as_ref().and_then(|will| bridge_state(&will.topic));
-        self.identity.states_itself = states == Some(&*connect.client_id);
         let is_will_refused = |will: &OwnedWill| !self.may_publish(&connect.client_id, &will.topic);
         if connect.will.as_ref().is_some_and(is_will_refused) {
             self.refuse_because(ReasonCode::NotAuthorized, refusal::WILL_TOPIC);
@@ -69,9 +66,9 @@ impl ClientConnection {
         let keep_alive = self.keep_alive(connect.keep_alive_seconds);
         let limits = self.broker.limits();
         let requested = connect.session_expiry_seconds.unwrap_or(u32::MAX);
-        let expiry_seconds = match self.identity.peer.listener.internal {
-            true => requested,
-            false => requested.min(limits.max_session_expiry_seconds),
+        let expiry_seconds = match self.identity.policies.limits {
+            LimitPolicy::Exempt => requested,
+            LimitPolicy::Applied => requested.min(limits.max_session_expiry_seconds),
         };
         let greeting = Greeting {
             session_present: false,
@@ -201,8 +198,8 @@ impl ClientConnection {
 
     /// Whether there is room for the Session of a Client that has none; if not, it is refused.
     fn may_begin_session(&mut self) -> bool {
-        let is_internal = self.identity.peer.listener.internal;
-        let may_begin = is_internal || self.broker.has_room_for_session();
+        let is_exempt = self.identity.policies.limits == LimitPolicy::Exempt;
+        let may_begin = is_exempt || self.broker.has_room_for_session();
         if !may_begin {
             self.refuse_because(ReasonCode::QuotaExceeded, refusal::TOO_MANY_SESSIONS);
         }
@@ -300,17 +297,14 @@ impl ClientConnection {
         if let Some(introduction) = &mut self.identity.introduction {
             introduction.is_resumed = greeting.session_present;
         }
-        // A bridge of 3.x hands on what it is given, and has no room to say where it has been.
-        session.set_echo_policy(match self.identity.is_bridge {
-            true => EchoPolicy::Note,
-            false => EchoPolicy::Ignore,
-        });
+        session.set_trail(self.identity.policies.trail);
         session.outbound().open(self.opening.epoch, greeting.link);
     }
 
     /// The Keep Alive in force. [MQTT-3.1.2-21]
     fn keep_alive(&self, requested: u16) -> u16 {
-        if self.identity.version != ProtocolVersion::V5_0 || self.identity.peer.listener.internal {
+        let is_exempt = self.identity.policies.limits == LimitPolicy::Exempt;
+        if self.identity.version != ProtocolVersion::V5_0 || is_exempt {
             return requested;
         }
         if let Some(fixed) = self.broker.limits().server_keep_alive_seconds {

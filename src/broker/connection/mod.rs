@@ -54,6 +54,7 @@ use crate::session::Session;
 use crate::session::aliases::IncomingAliases;
 use crate::session::effects::Effects;
 use crate::session::outbox::Outbox;
+use crate::session::policies::Policies;
 use crate::session::queue::PageRequest;
 use crate::session::rare::Rare;
 use crate::session::violation::Violation;
@@ -101,10 +102,8 @@ struct Identity {
     /// Whether the Client wants Reason Strings, and how large a packet may be with one. [MQTT-3.1.2-29]
     takes_problem_information: bool,
     client_max_packet_bytes: u32,
-    /// A bridge of 3.x by the bit in its protocol level: it gets no echo, and RETAIN as published.
-    is_bridge: bool,
-    /// It has shown by its Will that it is a bridge, whose state has its Client Identifier.
-    states_itself: bool,
+    /// What is different for this Client: those of the listener, until CONNECT has come.
+    policies: Policies,
     /// Until it is connected or refused.
     introduction: Option<Box<Introduction>>,
     /// The revision of who may be here that let this Client in.
@@ -218,6 +217,7 @@ impl ClientConnection {
             run_limit: RUN_MESSAGES,
             gave_way: false,
         };
+        let policies = rules.policies;
         let identity = Identity {
             peer,
             version: ProtocolVersion::V5_0,
@@ -225,8 +225,7 @@ impl ClientConnection {
             enhanced: None,
             takes_problem_information: true,
             client_max_packet_bytes: u32::MAX,
-            is_bridge: false,
-            states_itself: false,
+            policies,
             introduction: None,
             // Before anything is checked: what changes from now on concerns this connection.
             access_revision: broker.access_revision(),

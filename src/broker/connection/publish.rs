@@ -3,12 +3,10 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use crate::broker::LoopSender;
 use crate::broker::connection::pending::{PendingPacket, Wait};
 use crate::broker::connection::run::{Arrival, Arriving, Run, count_received};
 use crate::broker::connection::turn::Turn;
-use crate::broker::connection::{ClientConnection, CloseReason, Identity};
-use crate::durable::message::SessionId;
+use crate::broker::connection::{ClientConnection, CloseReason};
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::property::{Property, iterate};
 use crate::packet::publish::Publish;
@@ -16,6 +14,7 @@ use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::aliases::IncomingAliases;
 use crate::session::effects::{DropReason, Effects};
+use crate::session::policies::Recognition;
 use crate::session::violation::Violation;
 use crate::topic::mount_point::MountPoint;
 
@@ -131,21 +130,18 @@ impl ClientConnection {
         self.identity.peer.listener.mount_point.as_ref()
     }
 
-    /// Whether a message of this broker has come back over the bridges of others. What neither has a trail nor comes
-    /// from a bridge is not even asked about.
-    pub(super) fn is_echo(&self, publisher: SessionId, run: &Run<'_>) -> bool {
-        let Identity { peer, is_bridge, .. } = &self.identity;
+    /// Whether a message has been here before. One without a trail is not even asked about, unless the policy is to look at
+    /// each.
+    pub(super) fn has_returned(&self, run: &Run<'_>) -> bool {
         let Some(publication) = run.only() else { return false };
-        if peer.listener.internal || (publication.properties.is_empty() && !is_bridge) {
-            return false;
-        }
-        let sender = match is_bridge {
-            true => LoopSender::Bridge(publisher),
-            false => LoopSender::Client,
+        let recognition = self.identity.policies.recognition;
+        let is_asked = match recognition {
+            Recognition::ByTrail => !publication.properties.is_empty(),
+            Recognition::ByContent => true,
+            Recognition::Trusted => false,
         };
-        let (topic, properties) = (publication.topic, publication.properties);
-        let guard = self.broker.loop_guard();
-        guard.is_some_and(|guard| guard.is_echo(topic, properties, publication.payload, sender))
+        let neighbours = if is_asked { self.broker.neighbours() } else { None };
+        neighbours.is_some_and(|neighbours| neighbours.has_returned(publication, recognition))
     }
 
     /// Refuses one message. Where the version has no way to say so, the message is acknowledged and

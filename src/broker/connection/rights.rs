@@ -2,7 +2,8 @@
 
 use crate::broker::connection::{ClientConnection, Identity};
 use crate::packet::reason_code::ReasonCode;
-use crate::topic::reserved::{bridge_state, reserved_root};
+use crate::session::policies::{Rights, States};
+use crate::topic::reserved::{connection_state, reserved_root};
 
 impl ClientConnection {
     /// Whether this Client may publish to `topic`, as it is called outside of mount points; asked once for each topic.
@@ -10,18 +11,18 @@ impl ClientConnection {
         let limits = self.broker.limits();
         let within = topic.split('/').count() <= limits.max_topic_levels
             && topic.len() <= limits.max_topic_bytes;
-        let Identity { peer, principal, .. } = &self.identity;
+        let Identity { principal, policies, .. } = &self.identity;
         let authority = self.broker.authority();
         within
-            && (peer.listener.internal
+            && (policies.rights == Rights::All
                 || (self.is_open(client_id, topic)
                     && authority.may_publish(principal, client_id, topic)))
     }
 
     /// Why this Client may not subscribe to `filter` (as it is called outside, without `$share/…/`), if so.
     pub(super) fn subscription_refusal(&self, client_id: &str, filter: &str) -> Option<ReasonCode> {
-        let Identity { peer, principal, .. } = &self.identity;
-        if peer.listener.internal {
+        let Identity { peer, principal, policies, .. } = &self.identity;
+        if policies.rights == Rights::All {
             return None;
         }
         let seen = self.as_seen(filter);
@@ -37,19 +38,20 @@ impl ClientConnection {
     }
 
     /// Whether Clients exchange messages through this topic. The broker's own are closed, so that nobody forges its figures;
-    /// but bridges of other brokers say there whether they are connected, by Will Message among others, and mosquitto's do
-    /// not connect without it.
+    /// but Clients that stand between brokers say there whether they are connected, by Will Message among others.
     fn is_open(&self, client_id: &str, topic: &str) -> bool {
         let seen = self.as_seen(topic);
         if !seen.starts_with('$') {
             return true;
         }
-        let Identity { peer, is_bridge, states_itself, .. } = &self.identity;
-        match (reserved_root(seen), bridge_state(seen)) {
+        let Identity { peer, policies, .. } = &self.identity;
+        match (reserved_root(seen), connection_state(seen)) {
             (None, _) => self.broker.limits().dollar_topics,
-            (Some(_), Some(name)) if peer.listener.mount_point.is_none() => {
-                *is_bridge || (*states_itself && name == client_id)
-            }
+            (Some(_), Some(name)) if peer.listener.mount_point.is_none() => match policies.states {
+                States::None => false,
+                States::Own => name == client_id,
+                States::All => true,
+            },
             (Some(_), _) => false,
         }
     }

@@ -20,6 +20,7 @@ use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::effects::{DropReason, Tally};
 use crate::session::inbound::Inbound;
+use crate::session::policies::Recognition;
 use crate::session::publication::Publication;
 use crate::session::violation::Violation;
 
@@ -154,7 +155,8 @@ impl ClientConnection {
     ) -> Option<usize> {
         let InputFlow { max_packet_bytes, .. } = self.input;
         let plain = plain_publish(input, self.identity.version, max_packet_bytes, run.topic)?;
-        let is_as_published = !self.identity.is_bridge && self.mount_point().is_none();
+        let is_as_published = self.identity.policies.recognition != Recognition::ByContent
+            && self.mount_point().is_none();
         let taken = run.publications.len();
         let arrival = self.admit(turn.inbound, taken, plain.qos, plain.packet_id);
         if !is_as_published || arrival != Ok(Arrival::New) {
@@ -224,8 +226,8 @@ impl ClientConnection {
                 }
                 self.refuse_run(turn, run, refusal);
             }
-            None if self.is_echo(session, run) => {
-                self.take_echo(turn, run, cached.plan.durability);
+            None if self.has_returned(run) => {
+                self.take_returned(turn, run, cached.plan.durability);
             }
             None => self.route_run(turn, run, &cached.plan),
         }
@@ -302,12 +304,12 @@ impl ClientConnection {
     }
 
     /// Acknowledges messages that go no further.
-    fn take_echo(&mut self, turn: &mut Turn<'_>, run: &Run<'_>, durability: Durability) {
+    fn take_returned(&mut self, turn: &mut Turn<'_>, run: &Run<'_>, durability: Durability) {
         let promise = Promise::begin(turn.effects);
         self.receive_run(turn, run, durability);
         let wait = promise.wait(turn.effects);
         for (publication, packet_id) in run.publications.iter().zip(&run.packet_ids) {
-            turn.effects.tally.drop_one(DropReason::BridgeLoop);
+            turn.effects.tally.drop_one(DropReason::Loop);
             let (qos, success) = (publication.qos, ReasonCode::Success);
             self.acknowledge_publish(qos, *packet_id, success, wait, turn.effects);
         }

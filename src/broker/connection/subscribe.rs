@@ -36,11 +36,10 @@ impl ClientConnection {
         &self,
         turn: &mut Turn<'_>,
         filter: &str,
-        mut options: SubscriptionOptions,
+        asked: SubscriptionOptions,
         subscription_id: u32,
     ) -> ReasonCode {
-        options.no_local |= self.identity.is_bridge;
-        options.retain_as_published |= self.identity.is_bridge;
+        let mut options = self.identity.policies.subscription_options(asked);
         options.qos = options.qos.min(self.broker.limits().maximum_qos);
         let state = SubscriptionState { options, subscription_id };
         let parsed = match self.check_subscription(turn, filter, state) {

@@ -14,6 +14,7 @@ use crate::config::settings::{
 };
 use crate::config::table::{File, Listener, Tls};
 use crate::config::value::{Switch, TextList};
+use crate::session::policies::Policies;
 use crate::topic::mount_point::MountPoint;
 
 /// Checks all listeners. Without any, there is one for MQTT on loopback.
@@ -81,6 +82,7 @@ fn one_listener(
         mount_point: mount_point(checker, &key("mount_point"), &written.mount_point),
         max_packet_bytes: written.max_packet_size.into_limit(),
         max_keep_alive_seconds: written.max_keep_alive.into_limit(),
+        policies: Policies::default(),
         internal: false,
     };
     ListenerSettings {

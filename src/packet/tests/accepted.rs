@@ -34,7 +34,7 @@ fn equal(bytes: &[u8], version: ProtocolVersion, sender: Sender, packet: &Packet
 fn connect(version: ProtocolVersion) -> Connect<'static> {
     Connect {
         version,
-        bridge: false,
+        bridge_bit: false,
         clean_start: true,
         keep_alive_seconds: 60,
         client_id: "c",
@@ -67,10 +67,10 @@ fn connect_names_its_version_whatever_was_spoken_before() {
 }
 
 #[test]
-fn connect_of_a_bridge_has_the_highest_bit_of_the_level_set() {
-    let bridge = |version| connect_packet(Connect { bridge: true, ..connect(version) });
-    equal(b"\x10\x0F\0\x06MQIsdp\x83\x02\0\x3C\0\x01c", V3_1, Client, &bridge(V3_1));
-    equal(b"\x10\x0D\0\x04MQTT\x84\x02\0\x3C\0\x01c", V3_1_1, Client, &bridge(V3_1_1));
+fn connect_has_the_bridge_bit_in_its_protocol_level() {
+    let with_bit = |version| connect_packet(Connect { bridge_bit: true, ..connect(version) });
+    equal(b"\x10\x0F\0\x06MQIsdp\x83\x02\0\x3C\0\x01c", V3_1, Client, &with_bit(V3_1));
+    equal(b"\x10\x0D\0\x04MQTT\x84\x02\0\x3C\0\x01c", V3_1_1, Client, &with_bit(V3_1_1));
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn is_within_its_reach(packet: &Packet<'_>) -> bool {
             let password = std::str::from_utf8(connect.password.unwrap_or_default());
             let has_both = !user_name.is_empty() && password.is_ok_and(|text| !text.is_empty());
             let has_none = connect.user_name.is_none() && connect.password.is_none();
-            !connect.bridge && (has_both || has_none)
+            !connect.bridge_bit && (has_both || has_none)
         }
         _ => true,
     }

@@ -138,11 +138,11 @@ fn connect(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
     let head = (any::<bool>(), any::<bool>(), any::<u16>(), text());
     let rest = (option::of(will(version)), option::of(text()), option::of(bytes()));
     (head, rest, only_5_0(version, connect_properties())).prop_map(
-        move |((bridge, clean_start, keep_alive_seconds, client_id), rest, properties)| {
+        move |((bridge_bit, clean_start, keep_alive_seconds, client_id), rest, properties)| {
             let (will, user_name, password) = rest;
             Packet::Connect(Box::new(Connect {
                 version,
-                bridge: bridge && version < V5_0,
+                bridge_bit: bridge_bit && version < V5_0,
                 clean_start,
                 keep_alive_seconds,
                 client_id,

@@ -1,0 +1,73 @@
+//! What the broker does differently for bridges: ours at the local end, and those of other brokers that connect here.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::bridge::local::CLIENT_ID_PREFIX;
+use crate::bridge::loop_guard::{EchoGuard, trail_contains};
+use crate::bridge::properties::hop_trail;
+use crate::broker::neighbours::Neighbours;
+use crate::packet::connect::Connect;
+use crate::session::policies::{
+    LimitPolicy, OwnMessages, Policies, Recognition, RetainFlag, Rights, States, Trail,
+};
+use crate::session::publication::Publication;
+use crate::topic::reserved::connection_state;
+
+/// The policies of the local Session of a bridge of ours. It looks itself for what comes back
+/// ([`crate::bridge::loop_guard`]), and has subscribed with the options that it needs.
+#[must_use]
+pub(crate) fn of_ours(trail: Trail) -> Policies {
+    Policies {
+        trail,
+        recognition: Recognition::Trusted,
+        rights: Rights::All,
+        limits: LimitPolicy::Exempt,
+        ..Policies::default()
+    }
+}
+
+/// Recognises the bridges of other brokers, and messages of this broker that come back by them: by their trail, or by
+/// what left over 3.x links a moment ago.
+pub(crate) struct OtherBridges {
+    pub(crate) broker_id: Arc<str>,
+    pub(crate) echoes: Arc<EchoGuard>,
+}
+
+impl Neighbours for OtherBridges {
+    fn policies(&self, connect: &Connect<'_>, given: Policies) -> Policies {
+        if connect.bridge_bit {
+            // It hands on what it is given, and has no room to say where it has been.
+            return Policies {
+                own_messages: OwnMessages::Withheld,
+                retain: RetainFlag::AsPublished,
+                trail: Trail::Lost,
+                recognition: Recognition::ByContent,
+                states: States::All,
+                ..given
+            };
+        }
+        // Bridges without the bit show by their Will that they are some. Mosquitto's do not connect without it.
+        let stated = connect.will.as_ref().and_then(|will| connection_state(will.topic));
+        match stated == Some(connect.client_id) {
+            true => Policies { states: States::Own, ..given },
+            false => given,
+        }
+    }
+
+    fn is_reserved(&self, client_id: &str) -> bool {
+        client_id.starts_with(CLIENT_ID_PREFIX)
+    }
+
+    fn note_leaving(&self, publication: &Publication<'_>) {
+        let Publication { topic, payload, id, .. } = publication;
+        self.echoes.note_routed(topic, payload, id.publisher.0, Instant::now());
+    }
+
+    fn has_returned(&self, publication: &Publication<'_>, recognition: Recognition) -> bool {
+        let Publication { topic, properties, payload, id, .. } = publication;
+        hop_trail(properties).is_some_and(|trail| trail_contains(trail, &self.broker_id))
+            || (recognition == Recognition::ByContent
+                && self.echoes.is_echo(topic, payload, id.publisher.0, Instant::now()))
+    }
+}
