@@ -18,7 +18,7 @@ use crate::packet::decode::{Decoded, decode};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{Packet, ProtocolVersion, QoS};
 use crate::session::effects::Effects;
-use crate::session::policies::LimitPolicy;
+use crate::session::policies::{LimitPolicy, Recognition};
 use crate::session::violation::Violation;
 use crate::topic::mount_point::MountPoint;
 use crate::topic::name::MAX_TOPIC_BYTES;
@@ -121,6 +121,7 @@ impl ClientConnection {
         if let Some(neighbours) = self.broker.neighbours() {
             self.identity.policies = neighbours.policies(connect, self.identity.policies);
         }
+        self.input.forms_runs &= self.identity.policies.recognition != Recognition::ByContent;
         let pending = match self.check_connect(connect) {
             Ok(pending) => Box::new(pending),
             Err((reason, why)) => {

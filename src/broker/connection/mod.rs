@@ -138,6 +138,8 @@ struct InputFlow {
     is_exchanging: bool,
     /// A packet of many filters that the last turn did not come to the end of.
     filter_work: Option<Box<FilterWork>>,
+    /// Whether plain messages may be routed together: not if each is looked at, or renamed below a mount point.
+    forms_runs: bool,
     /// Messages of one topic that are routed together at most: fewer where the last went to very many.
     run_limit: usize,
     /// The budget of the last turn was spent: the Client is not read before the next.
@@ -214,6 +216,7 @@ impl ClientConnection {
             is_store_behind: false,
             is_exchanging: false,
             filter_work: None,
+            forms_runs: rules.mount_point.is_none(),
             run_limit: RUN_MESSAGES,
             gave_way: false,
         };

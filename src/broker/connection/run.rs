@@ -20,7 +20,6 @@ use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::effects::{DropReason, Tally};
 use crate::session::inbound::Inbound;
-use crate::session::policies::Recognition;
 use crate::session::publication::Publication;
 use crate::session::violation::Violation;
 
@@ -155,11 +154,9 @@ impl ClientConnection {
     ) -> Option<usize> {
         let InputFlow { max_packet_bytes, .. } = self.input;
         let plain = plain_publish(input, self.identity.version, max_packet_bytes, run.topic)?;
-        let is_as_published = self.identity.policies.recognition != Recognition::ByContent
-            && self.mount_point().is_none();
         let taken = run.publications.len();
         let arrival = self.admit(turn.inbound, taken, plain.qos, plain.packet_id);
-        if !is_as_published || arrival != Ok(Arrival::New) {
+        if !self.input.forms_runs || arrival != Ok(Arrival::New) {
             return None;
         }
         if plain.topic != run.topic || taken >= self.input.run_limit {
