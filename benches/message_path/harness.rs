@@ -39,14 +39,6 @@ impl Authority for Everybody {
     fn begin_exchange(&self, _method: &str, _peer: &Peer) -> Option<Box<dyn Exchange>> {
         None
     }
-
-    fn may_publish(&self, _principal: &Principal, _client_id: &str, _topic: &str) -> bool {
-        true
-    }
-
-    fn may_subscribe(&self, _principal: &Principal, _client_id: &str, _filter: &str) -> bool {
-        true
-    }
 }
 
 /// A client and its connection, seen from both ends.

@@ -76,6 +76,37 @@ pub trait Exchange: Send {
     fn step(&mut self, data: &[u8]) -> ExchangeStep;
 }
 
+/// Something that a Client wants to do, beyond what the broker forbids to everybody.
+#[derive(Debug, Clone, Copy)]
+pub struct Access<'a> {
+    /// Who it is.
+    pub principal: &'a Principal,
+    /// Its Client Identifier.
+    pub client_id: &'a str,
+    /// Where it comes from.
+    pub peer: &'a Peer,
+    /// What it wants to do.
+    pub action: Action<'a>,
+}
+
+/// What a Client can want to do. Topics have their mount point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// Publish to this Topic Name.
+    Publish(&'a str),
+    /// Subscribe to this Topic Filter, given without `$share/…/`.
+    Subscribe(&'a str),
+}
+
+/// The answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It may.
+    Allowed,
+    /// It may not, and is told Not authorized.
+    Denied,
+}
+
 /// Decides who may do what.
 pub trait Authority: Send + Sync {
     /// Checks a CONNECT without enhanced authentication. May block for as long as a password hash takes; called on a
@@ -92,7 +123,7 @@ pub trait Authority: Send + Sync {
     /// Starts enhanced authentication; `None` if the method is not supported (0x8C Bad authentication method).
     fn begin_exchange(&self, method: &str, peer: &Peer) -> Option<Box<dyn Exchange>>;
 
-    /// Rises whenever somebody who was let in may have lost what let them in.
+    /// Rises whenever somebody who was let in may have lost what let them in, or may do something else than before.
     fn revision(&self) -> u64 {
         0
     }
@@ -103,9 +134,10 @@ pub trait Authority: Send + Sync {
         false
     }
 
-    /// Whether this Topic Name (with mount point) may be published to. On the message path: must be quick.
-    fn may_publish(&self, principal: &Principal, client_id: &str, topic: &str) -> bool;
-
-    /// Whether this Topic Filter (with mount point, without `$share/…/`) may be subscribed to.
-    fn may_subscribe(&self, principal: &Principal, client_id: &str, filter: &str) -> bool;
+    /// Whether a Client may do what it wants to. Must be quick; the answer holds for all messages of a topic, until the
+    /// Client authenticates anew or [`Self::revision`] has risen. Unless an authority has rules, everyone who was let in
+    /// may.
+    fn authorize(&self, _access: &Access<'_>) -> Decision {
+        Decision::Allowed
+    }
 }

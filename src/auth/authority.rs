@@ -1,7 +1,7 @@
 //! The authority that is built in: a users file, client certificates, and anonymous access where a listener grants it.
 //!
-//! Access rules by topic will stand here too, behind [`Authority::may_publish`] and [`Authority::may_subscribe`]; until
-//! then everyone who was let in may use every topic that the broker leaves to Clients.
+//! Access rules by topic will stand here too, behind [`Authority::authorize`]; until then everyone who was let in may use
+//! every topic that the broker leaves to Clients.
 
 use std::sync::Arc;
 
@@ -88,14 +88,6 @@ impl Authority for DefaultAuthority {
             (Some(users), Some(name)) if !by_certificate => users.is_changed_since(name, revision),
             _ => false,
         }
-    }
-
-    fn may_publish(&self, _principal: &Principal, _client_id: &str, _topic: &str) -> bool {
-        true
-    }
-
-    fn may_subscribe(&self, _principal: &Principal, _client_id: &str, _filter: &str) -> bool {
-        true
     }
 }
 

@@ -497,6 +497,8 @@ impl ClientConnection {
         let revision = self.broker.access_revision();
         let Identity { principal, peer, access_revision, .. } = &mut self.identity;
         let since = std::mem::replace(access_revision, revision);
+        // They hold what it was allowed to do.
+        self.input.plans = None;
         self.broker.authority().is_revoked(principal, peer, since)
     }
 
