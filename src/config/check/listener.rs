@@ -107,7 +107,7 @@ fn report_closed(checker: &mut Checker<'_>, key: &str, written: &Listener, reach
     let listen = &written.listen;
     let problem = if reach == Reach::Network {
         format!(
-            "\"{listen}\" can be reached from the network, and nothing asks Clients who they are"
+            "\"{listen}\" can be reached from the network, but does not authenticate clients"
         )
     } else {
         "anonymous Clients are refused, and there are no users".to_owned()
