@@ -106,9 +106,7 @@ enum Reach {
 fn report_closed(checker: &mut Checker<'_>, key: &str, written: &Listener, reach: Reach) {
     let listen = &written.listen;
     let problem = if reach == Reach::Network {
-        format!(
-            "\"{listen}\" can be reached from the network, but does not authenticate clients"
-        )
+        format!("\"{listen}\" can be reached from the network, but does not authenticate clients")
     } else {
         "anonymous Clients are refused, and there are no users".to_owned()
     };
