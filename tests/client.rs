@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::port::free_port;
+
+#[path = "support/port.rs"]
+mod port;
 
 const PETREL: &str = env!("CARGO_BIN_EXE_petrel");
 /// How long anything may take before a test fails.
@@ -41,7 +46,7 @@ impl Broker {
         let certificates =
             Command::new(PETREL).arg("certs").arg("--out").arg(path("certs")).output();
         assert!(certificates.unwrap().status.success());
-        let [plain, tls, websocket] = free_ports();
+        let [plain, tls, websocket] = [(); 3].map(|()| free_port());
         let file = |name: &str| path("certs").join(name);
         let lines = format!(
             "data_dir = {:?}\nhttp.listen = \"\"\n\
@@ -119,11 +124,6 @@ impl Drop for Broker {
         drop(self.shell.stdin.take());
         self.shell.wait().unwrap();
     }
-}
-
-fn free_ports() -> [u16; 3] {
-    let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    sockets.map(|socket| socket.local_addr().unwrap().port())
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -404,8 +404,7 @@ fn a_closed_output_ends_a_subscriber() {
 #[test]
 fn failures_have_words_and_codes() {
     let broker = Broker::start();
-    let [free, ..] = free_ports();
-    let free = free.to_string();
+    let free = free_port().to_string();
     for (words, code, reason) in [
         (vec!["pub", "-t", "a", "-m", "x", "-p", &free], 3, "refused"),
         (vec!["sub", "-t", "a", "-p", &free], 3, "refused"),

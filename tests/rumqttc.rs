@@ -5,13 +5,18 @@
 #![allow(unused_qualifications, reason = "the arguments of a macro do not know what it imports")]
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rumqttc::Transport;
+
+use crate::port::free_port;
+
+#[path = "support/port.rs"]
+mod port;
 
 /// What carries the packets.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +41,7 @@ struct Broker {
 impl Broker {
     fn start(carrier: Carrier) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let config = directory.path().join("petrel.toml");
         let data = directory.path().join("data");
         let mut text = format!(

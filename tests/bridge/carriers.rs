@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::process::{Broker, PATIENCE, Subscriber, bridge, eventually, free_port, has_mosquitto};
+use crate::port::free_port;
+use crate::process::{Broker, PATIENCE, Subscriber, bridge, eventually, has_mosquitto};
 
 /// A development CA with certificates of `localhost` and of a client.
 pub fn certificates(directory: &Path) -> PathBuf {

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::process::{
-    Broker, Subscriber, bridge, eventually, free_port, has_mosquitto, side_by_side,
-};
+use crate::port::free_port;
+use crate::process::{Broker, Subscriber, bridge, eventually, has_mosquitto, side_by_side};
 
 /// As a sensor that has nothing new to say: 20 times a second.
 fn repeat(broker: &Broker, qos: &str, count: usize) {

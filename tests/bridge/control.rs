@@ -1,6 +1,7 @@
 //! Bridges are changed while the broker runs.
 
-use crate::process::{Broker, Subscriber, bridge, eventually, free_port, has_mosquitto};
+use crate::port::free_port;
+use crate::process::{Broker, Subscriber, bridge, eventually, has_mosquitto};
 
 #[test]
 fn bridges_are_added_paused_resumed_changed_and_removed() {

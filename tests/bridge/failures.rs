@@ -6,7 +6,8 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::process::{Broker, Subscriber, bridge, eventually, free_port, has_mosquitto};
+use crate::port::free_port;
+use crate::process::{Broker, Subscriber, bridge, eventually, has_mosquitto};
 use crate::proxy::Proxy;
 
 fn last_error(broker: &Broker) -> String {

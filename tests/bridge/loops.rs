@@ -1,7 +1,8 @@
 //! Messages that travel in circles come to an end, whatever the shape: over 5.0 by their trail, over 3.x where
 //! `echo_window` is set.
 
-use crate::process::{Broker, Subscriber, eventually, free_port, has_mosquitto, side_by_side};
+use crate::port::free_port;
+use crate::process::{Broker, Subscriber, eventually, has_mosquitto, side_by_side};
 
 fn ring(ports: &[u16], direction: &str, protocol: &str) -> Vec<Broker> {
     let count = ports.len();

@@ -14,6 +14,8 @@ mod loops;
 mod mosquitto_window;
 mod options;
 mod peer;
+#[path = "../support/port.rs"]
+mod port;
 mod probe;
 mod process;
 mod proxy;

@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::process::{Broker, Subscriber, bridge, eventually, free_port, has_mosquitto};
+use crate::port::free_port;
+use crate::process::{Broker, Subscriber, bridge, eventually, has_mosquitto};
 
 #[test]
 fn start_type_once_tries_once_and_manual_waits_for_a_command() {

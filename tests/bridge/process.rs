@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::port::free_port;
 
 /// How long anything may take: generous, since machines are slow and tests run side by side.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -23,18 +24,6 @@ pub struct Broker {
     pub http_port: u16,
     directory: TempDir,
     restart: Vec<String>,
-}
-
-/// A port that was free a moment ago; every call gives another one.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let spread = u16::try_from(std::process::id() * 101 % 11_000).unwrap();
-    loop {
-        let port = 21_000 + (spread + NEXT.fetch_add(1, Ordering::Relaxed)) % 11_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// Waits until `holds`, or fails with `what`.

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::port::free_port;
 use crate::probe::Probe;
-use crate::process::{
-    Broker, Subscriber, bridge, eventually, eventually_waiting, free_port, has_mosquitto,
-};
+use crate::process::{Broker, Subscriber, bridge, eventually, eventually_waiting, has_mosquitto};
 
 #[test]
 fn a_hundred_thousand_messages_wait_and_arrive_in_order() {

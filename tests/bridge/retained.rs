@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::process::{
-    Broker, Subscriber, bridge, eventually, free_port, has_mosquitto, side_by_side,
-};
+use crate::port::free_port;
+use crate::process::{Broker, Subscriber, bridge, eventually, has_mosquitto, side_by_side};
 
 type Retained = BTreeMap<String, String>;
 

@@ -8,6 +8,8 @@
 mod broker;
 mod client;
 mod packet;
+#[path = "../support/port.rs"]
+mod port;
 
 mod authentication;
 mod client_log;

@@ -1,11 +1,12 @@
 //! Listeners with a mount point: their Clients live below it and see nothing else, under no other name.
 
-use crate::broker::{Broker, configured, free_port};
+use crate::broker::{Broker, configured};
 use crate::client::Client;
 use crate::packet::{
     CONNACK, Connect, PUBACK, Properties, Publish, RESPONSE_TOPIC, TOPIC_ALIAS,
     TOPIC_ALIAS_MAXIMUM, V5, V311, Version, Will,
 };
+use crate::port::free_port;
 
 /// A broker with a listener for everybody and one below `mount_point`.
 struct Site {

@@ -1,9 +1,10 @@
 //! A Session belongs to the user who made it, and to the mount point it was made under: nobody else resumes it, reads its
 //! queue, throws its owner out or ends it.
 
-use crate::broker::{Broker, configured, free_port, unique};
+use crate::broker::{Broker, configured, unique};
 use crate::client::Client;
 use crate::packet::{ASSIGNED_CLIENT_ID, Connect, V5, V311, Version};
+use crate::port::free_port;
 use crate::server::open_with_users;
 
 fn of(user: Option<&str>, connect: Connect) -> Connect {

@@ -2,12 +2,13 @@
 
 use std::process::Command;
 
-use crate::broker::{Broker, configured, eventually, free_port, unique};
+use crate::broker::{Broker, configured, eventually, unique};
 use crate::client::Client;
 use crate::packet::{
     ALL, Connect, DISCONNECT, MESSAGE_EXPIRY, PUBACK, PUBCOMP, PUBREC, PUBREL, Properties, Publish,
     V5, V311, WILL_DELAY, Will, acknowledge,
 };
+use crate::port::free_port;
 
 /// SIGTERM: 5.0 clients are told 0x8B, the others closed, and the process ends with success.
 #[test]

@@ -97,7 +97,7 @@ fn users_that_are_removed_or_changed_are_disconnected_on_reload() {
 /// [MQTT-3.1.4-2] A password without a name is nobody's; an empty name with nothing behind it is none.
 #[test]
 fn an_empty_name_is_anonymous_and_a_password_needs_a_name() {
-    let port = crate::broker::free_port();
+    let port = crate::port::free_port();
     let open = format!("127.0.0.1:{port}");
     let listener =
         format!("[[listener]]\nname = \"open\"\nlisten = \"{open}\"\nallow_anonymous = true\n");

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::{Broker, errors, free_port, petrel, run, text};
+use crate::port::free_port;
+use crate::{Broker, errors, petrel, run, text};
 
 /// The report of a run of `petrel bench` that found nothing wrong.
 fn report(directory: &std::path::Path, port: u16, arguments: &[&str]) -> Value {

@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use crate::{free_port, petrel, set_password};
+use crate::port::free_port;
+use crate::{petrel, set_password};
 
 /// A broker whose log and standard output are files; killed when dropped.
 struct Logged<'a> {

@@ -5,6 +5,8 @@
 mod bench;
 mod control;
 mod logs;
+#[path = "../support/port.rs"]
+mod port;
 mod restart;
 
 use std::fs;
@@ -15,6 +17,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use petrel::auth::scram::{ClientStep, ScramClient};
+
+use crate::port::free_port;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -54,10 +58,6 @@ fn errors(output: &Output) -> String {
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A broker in a process of its own, killed when dropped.
