@@ -1,4 +1,5 @@
-//! Who a Client is and what it may do, as the core asks it. What answers (users files, certificates) stands in `auth`.
+//! The port for authentication and authorization: who a Client is and what it may do. `auth` implements it with users
+//! files and certificates.
 
 use core::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use crate::packet::reason_code::ReasonCode;
 use crate::session::policies::Policies;
 use crate::topic::mount_point::MountPoint;
 
-/// Where a Network Connection comes from, as the listener found it.
+/// Where a Network Connection comes from, as determined by the listener.
 #[derive(Debug, Clone)]
 pub struct Peer {
     /// Address of the Client (from the PROXY protocol header where one was required); `None` on Unix sockets.
@@ -18,16 +19,16 @@ pub struct Peer {
     pub certificate_name: Option<Arc<str>>,
 }
 
-/// What a listener grants to and demands of its Clients.
+/// What a listener grants to its Clients and requires of them.
 #[derive(Debug, Clone, Default)]
 pub struct ListenerRules {
     /// Its name in the configuration.
     pub name: String,
-    /// Clients without user name are let in.
+    /// Whether Clients without a user name are accepted.
     pub allow_anonymous: bool,
-    /// The certificate's name is the user name; CONNECT's user name is ignored.
+    /// Whether the name in the certificate is the user name; then the one in CONNECT is ignored.
     pub certificate_as_user_name: bool,
-    /// Where its Clients live: stands before every topic of theirs.
+    /// Prefix of every topic of its Clients.
     pub mount_point: Option<MountPoint>,
     /// Tighter Maximum Packet Size than the broker's.
     pub max_packet_bytes: Option<u32>,
@@ -40,7 +41,7 @@ pub struct ListenerRules {
     pub internal: bool,
 }
 
-/// Who a Client was found to be.
+/// The identity of an authenticated Client.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Principal {
     /// Verified user name; `None` is anonymous.
@@ -64,7 +65,7 @@ pub struct Credentials {
 pub enum ExchangeStep {
     /// Send AUTH 0x18 with this Authentication Data and wait for the Client's.
     Continue(Vec<u8>),
-    /// Done: the Principal, and data for CONNACK (or AUTH 0x00).
+    /// Accepted: the Principal, and data for CONNACK (or AUTH 0x00).
     Accept(Principal, Option<Vec<u8>>),
     /// Refused.
     Refuse(ReasonCode),
@@ -107,7 +108,7 @@ pub enum Decision {
     Denied,
 }
 
-/// Decides who may do what.
+/// Decides who may connect and what they may do.
 pub trait Authority: Send + Sync {
     /// Checks a CONNECT without enhanced authentication. May block for as long as a password hash takes; called on a
     /// blocking thread. Refusals are [`ReasonCode::BadUserNameOrPassword`], [`ReasonCode::NotAuthorized`],
@@ -128,8 +129,8 @@ pub trait Authority: Send + Sync {
         0
     }
 
-    /// Whether a Client that was let in at this revision would have to prove anew who it is: its user was removed, or has
-    /// other credentials by now.
+    /// Whether a Client accepted at this revision would have to authenticate again, because its user was removed or has
+    /// new credentials.
     fn is_revoked(&self, _principal: &Principal, _peer: &Peer, _revision: u64) -> bool {
         false
     }

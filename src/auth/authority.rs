@@ -1,4 +1,4 @@
-//! The authority that is built in: a users file, client certificates, and anonymous access where a listener grants it.
+//! The built-in authority: a users file, client certificates, and anonymous access where a listener allows it.
 //!
 //! Access rules by topic will stand here too, behind [`Authority::authorize`]; until then everyone who was let in may use
 //! every topic that the broker leaves to Clients.
@@ -10,20 +10,20 @@ use crate::auth::scram::{self, ScramServer};
 use crate::auth::users::UsersFile;
 use crate::packet::reason_code::ReasonCode;
 
-/// The authority that is built in.
+/// The built-in authority.
 #[derive(Debug, Default)]
 pub struct DefaultAuthority {
     users: Option<Arc<UsersFile>>,
 }
 
 impl DefaultAuthority {
-    /// With the users of a file, or without users.
+    /// Creates an authority with the users of a file, or without users.
     #[must_use]
     pub fn new(users: Option<Arc<UsersFile>>) -> Self {
         Self { users }
     }
 
-    /// Who the Client is without looking at a password; `None` if a password must be checked.
+    /// The Client's identity if no password needs to be checked; `None` if one must be.
     fn without_password(credentials: &Credentials) -> Option<Principal> {
         let peer = &credentials.peer;
         if peer.listener.internal {
@@ -51,7 +51,7 @@ impl Authority for DefaultAuthority {
         if let Some(principal) = Self::without_password(credentials) {
             return Ok(principal);
         }
-        // Without users, a name is only a claim: its bearer is as anonymous as anyone.
+        // Without users, a name is only a claim: the Client counts as anonymous.
         let Some(users) = &self.users else { return Self::anonymous(&credentials.peer) };
         let password = credentials.password.as_deref().unwrap_or_default();
         match said_name(credentials) {
@@ -59,7 +59,7 @@ impl Authority for DefaultAuthority {
                 Ok(Principal { user_name: Some(name.into()) })
             }
             None if password.is_empty() => Self::anonymous(&credentials.peer),
-            // A password is meant for somebody: whoever forgot to say for whom is not let in as nobody.
+            // A password without a user name is a mistake, not a request for anonymous access.
             Some(_) | None => Err(ReasonCode::BadUserNameOrPassword),
         }
     }
@@ -91,7 +91,7 @@ impl Authority for DefaultAuthority {
     }
 }
 
-/// The User Name, if it says anything: there are programs that send an empty one when none is set.
+/// The User Name, unless it is empty: some programs send an empty one if none is set.
 fn said_name(credentials: &Credentials) -> Option<&str> {
     credentials.user_name.as_deref().filter(|name| !name.is_empty())
 }
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(enter(None), Ok(Principal::default()));
     }
 
-    /// MQTT-Explorer sends an empty User Name where none is set; whoever sends a password means somebody.
+    /// MQTT-Explorer sends an empty User Name if none is set; a Client that sends a password is not anonymous.
     #[test]
     fn an_empty_name_is_none_and_a_password_without_name_is_wrong() {
         let (_directory, authority) = authority();
@@ -172,7 +172,7 @@ mod tests {
         }
         let closed = ListenerRules::default;
         assert_eq!(enter(&authority, closed(), Some(""), ""), Err(ReasonCode::NotAuthorized));
-        // Without users nobody asks for a password.
+        // Without users, no password is checked.
         let nobody = DefaultAuthority::default();
         assert_eq!(enter(&nobody, open(), None, "secret"), Ok(Principal::default()));
         assert_eq!(enter(&nobody, open(), Some(""), "secret"), Ok(Principal::default()));

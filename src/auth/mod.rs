@@ -1,4 +1,4 @@
-//! Answers to the questions of [`crate::access`]: a users file, SCRAM-SHA-256, client certificates.
+//! Implements the authentication port of [`crate::access`] with a users file, SCRAM-SHA-256 and client certificates.
 
 pub mod authority;
 pub mod scram;

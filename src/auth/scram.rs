@@ -1,8 +1,8 @@
-//! SCRAM-SHA-256 (RFC 5802, RFC 7677), both sides: the enhanced authentication that is built in. [MQTT-4.12]
+//! SCRAM-SHA-256 (RFC 5802, RFC 7677), both sides: the built-in enhanced authentication. [MQTT-4.12]
 //!
 //! The Client's first message travels in CONNECT (or in AUTH 0x19), the challenge in AUTH 0x18, the proof in AUTH 0x18,
-//! the server's signature in CONNACK (or in AUTH 0x00). The server keeps no password, only what verifies a proof.
-//! Channel binding is not offered: a Client that insists on it is refused.
+//! the server's signature in CONNACK (or in AUTH 0x00). The server stores no password, only a verifier for the proof.
+//! It does not offer channel binding and refuses Clients that require it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -18,10 +18,10 @@ use crate::packet::reason_code::ReasonCode;
 /// The Authentication Method.
 pub const METHOD: &str = "SCRAM-SHA-256";
 
-/// Iterations for new passwords. RFC 7677 demands at least 4,096; the work is the Client's.
+/// Iterations for new passwords. RFC 7677 requires at least 4,096; Clients do this work.
 pub const DEFAULT_ITERATIONS: u32 = 4096;
 
-/// A Client does not let a server make it work longer than this (about a second).
+/// Most iterations that a Client accepts from a server (about a second of work).
 const MAX_ITERATIONS: u32 = 1_000_000;
 
 /// Longest message of either side: names and nonces are short.
@@ -29,7 +29,7 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 
 type Key = [u8; 32];
 
-/// What the server keeps of a password.
+/// What the server stores instead of a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Verifier {
     /// Salt of the password.
@@ -38,7 +38,7 @@ pub struct Verifier {
     pub iterations: u32,
     /// Checks the Client's proof.
     pub stored_key: Key,
-    /// Makes the server's signature.
+    /// Creates the server's signature.
     pub server_key: Key,
 }
 
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// Makes the verifier of a password; `None` if the password has characters that SCRAM prohibits.
+    /// Creates the verifier of a password; `None` if the password has characters that SCRAM prohibits.
     #[must_use]
     pub fn new(password: &str, salt: &[u8], iterations: u32) -> Option<Self> {
         let salted = salted_password(password, salt, iterations)?;
@@ -58,7 +58,7 @@ impl Verifier {
         Some(Self { salt: salt.to_vec(), iterations, stored_key, server_key })
     }
 
-    /// For a user that does not exist: looks the same each time it is asked for, and no proof fits it.
+    /// Creates a verifier for an unknown user: the same each time, and no proof matches it.
     #[must_use]
     pub fn fake(user_name: &str, secret: &[u8], iterations: u32) -> Self {
         let salt = hmac(secret, &[b"salt", user_name.as_bytes()]);
@@ -103,7 +103,7 @@ fn salted_password(password: &str, salt: &[u8], iterations: u32) -> Option<Key> 
     Some(pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(prepared.as_bytes(), salt, iterations))
 }
 
-/// Bytes from the operating system; `None` if it has none to give.
+/// Random bytes from the operating system; `None` if it cannot provide them.
 #[must_use]
 pub fn random_bytes<const N: usize>() -> Option<[u8; N]> {
     let mut bytes = [0; N];
@@ -116,7 +116,7 @@ fn random_nonce() -> Option<String> {
 
 /// Where the server looks up verifiers.
 pub trait Verifiers: Send {
-    /// The verifier of this user, or a fake one that looks alike.
+    /// The verifier of this user, or a fake one that looks like a real one.
     fn verifier(&self, user_name: &str) -> Verifier;
 }
 
@@ -129,18 +129,18 @@ pub struct ScramServer<V> {
 }
 
 enum ServerState {
-    /// Nothing was said yet.
+    /// Nothing was received yet.
     Start,
     /// The challenge was sent.
     Challenged(Box<Challenge>),
-    /// Accepted or refused: every further step is refused.
+    /// Finished: every further step is refused.
     Over,
 }
 
 struct Challenge {
     user_name: String,
     verifier: Verifier,
-    /// What the Client's `c=` must be.
+    /// The expected value of the Client's `c=`.
     binding: String,
     nonce: String,
     /// client-first-message-bare and server-first-message, joined by a comma.
@@ -148,7 +148,7 @@ struct Challenge {
 }
 
 impl<V: Verifiers> ScramServer<V> {
-    /// A server that waits for the Client's first message.
+    /// Creates a server that expects the Client's first message.
     pub fn new(verifiers: V) -> Self {
         Self { verifiers, nonce: random_nonce(), state: ServerState::Start }
     }
@@ -194,10 +194,10 @@ impl Challenge {
 
 impl<V: Verifiers> Exchange for ScramServer<V> {
     fn step(&mut self, data: &[u8]) -> ExchangeStep {
-        // 0x87 is the one code that both CONNACK and DISCONNECT can carry for a failed authentication.
+        // 0x87 is the only code for a failed authentication that both CONNACK and DISCONNECT can carry.
         let refuse = ExchangeStep::Refuse(ReasonCode::NotAuthorized);
         match std::mem::replace(&mut self.state, ServerState::Over) {
-            // A Client may leave its first message out of CONNECT; the empty challenge asks for it.
+            // A Client may omit its first message from CONNECT; an empty challenge asks for it.
             ServerState::Start if data.is_empty() => {
                 self.state = ServerState::Start;
                 ExchangeStep::Continue(Vec::new())
@@ -234,19 +234,20 @@ impl<'a> ClientFirst<'a> {
         let message = readable(data)?;
         let mut parts = message.splitn(3, ',');
         let (binding, identity, bare) = (parts.next()?, parts.next()?, parts.next()?);
-        // `p=` insists on channel binding. `y` would bind if we offered it; we do not, so this is no downgrade.
+        // `p=` requires channel binding. `y` means that the Client supports it but believes that we do not, which is
+        // true, so this is no downgrade.
         if !matches!(binding, "n" | "y") {
             return None;
         }
         let header_bytes = binding.len() + identity.len() + 2;
         let mut fields = bare.split(',');
-        // A mandatory extension (`m=`) would stand first, and we know none.
+        // A mandatory extension (`m=`) would come first, and we support none.
         let user_name = decode_name(fields.next()?.strip_prefix("n=")?)?;
         let nonce = fields.next()?.strip_prefix("r=")?;
         if nonce.is_empty() || user_name.is_empty() {
             return None;
         }
-        // Acting for somebody else is not offered.
+        // Acting on behalf of another user is not supported.
         if !identity.is_empty() && decode_name(identity.strip_prefix("a=")?)? != user_name {
             return None;
         }
@@ -283,41 +284,41 @@ pub struct ScramClient {
     password: String,
     bare: String,
     nonce: String,
-    /// What the server must sign with, after the proof was sent.
+    /// The signature expected from the server, after the proof was sent.
     expected: Option<String>,
 }
 
-/// Why a Client gives up.
+/// Why a Client aborts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ScramError {
     /// A name or password with characters that SCRAM prohibits.
     #[error("the user name or password has characters that SCRAM prohibits")]
     Prohibited,
-    /// The operating system has no randomness.
-    #[error("the operating system gives no random bytes")]
+    /// The operating system cannot provide random bytes.
+    #[error("the operating system provides no random bytes")]
     NoRandomness,
     /// The server's message is not what RFC 5802 describes.
     #[error("the server's authentication data is malformed")]
     Malformed,
-    /// The server asks for too few iterations to be safe, or for too many to be honest.
+    /// The server asks for too few iterations to be safe, or for too many to be plausible.
     #[error("the server asks for an unreasonable number of iterations")]
     Iterations,
-    /// The server does not know the password: it is not the one it claims to be.
+    /// The server does not know the password, so it is not the server it claims to be.
     #[error("the server's signature is wrong")]
     WrongSignature,
 }
 
-/// What a Client does next.
+/// The Client's next action.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientStep {
     /// Send this Authentication Data in AUTH 0x18.
     Send(Vec<u8>),
-    /// The server has proven that it knows the password.
+    /// The server has proved that it knows the password.
     Done,
 }
 
 impl ScramClient {
-    /// A Client for this user.
+    /// Creates a Client for this user.
     ///
     /// # Errors
     /// [`ScramError::Prohibited`] and [`ScramError::NoRandomness`].
@@ -340,7 +341,7 @@ impl ScramClient {
     /// Handles the Authentication Data of the server's AUTH or CONNACK.
     ///
     /// # Errors
-    /// [`ScramError`]: the connection must be given up.
+    /// [`ScramError`]: the Client must close the connection.
     pub fn step(&mut self, data: &[u8]) -> Result<ClientStep, ScramError> {
         let message = readable(data).ok_or(ScramError::Malformed)?;
         match self.expected.take() {

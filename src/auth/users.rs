@@ -1,6 +1,6 @@
-//! The users file: who may log in, without anybody's password in it.
+//! The users file: the users and the hashes of their passwords.
 //!
-//! A text file, one line for each user:
+//! A text file with one line per user:
 //!
 //! ```text
 //! # comment
@@ -9,9 +9,9 @@
 //! ```
 //!
 //! The first hash (a PHC string) checks a password that comes in CONNECT; the second verifies SCRAM-SHA-256 and is empty
-//! where the password has characters that SCRAM prohibits. `@secret` makes the answers for unknown users look alike
-//! across restarts. A name has no control characters and does not begin with `#` or `@`; it may contain a colon.
-//! `petrel passwd` writes the file, the broker reads it at start and on SIGHUP.
+//! if the password has characters that SCRAM prohibits. `@secret` keeps the answers for unknown users the same across
+//! restarts. A name has no control characters and does not begin with `#` or `@`; it may contain a colon. `petrel
+//! passwd` writes the file; the broker reads it at startup and on SIGHUP.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -34,14 +34,14 @@ use crate::auth::scram::{DEFAULT_ITERATIONS, Verifier, Verifiers, random_bytes};
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
     /// It cannot be read.
-    #[error("the users file {file} cannot be read: {error}", file = file.display())]
+    #[error("cannot read the users file {file}: {error}", file = file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// A line is not of the documented form.
+    /// A line does not have the documented form.
     #[error("{file}:{line}: {problem}", file = file.display())]
     Line {
         /// The file.
@@ -51,23 +51,23 @@ pub enum UsersError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A name that cannot stand in the file.
+    /// A name that the file cannot contain.
     #[error(
         "a user name has 1 to 255 bytes, no control characters, and does not begin with # or @"
     )]
     Name,
-    /// The operating system has no randomness.
-    #[error("the operating system gives no random bytes")]
+    /// The operating system cannot provide random bytes.
+    #[error("the operating system provides no random bytes")]
     NoRandomness,
-    /// The hash function refuses, for instance for lack of memory.
-    #[error("the password cannot be hashed: {0}")]
+    /// The hash function failed, for example for lack of memory.
+    #[error("cannot hash the password: {0}")]
     Hash(String),
 }
 
-/// How dear a password is to guess.
+/// How expensive a password is to guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashCost {
-    /// Memory of argon2id, in KiB.
+    /// Memory for argon2id, in KiB.
     pub memory_kib: u32,
     /// Passes of argon2id over that memory.
     pub passes: u32,
@@ -89,7 +89,7 @@ pub struct User {
     hash: String,
     /// For SCRAM.
     verifier: Option<Verifier>,
-    /// Digest of the password that was found right last, so that a storm of reconnections costs no storm of hashes.
+    /// Digest of the last correct password, so that many reconnections do not cost as many hashes.
     recent: Mutex<Option<[u8; 32]>>,
 }
 
@@ -104,10 +104,10 @@ impl Users {
     /// Reads the text of a users file. `file` is for messages.
     ///
     /// # Errors
-    /// [`UsersError::Line`] for the first line that is not of the documented form.
+    /// [`UsersError::Line`] for the first line that does not have the documented form.
     pub fn parse(text: &str, file: &Path) -> Result<Self, UsersError> {
         let mut users = Self::default();
-        // Editors put a byte order mark in front, carriage returns at the end, and blanks behind anything.
+        // Editors may add a byte order mark, carriage returns and trailing blanks.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (index, line) in text.lines().enumerate() {
             let line = line.trim_end();
@@ -129,7 +129,8 @@ impl Users {
         }
         if let Some(secret) = line.strip_prefix("@secret:") {
             let secret = BASE64.decode(secret.trim_end()).ok().filter(|secret| secret.len() >= 16);
-            self.secret = secret.ok_or("@secret is followed by at least 16 bytes in base64")?;
+            self.secret =
+                secret.ok_or("@secret must be followed by at least 16 bytes in base64")?;
             return Ok(());
         }
         let mut parts = line.rsplitn(3, ':');
@@ -150,7 +151,7 @@ impl Users {
         let user = User { hash: hash.to_owned(), verifier, recent: Mutex::default() };
         match self.users.insert(name.to_owned(), user) {
             None => Ok(()),
-            Some(_) => Err("this user stands in the file twice"),
+            Some(_) => Err("this user is in the file twice"),
         }
     }
 
@@ -158,10 +159,10 @@ impl Users {
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::from(
-            "# Users of Petrel. Edit with `petrel passwd`; the broker reads it again on SIGHUP.\n",
+            "# Users of Petrel. Edit with `petrel passwd`; the broker rereads this file on SIGHUP.\n",
         );
         let secret = BASE64.encode(&self.secret);
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _infallible = writeln!(text, "@secret:{secret}");
         for (name, user) in &self.users {
             let verifier = user.verifier.as_ref().map(Verifier::to_text).unwrap_or_default();
@@ -170,7 +171,7 @@ impl Users {
         text
     }
 
-    /// Adds a user or changes its password. True if the user is new.
+    /// Adds a user or changes a password. True if the user is new.
     ///
     /// # Errors
     /// [`UsersError::Name`], [`UsersError::NoRandomness`], [`UsersError::Hash`].
@@ -185,7 +186,7 @@ impl Users {
         Ok(self.users.insert(name.to_owned(), user).is_none())
     }
 
-    /// Removes a user. False if there was none of this name.
+    /// Removes a user. False if there was no user with this name.
     pub fn remove(&mut self, name: &str) -> bool {
         self.users.remove(name).is_some()
     }
@@ -201,8 +202,8 @@ impl Users {
         self.users.contains_key(name)
     }
 
-    /// Checks a password, by the full hash. A name that does not exist takes the same way to a hash that no password
-    /// has: from the time of a refusal nobody learns names.
+    /// Checks a password with the full hash. An unknown name is checked against a hash that no password has, so that
+    /// the time of a refusal does not reveal which names exist.
     #[must_use]
     pub fn verify(&self, name: &str, password: &[u8]) -> bool {
         let user = self.users.get(name);
@@ -211,7 +212,7 @@ impl Users {
         Argon2::default().verify_password(password, &hash).is_ok() && user.is_some()
     }
 
-    /// A hash with the cost of a user's, of which nobody knows a password.
+    /// A hash as expensive as a user's, for which nobody knows a password.
     fn nobodys_hash(&self) -> String {
         let params = self.users.values().next().and_then(|user| params_of(&user.hash));
         let HashCost { memory_kib, passes, .. } = HashCost::default();
@@ -222,8 +223,8 @@ impl Users {
         format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${output}")
     }
 
-    /// Takes over what an earlier reading of the file has learned of users that are still the same; returns those that are
-    /// not, or no longer there.
+    /// Keeps the remembered digests of users that have not changed since the file was last read; returns the users that
+    /// were changed or removed.
     fn take_over_from(&self, earlier: &Self) -> Vec<String> {
         let mut changed = Vec::new();
         for (name, user) in &earlier.users {
@@ -237,7 +238,7 @@ impl Users {
         changed
     }
 
-    /// Whether this password was found right before, without the full hash.
+    /// Whether this password was accepted before, without the full hash.
     fn is_recent(&self, name: &str, digest: &[u8; 32]) -> bool {
         let recent = self.users.get(name).and_then(|user| *user.recent.lock());
         recent.is_some_and(|recent| recent.ct_eq(digest).into())
@@ -269,15 +270,15 @@ fn params_of(hash: &str) -> Option<Params> {
     Params::try_from(&PasswordHash::new(hash).ok()?).ok()
 }
 
-/// A users file that a running broker looks into.
+/// The users file of a running broker.
 #[derive(Debug)]
 pub struct UsersFile {
     path: PathBuf,
     users: RwLock<Arc<Users>>,
-    /// Names whose password was changed or that were removed since the start, with the revision that did it.
+    /// Users who were changed or removed since startup, with the revision in which that happened.
     changed: Mutex<HashMap<String, u64>>,
     revision: AtomicU64,
-    /// Key of the digests of recent passwords: new in each process, so they are worthless elsewhere.
+    /// Key for the digests of recent passwords: new in each process, so that they are worthless elsewhere.
     digest_key: [u8; 32],
 }
 
@@ -293,7 +294,7 @@ impl UsersFile {
         Ok(Self { path: path.to_owned(), users, changed, revision, digest_key })
     }
 
-    /// Reads the file again; on a mistake the old users stay. Returns how many users were removed or changed.
+    /// Rereads the file; if it has a mistake, the old users stay. Returns how many users were removed or changed.
     ///
     /// # Errors
     /// [`UsersError`] if it cannot be read or has a mistake.
@@ -329,7 +330,7 @@ impl UsersFile {
         &self.path
     }
 
-    /// The users at present.
+    /// The current users.
     #[must_use]
     pub fn users(&self) -> Arc<Users> {
         Arc::clone(&self.users.read())
@@ -341,7 +342,7 @@ impl UsersFile {
         !self.users().is_recent(name, &self.digest(name, password))
     }
 
-    /// Whether this is the password of this user. Takes a core for as long as the hash takes.
+    /// Whether this is the password of this user. Uses a core for as long as the hash takes.
     #[must_use]
     pub fn verify(&self, name: &str, password: &[u8]) -> bool {
         let users = self.users();

@@ -1,16 +1,16 @@
-//! The least and the greatest value that a setting may have.
+//! The smallest and largest value of a setting.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::config::value::{Period, Seconds, Size};
 
-/// Both ends belong to it.
+/// A range that includes both ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bounds<T> {
     least: T,
     most: T,
-    /// Zero stands for something of its own, and is allowed, too.
+    /// Whether zero is allowed, too, with a meaning of its own.
     zero: Zero,
 }
 
@@ -20,12 +20,12 @@ enum Zero {
     Special,
 }
 
-/// What can have bounds.
+/// A type that can have bounds.
 pub(crate) trait Bounded: Copy + PartialOrd + Default {
-    /// The greatest value there is: nothing is said about it.
+    /// The largest value of the type: as an upper bound it is not shown.
     const MOST: Self;
 
-    /// As it is written in the file.
+    /// The value as written in the file.
     fn shown(self) -> String;
 }
 

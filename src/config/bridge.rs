@@ -1,4 +1,4 @@
-//! A bridge as written under `[[bridge]]`, and the same checked and ready to use.
+//! The configuration of a bridge: as written in `[[bridge]]`, and as checked.
 //!
 //! [`BridgeFile`] has every key with its default; an empty text stands for "none". [`BridgeSettings::check`] turns it
 //! into values in range.
@@ -23,9 +23,9 @@ use crate::packet::ProtocolVersion;
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeFile {
-    /// Names the bridge in logs, metrics and commands, and its durable queue.
+    /// Name of the bridge in logs, metrics and commands, and of its durable queue.
     pub name: String,
-    /// Where the remote broker is; several are tried in order.
+    /// Addresses of the remote broker, tried in order.
     pub addresses: Vec<String>,
     /// Topic rules in mosquitto's syntax.
     pub topics: Vec<String>,
@@ -35,9 +35,9 @@ pub struct BridgeFile {
     pub protocol: String,
     /// Client Identifier at the remote broker; empty: `name.hostname`.
     pub client_id: String,
-    /// Forget the Session at the remote broker at each connection.
+    /// Start a new Session at the remote broker at each connection.
     pub clean_start: bool,
-    /// Forget what waits for the remote broker whenever the connection to it ends.
+    /// Drop the messages queued for the remote broker whenever the connection to it ends.
     pub local_clean_start: bool,
     /// How long the remote broker keeps the Session (5.0): a duration or `"never"`.
     pub session_expiry: String,
@@ -54,15 +54,15 @@ pub struct BridgeFile {
     pub password_file: String,
     /// Local IP address to connect from.
     pub bind_address: String,
-    /// Connections at a time; topics are spread over them.
+    /// Simultaneous connections; topics are spread over them.
     pub connections: u16,
     /// Treat all addresses as equal instead of returning to the first.
     pub round_robin: bool,
-    /// How often the first address is tried while another one serves.
+    /// How often the first address is tried while another one is in use.
     pub primary_retry: Period,
     /// `automatic`, `lazy`, `once` or `manual`.
     pub start: StartType,
-    /// Messages that must wait before a lazy bridge connects.
+    /// Messages that must be queued before a lazy bridge connects.
     pub lazy_threshold: u64,
     /// How long a lazy bridge stays connected without traffic.
     pub idle_timeout: Period,
@@ -70,7 +70,7 @@ pub struct BridgeFile {
     pub backoff_min: Period,
     /// Longest pause.
     pub backoff_max: Period,
-    /// How long a connection must last for the pauses to start again from the first.
+    /// How long a connection must last for the pauses to start over.
     pub stable_after: Period,
     /// Limit for name look-up, connect, TLS, WebSocket and CONNACK together.
     pub connect_timeout: Period,
@@ -84,29 +84,29 @@ pub struct BridgeFile {
     pub max_packet: Size,
     /// Topic Aliases used in each direction (5.0).
     pub topic_alias_maximum: u16,
-    /// Messages a second towards the remote broker; zero: no limit.
+    /// Messages per second to the remote broker; zero: no limit.
     pub rate_messages: u64,
-    /// Bytes a second towards the remote broker; zero: no limit.
+    /// Bytes per second to the remote broker; zero: no limit.
     pub rate_bytes: Size,
-    /// Publish the state of the connection.
+    /// Whether to publish the state of the connection.
     pub notifications: bool,
-    /// Only locally.
+    /// Publish the state only locally.
     pub notifications_local_only: bool,
-    /// Where; empty: `$SYS/broker/connection/<client id>/state`.
+    /// Topic of the state; empty: `$SYS/broker/connection/<client id>/state`.
     pub notification_topic: String,
     /// Tell a 3.x remote that this is a bridge (mosquitto's bit in the protocol level).
     pub private: bool,
     /// Pass on the RETAIN flag to the remote broker.
     pub outgoing_retain: bool,
-    /// Take back Subscriptions that an older configuration may have left at the remote broker.
+    /// Remove Subscriptions that an older configuration may have left at the remote broker.
     pub unsubscribe: bool,
-    /// Brokers that a message may pass (5.0); zero: no trail is written or read.
+    /// Brokers that a message may pass (5.0); zero: they are not recorded or checked.
     pub hop_limit: u16,
-    /// How long what leaves over 3.x links is remembered, to drop what looks like it when it comes; zero: never.
+    /// How long outgoing messages of 3.x links are remembered, to drop identical incoming ones; zero: not at all.
     pub echo_window: Period,
     /// TLS for `mqtts` and `wss` addresses.
     pub tls: BridgeTlsFile,
-    /// The queue of messages that wait for the remote broker.
+    /// The queue of messages for the remote broker.
     pub queue: BridgeQueueFile,
 }
 
@@ -142,7 +142,7 @@ pub struct BridgeQueueFile {
     pub max_bytes: Size,
     /// What happens at the limit; empty: the broker's default.
     pub overflow: String,
-    /// Keep QoS 0 messages, too, while the remote broker is away; those with RETAIN are kept anyway.
+    /// Queue QoS 0 messages, too, while the remote broker is unreachable; those with RETAIN are always queued.
     pub store_qos0: bool,
 }
 
@@ -153,9 +153,9 @@ pub enum StartType {
     /// At start, and again after each failure.
     #[default]
     Automatic,
-    /// When enough messages wait; disconnects when idle.
+    /// When enough messages are queued; disconnects when idle.
     Lazy,
-    /// At start, never again.
+    /// At startup, never again.
     Once,
     /// Only on command.
     Manual,
@@ -212,7 +212,7 @@ pub struct BridgeSettings {
 pub enum Secret {
     /// As configured.
     Text(String),
-    /// In a file, read at each attempt; a trailing line end does not count.
+    /// In a file, read at each attempt, without a trailing line break.
     File(PathBuf),
 }
 
@@ -225,7 +225,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What the local broker is asked to keep for a bridge.
+/// Limits of the queue of a bridge in the local broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueLimits {
     /// Messages; `None` leaves it to the broker.
@@ -246,7 +246,7 @@ pub struct BridgeError {
     pub bridge: String,
     /// The key, for instance `topics[2]`.
     pub key: String,
-    /// What is wrong and how to mend it.
+    /// What is wrong, and how to fix it.
     pub problem: String,
 }
 
@@ -306,14 +306,14 @@ impl Default for BridgeQueueFile {
     }
 }
 
-/// The effective configuration can be printed; a password in it must not be.
+/// Hides a password, because the effective configuration can be printed.
 fn hide<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(if text.is_empty() { "" } else { "(hidden)" })
 }
 
 impl BridgeSettings {
-    /// How long the echo of a message may take that goes out by this bridge; zero if nothing does, if the link carries
-    /// hop trails, or if echoes are not looked for.
+    /// How long the echo of a message sent over this bridge may take; zero if nothing is sent, if the link carries hop
+    /// trails, or if echoes are not detected.
     #[must_use]
     pub fn outgoing_echo_window(&self) -> Duration {
         let goes_out = self.rules.rules.iter().any(|rule| rule.direction.is_out());

@@ -1,7 +1,7 @@
-//! What can change in the durable state: one value for each change, in three families by what it belongs to.
+//! Changes to the durable state, in three enums: changes to queues, to Sessions and to Retained Messages.
 //!
-//! Every match over them is exhaustive and without a wildcard, so that a new kind of data cannot be overlooked by
-//! whoever writes, counts or copies changes.
+//! Every match over them is exhaustive and has no wildcard, so that code that writes, counts or copies changes cannot
+//! overlook a new kind of data.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::durable::message::{Message, Sequence, SessionId};
 use crate::durable::record::{QueueRecord, SessionRecord, SubscriptionRecord};
 use crate::packet::PacketId;
 
-/// One change of durable state. Changes are idempotent: applying a batch twice equals once.
+/// One change to the durable state. Changes are idempotent: applying a batch twice has the same effect as once.
 pub enum Change {
-    /// Of a queue, whoever owns it.
+    /// A change to a queue, whoever owns it.
     Queue(QueueChange),
-    /// Of a Session, apart from its queue.
+    /// A change to a Session, except its queue.
     Session(SessionChange),
-    /// Of the Retained Messages.
+    /// A change to the Retained Messages.
     Retained(RetainedChange),
 }
 
@@ -24,27 +24,28 @@ pub enum Change {
 pub enum QueueChange {
     /// Creates or replaces the record of a queue.
     Put(Box<QueueRecord>),
-    /// Removes a queue with all that is in it.
+    /// Removes a queue with its contents.
     Delete(SessionId),
-    /// Appends to a queue, unless the entry was acknowledged before the writer came to it.
+    /// Appends to a queue, unless the entry is acknowledged before the writer gets to it.
     Enqueue {
-        /// Which queue.
+        /// The queue.
         queue: SessionId,
-        /// What.
+        /// The entry.
         entry: Arc<QueueEntry>,
     },
-    /// Removes a delivered (or dropped) message from a queue.
+    /// Removes an acknowledged or dropped message from a queue.
     Dequeue {
-        /// Which queue.
+        /// The queue.
         queue: SessionId,
-        /// Which entry.
+        /// The entry.
         sequence: Sequence,
     },
-    /// The recipient sent PUBREC: the message is no longer needed, its Packet Identifier is (until PUBCOMP).
+    /// Records that the recipient sent PUBREC: the message is no longer needed, but its Packet Identifier is, until
+    /// PUBCOMP.
     Release {
-        /// Which queue.
+        /// The queue.
         queue: SessionId,
-        /// Which entry.
+        /// The entry.
         sequence: Sequence,
     },
 }
@@ -57,25 +58,25 @@ pub enum SessionChange {
     Delete(SessionId),
     /// Creates or replaces a Subscription.
     PutSubscription(Box<SubscriptionRecord>),
-    /// Removes a Subscription; the filter in full, with `$share/…/`.
+    /// Removes a Subscription, named by its full filter with `$share/…/`.
     DeleteSubscription {
-        /// Whose.
+        /// The Session.
         session: SessionId,
-        /// Which.
+        /// The filter.
         filter: Arc<str>,
     },
     /// A QoS 2 Packet Identifier was received from the Client.
     PutIncoming {
-        /// From whom.
+        /// The Session.
         session: SessionId,
-        /// Which identifier.
+        /// The identifier.
         packet_id: PacketId,
     },
     /// The Client released a QoS 2 Packet Identifier.
     DeleteIncoming {
-        /// From whom.
+        /// The Session.
         session: SessionId,
-        /// Which identifier.
+        /// The identifier.
         packet_id: PacketId,
     },
 }
@@ -89,7 +90,7 @@ pub enum RetainedChange {
 }
 
 impl Change {
-    /// The message that it carries, if it carries one: what it weighs.
+    /// The message in this change, if any; it determines the size.
     #[must_use]
     pub fn message(&self) -> Option<&Arc<Message>> {
         match self {
@@ -115,7 +116,7 @@ impl Change {
         }
     }
 
-    /// The queue entry that it writes, if it writes one: whoever makes it durable must say so to the entry.
+    /// The queue entry that this change writes, if any. The store must tell the entry when it is durable.
     #[must_use]
     pub fn entry(&self) -> Option<&Arc<QueueEntry>> {
         match self {

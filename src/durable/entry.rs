@@ -1,4 +1,4 @@
-//! A message in one queue, and the race between its acknowledgement and its write.
+//! A message in a queue, and how the race between its acknowledgement and its write is resolved.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,26 +8,25 @@ use smallvec::SmallVec;
 use crate::durable::message::{Message, Sequence, SessionId};
 use crate::packet::QoS;
 
-/// A message in one queue. Its state decides who still has to do something about it when an acknowledgement and the
-/// write of the entry race each other.
+/// A message in one queue. Its state decides who has to act when the acknowledgement and the write of the entry race.
 pub struct QueueEntry {
-    /// Its place.
+    /// Its position in the queue.
     pub sequence: Sequence,
-    /// What is delivered.
+    /// The message.
     pub message: Arc<Message>,
-    /// QoS of this delivery, after all maxima.
+    /// QoS of this delivery, after all limits.
     pub qos: QoS,
     /// RETAIN flag of this delivery.
     pub retain: bool,
     /// Subscription Identifiers of this delivery.
     pub subscription_ids: SmallVec<[u32; 2]>,
-    /// The group it came from, for members of a Shared Subscription. What a member has in memory of it at QoS 1 goes to
-    /// another member when its Session ends; what waits in the store ends with the Session.
+    /// The group it came from, for members of a Shared Subscription. When a member's Session ends, QoS 1 messages that
+    /// are in memory go to another member; those in the store are dropped.
     pub group: Option<SessionId>,
     state: AtomicU8,
 }
 
-/// Bytes that a Subscription Identifier counts against limits: about what it takes on the wire and in the store.
+/// Bytes that a Subscription Identifier counts towards limits: about its size on the wire and in the store.
 pub const SUBSCRIPTION_ID_BYTES: usize = 4;
 
 const PENDING: u8 = 0;
@@ -35,17 +34,17 @@ const WRITTEN: u8 = 1;
 const COMMITTED: u8 = 2;
 const ACKNOWLEDGED: u8 = 3;
 
-/// What [`QueueEntry::acknowledge`] found.
+/// The result of [`QueueEntry::acknowledge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcknowledgedEntry {
-    /// The writer has not come to it and will skip it: nothing to remove.
+    /// The writer has not reached the entry and will skip it: there is nothing to remove.
     NeverWritten,
-    /// It is (about to be) in the store: a Dequeue must follow.
+    /// The entry is in the store, or about to be: a Dequeue must follow.
     Stored,
 }
 
 impl QueueEntry {
-    /// An entry that no store has seen.
+    /// Creates an entry that has not been written.
     #[must_use]
     pub fn new(
         sequence: Sequence,
@@ -66,41 +65,42 @@ impl QueueEntry {
         }
     }
 
-    /// Bytes that it counts against limits: those of its message and of its Subscription Identifiers.
+    /// Bytes that it counts towards limits: its message and its Subscription Identifiers.
     #[inline]
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.message.size_bytes() + self.subscription_ids.len() * SUBSCRIPTION_ID_BYTES
     }
 
-    /// The same as it comes back from the store: committed.
+    /// The same entry as read back from the store: committed.
     #[must_use]
     pub fn into_committed(self) -> Self {
         self.state.store(COMMITTED, Ordering::Release);
         self
     }
 
-    /// The writer takes the entry for writing: false if it was acknowledged already and must be skipped.
+    /// Called by the writer before it writes the entry. False if the entry was already acknowledged and must be
+    /// skipped.
     pub fn begin_write(&self) -> bool {
         let taken =
             self.state.compare_exchange(PENDING, WRITTEN, Ordering::AcqRel, Ordering::Acquire);
         taken.is_ok() || taken != Err(ACKNOWLEDGED)
     }
 
-    /// The writer has made it durable.
+    /// Called by the writer when the entry is durable.
     pub fn end_write(&self) {
-        // Fails when acknowledged meanwhile, which is right: its Dequeue is on the way.
+        // Fails if the entry was acknowledged meanwhile, which is fine: its Dequeue will follow.
         let _raced =
             self.state.compare_exchange(WRITTEN, COMMITTED, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Whether it is durable (or was acknowledged) and can be read back from the store.
+    /// Whether the entry is durable (or acknowledged) and can be read back from the store.
     #[must_use]
     pub fn is_committed(&self) -> bool {
         self.state.load(Ordering::Acquire) >= COMMITTED
     }
 
-    /// The recipient acknowledged it, or it was dropped.
+    /// Marks the entry as acknowledged by the recipient, or dropped.
     pub fn acknowledge(&self) -> AcknowledgedEntry {
         match self.state.swap(ACKNOWLEDGED, Ordering::AcqRel) {
             PENDING => AcknowledgedEntry::NeverWritten,
@@ -115,16 +115,16 @@ impl std::fmt::Debug for QueueEntry {
     }
 }
 
-/// What is in a queue, read back.
+/// An entry read back from a queue.
 pub enum StoredEntry {
     /// A message to deliver (committed).
     Message(Arc<QueueEntry>),
-    /// A message whose recipient sent PUBREC: only its PUBREL is to be repeated.
+    /// A message whose recipient sent PUBREC: only its PUBREL is repeated.
     Released(Sequence),
 }
 
 impl StoredEntry {
-    /// Its place.
+    /// Its position in the queue.
     #[must_use]
     pub fn sequence(&self) -> Sequence {
         match self {

@@ -1,4 +1,4 @@
-//! An Application Message that outlives the read buffer it came in, and the time it is measured by.
+//! Application Messages that outlive their read buffer, their identifiers, and broker time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,28 +6,28 @@ use std::time::Duration;
 use crate::packet::QoS;
 use crate::topic::retained_tree::RetainedValue;
 
-/// A point in broker time: milliseconds since the Unix epoch as the broker counts them. While it runs, it advances with
-/// the monotonic clock; while it was down, by what the wall clock says passed, within bounds. So a jump of the wall
-/// clock expires nothing.
+/// A point in broker time: milliseconds since the Unix epoch. While the broker runs, this time advances with the
+/// monotonic clock; for the time the broker was down, it advances by the wall clock, within bounds. So a jump of the
+/// wall clock expires nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// This time and `duration` more; saturates.
+    /// This time plus `duration`; saturates.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// What passed from `earlier` to here; zero if `earlier` is later.
+    /// The time since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// Who gives out names of Sessions and messages: a shard (0 on a single node) and its epoch, which every opening of its
-/// store raises. Two issuers never give out the same name.
+/// The issuer of Session and message ids: a shard (0 on a single node) and its epoch, which rises each time its store
+/// is opened. Two issuers never give out the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Issuer(u32);
 
@@ -37,7 +37,7 @@ impl Issuer {
     /// Bits of the shard.
     pub const SHARD_BITS: u32 = 10;
 
-    /// What does not fit is cut off.
+    /// Excess bits are cut off.
     #[must_use]
     pub const fn new(shard: u16, epoch: u32) -> Self {
         let shard = shard as u32 & ((1 << Self::SHARD_BITS) - 1);
@@ -56,47 +56,48 @@ impl Issuer {
         self.0 & ((1 << Self::EPOCH_BITS) - 1)
     }
 
-    /// The name with this number. Number 0 is the issuer itself.
+    /// The Session id with this number. Number 0 is the issuer itself.
     #[must_use]
     pub const fn session_id(self, number: u64) -> SessionId {
         let number = number & ((1 << SessionId::NUMBER_BITS) - 1);
         SessionId((self.0 as u64) << SessionId::NUMBER_BITS | number)
     }
 
-    /// Where a Session starts to count its messages.
+    /// The number of the first message of a Session.
     #[must_use]
     pub const fn first_message(self) -> u64 {
         (self.epoch() as u64) << MessageId::NUMBER_BITS
     }
 }
 
-/// Names a Session for ever: new at every clean start, never reused, never the Client Identifier. Unique across nodes
-/// and restarts: its [`Issuer`], and a number of 34 bits. Groups of Shared Subscriptions take theirs from the same space.
+/// Identifies a Session permanently: new at every clean start, never reused, independent of the Client Identifier. Unique
+/// across nodes and restarts: it consists of its [`Issuer`] and a 34-bit number. Groups of Shared Subscriptions use the
+/// same id space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
 impl SessionId {
     const NUMBER_BITS: u32 = 64 - Issuer::SHARD_BITS - Issuer::EPOCH_BITS;
 
-    /// Who gave it out.
+    /// The issuer of this id.
     #[must_use]
     pub const fn issuer(self) -> Issuer {
         Issuer((self.0 >> Self::NUMBER_BITS) as u32)
     }
 }
 
-/// The place of a queued message in its Session: strictly rising, never reused. Opaque outside the session and the
-/// store. The Packet Identifier of a delivery follows from it.
+/// The position of a queued message in its Session: strictly rising, never reused, opaque outside the session and the
+/// store. The Packet Identifier of a delivery is computed from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 
-/// Names a stored Application Message, unique across nodes and restarts: who published it, and a counter that starts
-/// anew, higher, with each epoch of the shard that has the publisher's Session.
+/// Identifies a stored Application Message, unique across nodes and restarts: the publisher, and a counter that
+/// restarts at a higher value with each epoch of the shard that owns the publisher's Session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId {
     /// The publisher's Session.
     pub publisher: SessionId,
-    /// Epoch in which it was counted, and 44 bits that count the messages of that Session.
+    /// The epoch, and 44 bits that count the messages of that Session.
     pub counter: u64,
 }
 
@@ -104,10 +105,10 @@ impl MessageId {
     const NUMBER_BITS: u32 = 64 - Issuer::EPOCH_BITS;
 }
 
-/// An Application Message with all that delivery needs. Shared by reference count between its recipients.
+/// An Application Message with everything needed to deliver it. Reference-counted, shared by its recipients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Unique name; its publisher is what No Local compares.
+    /// Unique id; No Local compares its publisher.
     pub id: MessageId,
     /// QoS it was published with.
     pub qos: QoS,
@@ -123,7 +124,7 @@ pub struct Message {
     bytes: Box<[u8]>,
 }
 
-/// What a [`Message`] is made of, besides its bytes.
+/// The fields of a [`Message`], without its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageHeader {
     /// Unique name.
@@ -139,9 +140,9 @@ pub struct MessageHeader {
 }
 
 impl Message {
-    /// Copies the parts into one piece. `properties` are those a Server forwards unaltered, wire-encoded, in the form
-    /// of [`crate::packet::publish::Publish::properties`]. `None` if the topic is longer than 65,535 bytes or the
-    /// properties than 4 GiB, which no packet can carry.
+    /// Creates a message from copies of its parts. `properties` are those a Server forwards unaltered, wire-encoded
+    /// as in [`crate::packet::publish::Publish::properties`]. `None` if the topic is longer than 65,535 bytes or the
+    /// properties are longer than 4 GiB, which no packet can contain.
     #[must_use]
     pub fn new(
         header: MessageHeader,
@@ -174,7 +175,7 @@ impl Message {
         self.bytes.get(start..start + self.properties_bytes as usize).unwrap_or_default()
     }
 
-    /// Forwarded properties and payload in one piece, as they end a PUBLISH of 5.0.
+    /// Forwarded properties and payload in one slice, as at the end of a 5.0 PUBLISH.
     #[must_use]
     pub fn properties_and_payload(&self) -> &[u8] {
         self.bytes.get(usize::from(self.topic_bytes)..).unwrap_or_default()
@@ -187,7 +188,7 @@ impl Message {
         self.bytes.get(start..).unwrap_or_default()
     }
 
-    /// Bytes of topic, properties and payload together: what queues count against their limits.
+    /// Bytes of topic, properties and payload together, which count towards queue limits.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.bytes.len()

@@ -1,9 +1,9 @@
-//! What must outlive the process, as the core sees it: the port that a store implements.
+//! State that outlives the process: the port that a store implements.
 //!
-//! [`Store`] is small and batch-shaped. The core hands over [`Batch`]es of [`Change`]s; batches become durable in the
-//! order in which they were handed over, one atomic write each or many at once, and an acknowledgement leaves only when
-//! [`Store::is_durable`] says so of the ticket of its batch. A ticket either becomes durable or never does: a failed
-//! write makes the store unavailable, it does not report success, and what waits for it is never acknowledged.
+//! [`Store`] works on batches. The core submits [`Batch`]es of [`Change`]s. Batches become durable in the order of
+//! submission, each atomically, one or many per write. An acknowledgement is sent only when [`Store::is_durable`]
+//! returns true for the ticket of its batch. A ticket that does not become durable stays so: a failed write makes the
+//! store unavailable, and nothing that waits for it is acknowledged.
 
 pub mod change;
 pub mod entry;
@@ -18,16 +18,16 @@ use crate::durable::change::Change;
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::{Sequence, SessionId};
 
-/// Names a submitted batch. What it says is the store's own business: only [`Store::is_durable`] can tell about it.
+/// Identifies a submitted batch. Its value is opaque; only [`Store::is_durable`] interprets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
 impl Ticket {
-    /// The ticket of no batch: durable from the start, in every store.
+    /// The ticket of an empty batch: durable from the start, in every store.
     pub const NOTHING: Self = Self(0);
 }
 
-/// When a batch counts as safe, weakest first.
+/// When a batch counts as durable, weakest first.
 #[derive(
     Debug,
     Clone,
@@ -43,7 +43,7 @@ impl Ticket {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// At once: lost with the process.
+    /// At once: lost when the process ends.
     Memory,
     /// Written to the operating system: survives `kill -9`, not a power cut.
     Os,
@@ -53,7 +53,7 @@ pub enum Durability {
 }
 
 impl Durability {
-    /// Its name, as operators write it.
+    /// Its name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -64,53 +64,54 @@ impl Durability {
     }
 }
 
-/// Told when a batch it was submitted with has become durable. Called from the store's writer thread: must be quick and
-/// must not call the store.
+/// Notified when a batch has become durable. Called from the store's writer thread, so it must be quick and must not
+/// call the store.
 pub trait CommitListener: Send + Sync {
-    /// A batch of yours is durable.
+    /// Called when a batch submitted with this listener is durable.
     fn handle_commit(&self);
 }
 
 /// Changes that become durable together or not at all.
 #[derive(Default)]
 pub struct Batch {
-    /// In order.
+    /// The changes, in order.
     pub changes: Vec<Change>,
-    /// What this batch waits for. The strongest wish of its messages.
+    /// When this batch counts as durable: the strongest mode among its messages.
     pub durability: Durability,
-    /// Told afterwards.
+    /// Notified when the batch is durable.
     pub listeners: SmallVec<[Arc<dyn CommitListener>; 1]>,
 }
 
-/// Whether the store can be relied on.
+/// Whether the store can make batches durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum StoreState {
     /// Batches become durable.
     Available = 0,
-    /// No space: nothing becomes durable until there is some.
+    /// The disk is full: nothing becomes durable until there is space.
     Full = 1,
-    /// A write or a sync failed: nothing becomes durable until the store was reopened or the broker restarted.
+    /// A write or a sync failed: nothing becomes durable until the store is reopened or the broker restarted.
     Failed = 2,
 }
 
-/// The durable state of the broker. The core never knows which implementation runs.
+/// The durable state of the broker. The core does not know which implementation it uses.
 pub trait Store: Send + Sync {
-    /// Takes over a batch. Never waits for the disk.
+    /// Submits a batch. Never waits for the disk.
     fn submit(&self, batch: Batch) -> Ticket;
 
-    /// Whether the batch of this ticket is durable in the mode that it asked for. Once it is, it stays so.
+    /// Whether the batch of this ticket is durable in the mode it requested. Once true, it stays true.
     fn is_durable(&self, ticket: Ticket) -> bool;
 
-    /// Whether batches become durable at present.
+    /// Whether batches currently become durable.
     fn state(&self) -> StoreState;
 
-    /// Bytes of batches that were submitted and are not yet durable: what back-pressure looks at.
+    /// Bytes of submitted batches that are not durable yet, used for back-pressure.
     fn pending_bytes(&self) -> usize;
 
     /// Entries of a queue in `from..to`, in order. The page is full at `max_count` entries, or with the entry that brings
-    /// the sum of [`QueueEntry::size_bytes`] to `max_bytes`; a page that is not full has reached `to`. Blocks for the disk:
-    /// the shell calls it on a blocking thread. Sees what was durable before the call; places may be missing (dropped).
+    /// the sum of [`QueueEntry::size_bytes`] to `max_bytes`; a page that is not full has reached `to`. Blocks on the disk,
+    /// so the shell calls it on a blocking thread. It returns entries that were durable before the call; positions of
+    /// dropped entries are missing.
     ///
     /// # Errors
     /// [`ReadError`] when the store cannot be read.
@@ -124,13 +125,13 @@ pub trait Store: Send + Sync {
     ) -> Result<Vec<StoredEntry>, ReadError>;
 }
 
-/// Why a queue could not be read. It may be tried again.
+/// Why a queue could not be read. The caller may try again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The disk says something else than what was written, or nothing.
+    /// The data is damaged or unreadable.
     #[error("the store cannot be read: {0}")]
     Failed(String),
-    /// The store is being opened again after a failed write.
-    #[error("the store is not available: it is being opened again after a failed write")]
+    /// The store is being reopened after a failed write.
+    #[error("the store is not available: it is being reopened after a failed write")]
     Unavailable,
 }

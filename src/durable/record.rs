@@ -1,4 +1,4 @@
-//! The durable records of queues, Sessions and Subscriptions, as they are written and as they are found at opening.
+//! The durable records of queues, Sessions and Subscriptions, as written and as loaded when the store is opened.
 
 use std::sync::Arc;
 
@@ -6,26 +6,26 @@ use crate::durable::message::{Issuer, Message, Sequence, SessionId, Timestamp};
 use crate::packet::PacketId;
 use crate::packet::subscribe::SubscriptionOptions;
 
-/// The durable record of a queue: whose it is, how long it lives, and the rules of its own. Written when the queue is
-/// made and when its rules change, not with what goes through it.
+/// The durable record of a queue: its owner, lifetime and rules. It is written when the queue is created and when its
+/// rules change, not with each message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueRecord {
-    /// Its name.
+    /// Its id.
     pub id: SessionId,
-    /// Who owns it.
+    /// Its owner.
     pub owner: QueueOwner,
     /// When it ends.
     pub lifetime: QueueLifetime,
-    /// Its own rules.
+    /// Rules for this queue.
     pub rules: QueueRules,
 }
 
-/// Who owns a queue.
+/// The owner of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum QueueOwner {
-    /// The Session of the same name.
+    /// The Session with the same id.
     Session,
-    /// A group of Shared Subscriptions: messages that wait for any member.
+    /// A Shared Subscription group: its messages wait for any member.
     Group {
         /// The Topic Filter in full, `$share/{name}/{filter}`.
         filter: Arc<str>,
@@ -35,7 +35,7 @@ pub enum QueueOwner {
 /// How long a queue lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueueLifetime {
-    /// As long as the Session that owns it.
+    /// As long as its Session.
     OfSession,
     /// Until its last member leaves.
     OfMembers,
@@ -43,27 +43,27 @@ pub enum QueueLifetime {
     UntilRemoved,
 }
 
-/// Rules for one queue that stand above those for topics.
+/// Rules for one queue, which override those for topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct QueueRules {
-    /// Messages waiting.
+    /// Most messages in the queue.
     pub max_messages: Option<u64>,
-    /// Bytes waiting.
+    /// Most bytes in the queue.
     pub max_bytes: Option<u64>,
     /// What happens at the limit.
     pub policy: Option<OverflowPolicy>,
-    /// Which QoS 0 messages wait, too, while the Client is absent.
+    /// Which QoS 0 messages are queued, too, while the Client is absent.
     pub qos0: StoresQoS0,
 }
 
-/// Which messages of QoS 0 wait for an absent Client.
+/// Which QoS 0 messages are queued for an absent Client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum StoresQoS0 {
     /// None.
     #[default]
     Never,
-    /// Those with RETAIN: the Client keeps Retained Messages of its own in step with ours, and has to learn what was set
-    /// and cleared. There is a limit to their number; if there were more, it has to be given all anew.
+    /// Those with RETAIN: the Client mirrors our Retained Messages, so it has to learn what was set and cleared. Their
+    /// number is limited; if it is exceeded, the Client must get all Retained Messages again.
     Retained,
     /// All.
     Always,
@@ -75,46 +75,46 @@ pub enum StoresQoS0 {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum OverflowPolicy {
-    /// Goes on in the store until the limit, then as `Reject`.
+    /// The queue grows in the store up to the limit, then as `Reject`.
     #[default]
     Spill,
-    /// The publisher is not read until there is room (bounded), then as `Reject`.
+    /// The broker stops reading from the publisher until there is room, for a bounded time, then as `Reject`.
     Backpressure,
-    /// The publisher is told 0x97 Quota exceeded (5.0) or slowed (3.x).
+    /// The publisher gets 0x97 Quota exceeded (5.0) or is slowed down (3.x).
     Reject,
-    /// The oldest waiting message gives way.
+    /// The oldest queued message is dropped.
     DropOldest,
     /// The new message is dropped.
     DropNewest,
 }
 
-/// The durable record of a Session. One whose Session ends with its Network Connection is kept for the sake of its Will
-/// Message alone.
+/// The durable record of a Session. A Session that ends with its Network Connection has one only because of its Will
+/// Message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionRecord {
-    /// Its name.
+    /// Its id.
     pub id: SessionId,
-    /// Whose it is.
+    /// The Client Identifier.
     pub client_id: Arc<str>,
-    /// Raised by every take-over. Not compared by the store: a connection of an older epoch is refused by the Session
-    /// before it changes anything.
+    /// Raised by every take-over. The store does not compare it: the Session itself refuses changes by a connection
+    /// with an older epoch.
     pub epoch: u64,
     /// Session Expiry Interval in seconds; `u32::MAX` never expires.
     pub expiry_seconds: u32,
-    /// When the Network Connection ended; `None` while it is open (or was, when the broker stopped).
+    /// When the Network Connection ended; `None` while it is open, or if it was open when the broker stopped.
     pub disconnected: Option<Timestamp>,
-    /// Messages below this place may have been sent before: DUP is set when they are sent again.
+    /// Messages before this position may have been sent: they are sent again with DUP.
     pub sent_until: Sequence,
-    /// The Will Message that is still to be published.
+    /// The Will Message, if it has not been published yet.
     pub will: Option<WillRecord>,
-    /// User name the Session belongs to, when authenticated.
+    /// User name of the owner, if authenticated.
     pub user_name: Option<Arc<str>>,
 }
 
-/// A Will Message that is still to be published.
+/// A Will Message that has not been published yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WillRecord {
-    /// What is published. It counts its expiry from zero until then.
+    /// The message. Its expiry starts when it is published.
     pub message: Arc<Message>,
     /// Will Delay Interval in seconds.
     pub delay_seconds: u32,
@@ -123,7 +123,7 @@ pub struct WillRecord {
 /// The durable record of a Subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubscriptionRecord {
-    /// Whose.
+    /// Its Session.
     pub session: SessionId,
     /// The Topic Filter in full, with `$share/…/`.
     pub filter: Arc<str>,
@@ -133,23 +133,23 @@ pub struct SubscriptionRecord {
     pub subscription_id: Option<u32>,
 }
 
-/// A queue as found at opening, from the index, without reading its messages.
+/// A queue as loaded when the store is opened, from the index, without reading its messages.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadedQueue {
     /// Its record.
     pub record: QueueRecord,
-    /// The first place that may hold an entry.
+    /// The first position that may hold an entry.
     pub start: Sequence,
-    /// The first place never used.
+    /// The first position that was never used.
     pub end: Sequence,
-    /// Messages in the queue (exact or, after a crash, a recount; documented by the implementation).
+    /// Messages in the queue (exact, or recounted after a crash; see the implementation).
     pub message_count: u64,
     /// Bytes in the queue by [`QueueEntry::size_bytes`].
     pub message_bytes: u64,
 }
 
 impl LoadedQueue {
-    /// One that holds nothing.
+    /// An empty queue.
     #[must_use]
     pub fn empty(record: QueueRecord) -> Self {
         let start = Sequence(0);
@@ -157,7 +157,7 @@ impl LoadedQueue {
     }
 }
 
-/// A Session as found at opening.
+/// A Session as loaded when the store is opened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadedSession {
     /// Its record.
@@ -166,11 +166,11 @@ pub struct LoadedSession {
     pub subscriptions: Vec<SubscriptionRecord>,
     /// Received QoS 2 identifiers.
     pub incoming: Vec<PacketId>,
-    /// What waits for its Client.
+    /// Its queue.
     pub queue: LoadedQueue,
 }
 
-/// What opening found.
+/// Everything loaded when the store is opened.
 pub struct Loaded {
     /// Sessions with their queues.
     pub sessions: Vec<LoadedSession>,
@@ -178,14 +178,14 @@ pub struct Loaded {
     pub queues: Vec<LoadedQueue>,
     /// Retained Messages.
     pub retained: Vec<Arc<Message>>,
-    /// Of every name that this run gives out; never the same as in an earlier run.
+    /// The issuer of all ids of this run; different from that of every earlier run.
     pub issuer: Issuer,
-    /// Broker time at which this opening happened, see [`Timestamp`].
+    /// Broker time when the store was opened, see [`Timestamp`].
     pub now: Timestamp,
 }
 
 impl Loaded {
-    /// Nothing at all: a new store.
+    /// The contents of a new store.
     #[must_use]
     pub fn empty(issuer: Issuer, now: Timestamp) -> Self {
         Self { sessions: Vec::new(), queues: Vec::new(), retained: Vec::new(), issuer, now }
@@ -193,14 +193,14 @@ impl Loaded {
 }
 
 impl QueueRecord {
-    /// The queue of a Session, without rules of its own.
+    /// The queue of a Session, without rules.
     #[must_use]
     pub fn of_session(id: SessionId) -> Self {
         let (owner, lifetime) = (QueueOwner::Session, QueueLifetime::OfSession);
         Self { id, owner, lifetime, rules: QueueRules::default() }
     }
 
-    /// The queue of a group of Shared Subscriptions, without rules of its own.
+    /// The queue of a Shared Subscription group, without rules.
     #[must_use]
     pub fn of_group(id: SessionId, filter: Arc<str>) -> Self {
         let (owner, lifetime) = (QueueOwner::Group { filter }, QueueLifetime::OfMembers);

@@ -13,7 +13,7 @@ use crate::packet::{
 /// First byte of PUBACK.
 const PUBACK: u8 = PacketType::Puback.first_byte();
 
-/// What the four packets carry. In 3.x only the Packet Identifier.
+/// The contents of the four packets. In 3.x there is only the Packet Identifier.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Acknowledgement<'a> {
     /// Which exchange this belongs to.
@@ -81,8 +81,8 @@ impl AcknowledgementKind {
     }
 }
 
-/// Appends an acknowledgement without properties: the shortest form that says `reason`. Before 5.0
-/// the reason is not sent. [MQTT-3.4.2.1]
+/// Appends an acknowledgement without properties, in the shortest form that carries `reason`. Before 5.0 the reason
+/// is not sent. [MQTT-3.4.2.1]
 #[inline]
 pub fn encode_acknowledgement(
     out: &mut Vec<u8>,
@@ -100,7 +100,8 @@ pub fn encode_acknowledgement(
     }
 }
 
-/// The PUBACK at the front of `input` if it says nothing but its Packet Identifier, as nearly all do, and what follows it.
+/// The PUBACK at the front of `input` and the bytes that follow it, if it contains only its Packet Identifier, as nearly
+/// all do.
 #[inline]
 #[must_use]
 pub fn plain_puback(input: &[u8]) -> Option<(PacketId, &[u8])> {
@@ -110,7 +111,7 @@ pub fn plain_puback(input: &[u8]) -> Option<(PacketId, &[u8])> {
 }
 
 impl<'a> Acknowledgement<'a> {
-    /// One that carries nothing but its identifier and its reason.
+    /// An acknowledgement with only an identifier and a reason.
     #[inline]
     #[must_use]
     pub fn new(packet_id: PacketId, reason: ReasonCode) -> Self {
@@ -133,7 +134,7 @@ impl<'a> Acknowledgement<'a> {
         Self::decode_long(kind, packet_id, body)
     }
 
-    /// With a reason, and perhaps properties.
+    /// Decodes an acknowledgement with a reason, and perhaps properties.
     #[inline(never)]
     fn decode_long(
         kind: AcknowledgementKind,

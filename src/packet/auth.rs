@@ -34,7 +34,7 @@ impl<'a> Auth<'a> {
             reason_string: None,
             user_properties: Vec::new(),
         };
-        // Nothing at all says Success without properties. [MQTT-3.15.2.1]
+        // An empty packet means Success without properties. [MQTT-3.15.2.1]
         if body.is_empty() {
             return Ok(auth);
         }
@@ -60,7 +60,7 @@ impl<'a> Auth<'a> {
         body.finish().map(|()| auth)
     }
 
-    /// Appends the packet. There is none before 5.0: nothing is appended then.
+    /// Appends the packet; appends nothing before 5.0, which has no AUTH.
     pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         if version < ProtocolVersion::V5_0 {
             return;

@@ -160,7 +160,7 @@ impl<'a> ConnackProperties<'a> {
     }
 }
 
-/// The Connect Return code of 3.x that says `reason` best. [MQTT311-3.2.2-6]
+/// The Connect Return code of 3.x that is closest to `reason`. [MQTT311-3.2.2-6]
 #[must_use]
 pub(crate) fn return_code(reason: ReasonCode) -> u8 {
     match reason {
@@ -209,7 +209,7 @@ pub(crate) fn return_code(reason: ReasonCode) -> u8 {
     }
 }
 
-/// What a Connect Return code of 3.x means. [MQTT311-3.2.2.3]
+/// The Reason Code equivalent to a Connect Return code of 3.x. [MQTT311-3.2.2.3]
 fn reason_from_return_code(code: u8) -> Option<ReasonCode> {
     Some(match code {
         0 => ReasonCode::Success,

@@ -15,7 +15,7 @@ use crate::packet::{
 /// A decoded CONNECT. [MQTT-3.1]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Connect<'a> {
-    /// From protocol name and level.
+    /// Protocol version, from protocol name and level.
     pub version: ProtocolVersion,
     /// The bridge bit (0x80) of the protocol level in 3.x: an agreement between brokers, of which the standard says nothing.
     pub bridge_bit: bool,
@@ -40,9 +40,9 @@ pub struct Connect<'a> {
 pub struct ConnectProperties<'a> {
     /// Session Expiry Interval in seconds; 0xFFFFFFFF never expires.
     pub session_expiry_seconds: Option<u32>,
-    /// Receive Maximum; zero was refused.
+    /// Receive Maximum; zero is refused while decoding.
     pub receive_maximum: Option<u16>,
-    /// Maximum Packet Size in bytes; zero was refused.
+    /// Maximum Packet Size in bytes; zero is refused while decoding.
     pub maximum_packet_bytes: Option<u32>,
     /// Topic Alias Maximum.
     pub topic_alias_maximum: Option<u16>,
@@ -90,8 +90,8 @@ const PASSWORD: u8 = 0b0100_0000;
 const USER_NAME: u8 = 0b1000_0000;
 const RESERVED: u8 = 0b0000_0001;
 
-/// The version that a CONNECT at the front of `input` asks for, whether or not the rest of it is
-/// well-formed: an answer to one that is not must still be in the right version.
+/// The version that a CONNECT at the front of `input` requests, even if the rest of it is malformed, because the
+/// answer must still be in the right version.
 #[must_use]
 pub fn requested_version(input: &[u8]) -> Option<ProtocolVersion> {
     let header = FixedHeader::decode(input, ProtocolVersion::V5_0).ok()??;
@@ -115,8 +115,8 @@ impl<'a> Connect<'a> {
             0 => None,
             _ => Some(Will::decode(flags, &mut body, version)?),
         };
-        // MQTT 3.1, for the sake of its own predecessor: the Remaining Length takes precedence over
-        // these two flags.
+        // In MQTT 3.1 the Remaining Length takes precedence over these two flags, for compatibility with its
+        // predecessor.
         let is_missing = |body: &Reader| version == ProtocolVersion::V3_1 && body.is_empty();
         let user_name = match flags & USER_NAME {
             0 => None,
@@ -142,7 +142,7 @@ impl<'a> Connect<'a> {
         })
     }
 
-    /// Appends the packet in the form of `version`, which stands for `self.version`.
+    /// Appends the packet in the form of `version`, which replaces `self.version`.
     pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         writer::packet(out, PacketType::Connect.first_byte(), |out| {
             let (name, level) = match version {
@@ -185,13 +185,13 @@ impl<'a> Connect<'a> {
     }
 }
 
-/// Whether these first bytes can become a CONNECT, if others follow.
+/// Whether these bytes can be the beginning of a CONNECT.
 #[must_use]
 pub fn may_begin(input: &[u8]) -> bool {
     input.first().is_none_or(|&first| first == PacketType::Connect.first_byte())
 }
 
-/// The protocol level of a CONNECT that cannot be decoded, as far as it can be told.
+/// The protocol level of a CONNECT that cannot be decoded, if it can be determined.
 #[must_use]
 pub fn protocol_level(input: &[u8]) -> Option<u8> {
     let after_type = input.get(1..)?;
@@ -203,7 +203,8 @@ pub fn protocol_level(input: &[u8]) -> Option<u8> {
     after_name.first().copied()
 }
 
-/// Protocol name and level: the version, and whether the bridge bit was set. [MQTT-3.1.2-1] [MQTT-3.1.2-2]
+/// Reads protocol name and level; returns the version, and whether the bridge bit was set. [MQTT-3.1.2-1]
+/// [MQTT-3.1.2-2]
 fn decode_version(body: &mut Reader<'_>) -> Result<(ProtocolVersion, bool), DecodeError> {
     let name = body.binary()?;
     if name != MQTT.as_bytes() && name != MQTT_3_1.as_bytes() {

@@ -1,4 +1,4 @@
-//! The one entry to decoding: the first packet in a buffer.
+//! The entry point for decoding: decodes the first packet in a buffer.
 
 use crate::packet::{
     Packet, ProtocolVersion,
@@ -16,10 +16,10 @@ use crate::packet::{
     unsubscribe::{Unsuback, Unsubscribe},
 };
 
-/// What is at the front of a buffer.
+/// The result of decoding the front of a buffer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded<'a> {
-    /// A whole packet and the number of bytes it took.
+    /// A complete packet and the number of bytes it took.
     Packet {
         /// The packet.
         packet: Packet<'a>,
@@ -28,13 +28,13 @@ pub enum Decoded<'a> {
     },
     /// More input is needed.
     Incomplete {
-        /// Bytes that the whole packet takes, as far as known yet; always more than are there.
+        /// Length of the whole packet, as far as known; always more than the bytes available.
         needed: usize,
     },
 }
 
-/// Who sent the bytes. Packets decode in both directions (that a Server receives no CONNACK is for
-/// the session to say); properties of the wrong direction are refused here.
+/// Who sent the bytes. All packets can be decoded in both directions; the session refuses packets of the wrong
+/// direction, such as a CONNACK from a Client. Properties of the wrong direction are refused here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sender {
     /// Client to Server.
@@ -43,19 +43,19 @@ pub enum Sender {
     Server,
 }
 
-/// What decoding has to know about the Network Connection.
+/// What the decoder needs to know about the Network Connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeContext {
-    /// The version spoken. CONNECT carries its own; before it, anything.
+    /// The protocol version. CONNECT carries its own, so before it any value will do.
     pub version: ProtocolVersion,
-    /// The largest packet taken, with its fixed header. [MQTT-3.1.2-24]
+    /// The largest packet accepted, including its fixed header. [MQTT-3.1.2-24]
     pub max_packet_bytes: u32,
     /// The direction.
     pub sender: Sender,
 }
 
-/// Decodes the packet at the front of `input`. What shows in the fixed header, as a packet that is
-/// too large, is reported before the rest of the packet is there.
+/// Decodes the packet at the front of `input`. Errors that are visible in the fixed header, such as a packet that is
+/// too large, are reported before the rest of the packet arrives.
 #[inline]
 pub fn decode<'a>(input: &'a [u8], context: &DecodeContext) -> Result<Decoded<'a>, DecodeError> {
     let Some(header) = FixedHeader::decode(input, context.version)? else {
@@ -76,8 +76,8 @@ pub fn decode<'a>(input: &'a [u8], context: &DecodeContext) -> Result<Decoded<'a
     if !header.is_minimal && version == ProtocolVersion::V5_0 && !is_connect {
         return Err(DecodeError::IntegerNotMinimal);
     }
-    // PUBLISH and its acknowledgements, nearly all packets there are, are put together where the
-    // caller wants them: to build a packet here and move it out costs more than to decode it.
+    // PUBLISH and its acknowledgements, which are nearly all packets, are built in the caller's place, because
+    // building a packet here and moving it costs more than decoding it.
     match header.packet_type {
         PacketType::Publish => decode_publish(header.flags, body, version, sender, length),
         PacketType::Puback if body.remaining() == 2 => {

@@ -27,7 +27,7 @@ pub struct Disconnect<'a> {
 }
 
 impl<'a> Disconnect<'a> {
-    /// One that carries nothing but its reason.
+    /// A DISCONNECT with only a reason.
     #[must_use]
     pub fn new(reason: ReasonCode) -> Self {
         Self {
@@ -100,8 +100,8 @@ impl<'a> Disconnect<'a> {
     }
 }
 
-/// Those that either side may send; Clients are known to send some that are the Server's, and mean
-/// the same. [MQTT-3.14.2-1]
+/// Whether either side may send this reason. Some Clients send reasons reserved for the Server, with the same
+/// meaning. [MQTT-3.14.2-1]
 fn is_disconnect_reason(reason: ReasonCode) -> bool {
     match reason {
         ReasonCode::Success | ReasonCode::DisconnectWithWillMessage => true,

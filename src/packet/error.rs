@@ -1,9 +1,9 @@
-//! Why bytes are not a packet. Each violation has a name and cites its rule; [`DecodeError::kind`]
-//! is what a Network Connection is closed with, the map to Reason Codes being in [`crate::error`].
+//! Decoding errors. Each violation has a name and cites its rule; [`DecodeError::kind`] determines how a Network
+//! Connection is closed, and [`crate::error`] maps it to a Reason Code.
 
 use crate::packet::reason_code::ReasonCode;
 
-/// The classes of [`DecodeError`], one for each way to answer.
+/// The classes of [`DecodeError`], one for each kind of answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DecodeErrorKind {
     /// Cannot be parsed. [MQTT-4.13.1-1]
@@ -12,14 +12,13 @@ pub enum DecodeErrorKind {
     ProtocolError,
     /// Longer than the receiver takes. [MQTT-3.1.2-24]
     PacketTooLarge,
-    /// A protocol level that is not spoken here. [MQTT-3.1.2-2] [MQTT311-3.1.2-2]
+    /// A protocol level that is not supported. [MQTT-3.1.2-2] [MQTT311-3.1.2-2]
     UnsupportedProtocolVersion,
-    /// A Topic Name that can never be one. [MQTT-3.3.2-2] [MQTT-4.7.1-1]
+    /// An invalid Topic Name. [MQTT-3.3.2-2] [MQTT-4.7.1-1]
     TopicNameInvalid,
 }
 
-/// What is wrong with a packet. Incomplete input is not an error, see
-/// [`crate::packet::decode::Decoded`].
+/// A violation in a packet. Incomplete input is not an error, see [`crate::packet::decode::Decoded`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Type 0, or AUTH before 5.0. [MQTT-2.1.2] [MQTT311-2.2.1]
@@ -32,10 +31,10 @@ pub enum DecodeError {
     /// A Variable Byte Integer of more than four bytes. [MQTT-1.5.5]
     #[error("a variable byte integer is longer than four bytes")]
     IntegerTooLong,
-    /// A Variable Byte Integer with needless bytes. [MQTT-1.5.5-1]
+    /// A Variable Byte Integer with more bytes than needed. [MQTT-1.5.5-1]
     #[error("a variable byte integer is longer than needed")]
     IntegerNotMinimal,
-    /// Longer than the receiver takes. [MQTT-3.1.2-24] [MQTT-3.2.2-15]
+    /// Longer than the receiver accepts. [MQTT-3.1.2-24] [MQTT-3.2.2-15]
     #[error("the packet takes {bytes} bytes, {max_bytes} are allowed")]
     PacketTooLarge {
         /// Length with the fixed header.
@@ -43,10 +42,10 @@ pub enum DecodeError {
         /// The limit.
         max_bytes: u32,
     },
-    /// A part is missing, or a length points behind the end of the packet. [MQTT-4.13.1-1]
+    /// A part is missing, or a length points beyond the end of the packet. [MQTT-4.13.1-1]
     #[error("the packet ends within a field")]
     Truncated,
-    /// Bytes behind the last field. [MQTT-4.13.1-1]
+    /// Bytes after the last field. [MQTT-4.13.1-1]
     #[error("bytes follow the last field")]
     TrailingBytes,
     /// Ill-formed UTF-8, surrogates included. [MQTT-1.5.4-1] [MQTT311-1.5.3-1]
@@ -63,16 +62,16 @@ pub enum DecodeError {
     #[error("the property {0:#04x} is not defined")]
     UnknownProperty(u8),
     /// A property that this packet cannot carry. [MQTT-2.2.2.2]
-    #[error("the property {0:#04x} does not belong into this packet")]
+    #[error("the property {0:#04x} is not allowed in this packet")]
     PropertyNotAllowed(u8),
     /// A property that this packet can carry in the other direction only. [MQTT-3.3.4-6]
     /// [MQTT-3.14.2-2]
-    #[error("the property {0:#04x} is not for this direction")]
+    #[error("the property {0:#04x} is not allowed in this direction")]
     PropertyNotForSender(u8),
-    /// A property that may come once came twice. [MQTT-2.2.2.2]
+    /// A property that may appear once appears twice. [MQTT-2.2.2.2]
     #[error("the property {0:#04x} is included twice")]
     PropertyDoubled(u8),
-    /// A property with a value out of its range, as Receive Maximum 0. [MQTT-3.1.2.11.3]
+    /// A property whose value is out of range, such as Receive Maximum 0. [MQTT-3.1.2.11.3]
     #[error("the property {0:#04x} has a value that is not allowed")]
     PropertyValue(u8),
     /// Authentication Data without Authentication Method. [MQTT-3.1.2.11.10]
@@ -81,14 +80,14 @@ pub enum DecodeError {
     /// AUTH without Authentication Method. [MQTT-3.15.2.2.2]
     #[error("AUTH without authentication method")]
     AuthenticationMethodMissing,
-    /// A Reason Code that is not one of this packet. [MQTT-3.4.2-1] [MQTT-3.14.2-1] [MQTT-3.15.2-1]
-    #[error("the reason code {0:#04x} is not one of this packet")]
+    /// A Reason Code that is not allowed in this packet. [MQTT-3.4.2-1] [MQTT-3.14.2-1] [MQTT-3.15.2-1]
+    #[error("the reason code {0:#04x} is not allowed in this packet")]
     ReasonCode(u8),
 
     /// A protocol name other than `MQTT` and `MQIsdp`. [MQTT-3.1.2-1] [MQTT311-3.1.2-1]
     #[error("the protocol name is not MQTT")]
     ProtocolName,
-    /// A right name with a protocol level that is not spoken here. [MQTT-3.1.2-2] [MQTT311-3.1.2-2]
+    /// The right protocol name with an unsupported protocol level. [MQTT-3.1.2-2] [MQTT311-3.1.2-2]
     #[error("the protocol level {level} is not supported")]
     UnsupportedProtocolVersion {
         /// As sent.
@@ -138,8 +137,8 @@ pub enum DecodeError {
     /// Code. [MQTT-3.8.3-2] [MQTT-3.10.3-2] [MQTT311-3.8.3-3] [MQTT311-3.10.3-2]
     #[error("the packet has no payload")]
     PayloadMissing,
-    /// More Topic Filters in one packet than are taken.
-    #[error("the packet names more topic filters than are taken")]
+    /// More Topic Filters in one packet than are accepted.
+    #[error("the packet has too many topic filters")]
     TooManyFilters,
     /// Reserved bits of the Subscription Options. [MQTT-3.8.3-5] [MQTT311-3.8.3-4]
     #[error("reserved bits of the subscription options are set")]
@@ -153,7 +152,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// How to answer.
+    /// The class of this error, which determines the answer.
     #[must_use]
     pub fn kind(&self) -> DecodeErrorKind {
         match self {

@@ -1,8 +1,8 @@
-//! Bytes to [`Packet`] and back: the wire format of MQTT 3.1, 3.1.1 and 5.0.
+//! The wire format of MQTT 3.1, 3.1.1 and 5.0: converts bytes to [`Packet`] and back.
 //!
-//! One model serves all versions (5.0 is the superset); the version is an argument of decode and
-//! encode. Decoding borrows from the input and is strict: what the specification calls malformed is
-//! refused. Nothing here knows of connections or sessions, performs IO, or panics on any input.
+//! One model serves all versions (5.0 is the superset); the version is an argument of decode and encode. Decoding
+//! borrows from the input and is strict: what the specification calls malformed is refused. Nothing here knows about
+//! connections or sessions, performs IO, or panics on any input.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
@@ -69,7 +69,7 @@ pub enum QoS {
     ExactlyOnce = 2,
 }
 
-/// 3 and above is no QoS. [MQTT-3.3.1-4]
+/// Error for a QoS of 3 or above. [MQTT-3.3.1-4]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a QoS")]
 pub struct QoSOutOfRange(pub u8);
@@ -92,7 +92,7 @@ impl TryFrom<u8> for QoS {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PacketId(pub NonZeroU16);
 
-/// Zero is no Packet Identifier. [MQTT-2.2.1-3]
+/// Error for a Packet Identifier of zero. [MQTT-2.2.1-3]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("zero is not a packet identifier")]
 pub struct PacketIdZero;
@@ -105,7 +105,7 @@ impl PacketId {
         self.0.get()
     }
 
-    /// The one that follows; 1 follows the largest.
+    /// The next identifier; 1 follows the largest.
     #[inline]
     #[must_use]
     pub fn next(self) -> Self {
@@ -158,11 +158,10 @@ pub enum Packet<'a> {
 }
 
 impl Packet<'_> {
-    /// Appends the packet with its fixed header. Parts that `version` does not have are left out.
+    /// Appends the packet with its fixed header. Parts that do not exist in `version` are left out.
     ///
-    /// Whether it fits into the receiver's Maximum Packet Size shows in how much `out` grew; where
-    /// it does not, truncate `out`, clear Reason String and User Properties, and encode again.
-    /// [MQTT-3.1.2-24] [MQTT-3.2.2-19]
+    /// To respect the receiver's Maximum Packet Size, check how much `out` grew; if it grew too much, truncate `out`,
+    /// clear Reason String and User Properties, and encode again. [MQTT-3.1.2-24] [MQTT-3.2.2-19]
     pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         match self {
             Self::Connect(connect) => connect.encode(out, version),

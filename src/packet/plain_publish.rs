@@ -1,6 +1,6 @@
-//! A quick look at the PUBLISH that nearly every device sends: complete, small, no DUP, no RETAIN, no
-//! properties. It gives the same answer as [`crate::packet::decode`] or none at all; whoever gets none
-//! decodes in the ordinary way, which also names what is wrong.
+//! A fast path for the PUBLISH that nearly every device sends: complete, small, without DUP, RETAIN and properties.
+//! It gives the same answer as [`crate::packet::decode`] or none at all; without an answer the caller uses the
+//! ordinary decoder, which also reports errors.
 
 use std::num::NonZeroU16;
 

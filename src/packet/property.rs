@@ -110,8 +110,7 @@ impl<'a> PropertyReader<'a> {
             return Ok(None);
         }
         let identifier = self.rest.u8()?;
-        // Identifiers are Variable Byte Integers, but those of more than one byte are none that
-        // exist.
+        // Identifiers are Variable Byte Integers, but no defined identifier takes more than one byte.
         if !self.allowed.contains(identifier) {
             return Err(if Property::is_defined(identifier) {
                 DecodeError::PropertyNotAllowed(identifier)
@@ -137,8 +136,8 @@ impl<'a> PropertyReader<'a> {
     }
 }
 
-/// The properties in `bytes`, which were validated when they were decoded, as those of
-/// [`crate::packet::publish::Publish::properties`]. Ends at the first that is none.
+/// Iterates over properties that were validated when they were decoded, such as
+/// [`crate::packet::publish::Publish::properties`]. Ends at the first invalid one.
 pub fn iterate(bytes: &[u8]) -> impl Iterator<Item = Property<'_>> {
     let mut properties = PropertyReader {
         all: bytes,
@@ -245,7 +244,7 @@ impl<'a> Property<'a> {
         })
     }
 
-    /// Appends identifier and value. A Maximum QoS of 2 is said by leaving it out. [MQTT-3.2.2.3.4]
+    /// Appends identifier and value. A Maximum QoS of 2 is expressed by leaving it out. [MQTT-3.2.2.3.4]
     pub fn encode(&self, out: &mut Vec<u8>) {
         if *self == Self::MaximumQoS(QoS::ExactlyOnce) {
             return;

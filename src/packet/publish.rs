@@ -1,4 +1,4 @@
-//! PUBLISH: the packet that everything else exists for.
+//! PUBLISH: carries an Application Message.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::packet::{
 /// A decoded PUBLISH. [MQTT-3.3]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Publish<'a> {
-    /// Sent before, perhaps. Always false at QoS 0. [MQTT-3.3.1-2]
+    /// DUP: the message may have been sent before. Always false at QoS 0. [MQTT-3.3.1-2]
     pub dup: bool,
     /// Quality of Service of this delivery.
     pub qos: QoS,
@@ -26,7 +26,7 @@ pub struct Publish<'a> {
     pub topic: &'a str,
     /// Present exactly at QoS 1 and 2.
     pub packet_id: Option<PacketId>,
-    /// Topic Alias, as sent (zero is left for the session to refuse with 0x94).
+    /// Topic Alias, as sent (the session refuses zero with 0x94).
     pub topic_alias: Option<u16>,
     /// Message Expiry Interval in seconds.
     pub message_expiry: Option<u32>,
@@ -42,23 +42,23 @@ pub struct Publish<'a> {
     pub payload: &'a [u8],
 }
 
-/// A PUBLISH about to be encoded. The payload is appended by the caller, so that a large one can be
-/// sent from where it lies; only its length is needed here.
+/// A PUBLISH to be encoded. The caller appends the payload, so that a large one can be sent without a copy; only its
+/// length is needed here.
 #[derive(Debug, Clone, Copy)]
 pub struct OutgoingPublish<'a> {
-    /// Sent before, perhaps.
+    /// DUP: the message may have been sent before.
     pub dup: bool,
     /// Quality of Service of this delivery.
     pub qos: QoS,
     /// The RETAIN flag.
     pub retain: bool,
-    /// The Topic Name, empty when `topic_alias` stands for it.
+    /// The Topic Name, empty when `topic_alias` replaces it.
     pub topic: &'a str,
     /// Present exactly at QoS 1 and 2.
     pub packet_id: Option<PacketId>,
     /// Topic Alias (5.0).
     pub topic_alias: Option<u16>,
-    /// What is left of the Message Expiry Interval, in seconds (5.0).
+    /// The remaining Message Expiry Interval, in seconds (5.0).
     pub message_expiry: Option<u32>,
     /// All matching Subscription Identifiers (5.0).
     pub subscription_ids: &'a [u32],
@@ -71,9 +71,9 @@ pub struct OutgoingPublish<'a> {
 const DUP: u8 = 0b1000;
 const RETAIN: u8 = 0b0001;
 
-/// Decodes what follows the fixed header. The answer is put together as the caller of
-/// [`crate::packet::decode::decode`] gets it: to build a [`Publish`] and move it there costs as
-/// much as to read it.
+/// Decodes everything after the fixed header. The result is built directly in the place of
+/// [`crate::packet::decode::decode`]'s result, because building a [`Publish`] and moving it costs as much as reading
+/// it.
 pub(super) fn decode_publish(
     flags: u8,
     mut body: Reader<'_>,
@@ -97,7 +97,7 @@ pub(super) fn decode_publish(
     Ok(Decoded::Packet { packet: Packet::Publish(publish), length })
 }
 
-/// What stands before the properties.
+/// The fields before the properties.
 struct Head<'a> {
     dup: bool,
     qos: QoS,
@@ -190,7 +190,7 @@ impl<'a> Publish<'a> {
     }
 }
 
-/// Collects the properties that a Server forwards: without a copy as long as they lie side by side.
+/// Collects the properties that a Server forwards, without copying as long as they are adjacent.
 #[derive(Debug, Default)]
 pub(super) struct ForwardedProperties {
     start: usize,
@@ -199,7 +199,7 @@ pub(super) struct ForwardedProperties {
 }
 
 impl ForwardedProperties {
-    /// Adds `all[start..end]`, which lies behind what was added before.
+    /// Adds `all[start..end]`, which comes after everything added before.
     pub(super) fn push(&mut self, all: &[u8], start: usize, end: usize) {
         if self.end == 0 {
             (self.start, self.end) = (start, end);
@@ -213,7 +213,7 @@ impl ForwardedProperties {
         }
     }
 
-    /// All that was added.
+    /// Everything that was added.
     pub(super) fn finish(self, all: &[u8]) -> Cow<'_, [u8]> {
         if self.owned.is_empty() {
             Cow::Borrowed(all.get(self.start..self.end).unwrap_or_default())
@@ -238,14 +238,15 @@ impl OutgoingPublish<'_> {
         self.encode_front(out, version, self.payload_bytes, self.properties);
     }
 
-    /// Appends everything but the forwarded properties and the payload, which are the end of the packet.
+    /// Appends everything except the forwarded properties and the payload, which end the packet.
     #[cold]
     pub fn encode_before_properties(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         let elsewhere = self.properties.len().saturating_add(self.payload_bytes);
         self.encode_front(out, version, elsewhere, &[]);
     }
 
-    /// Appends the packet up to the forwarded properties, and `forwarded` of them; so many bytes are left to others.
+    /// Appends the packet up to and including the forwarded properties in `forwarded`; the caller appends the
+    /// remaining bytes.
     #[expect(clippy::inline_always, reason = "40 instructions of each message sent")]
     #[inline(always)]
     fn encode_front(
@@ -285,7 +286,7 @@ impl OutgoingPublish<'_> {
         out.extend_from_slice(forwarded);
     }
 
-    /// Length of the properties, without that of their length.
+    /// Length of the properties, without the length field itself.
     #[inline]
     fn properties_bytes(&self, version: ProtocolVersion) -> usize {
         if version < ProtocolVersion::V5_0 {

@@ -1,5 +1,4 @@
-//! A cursor over the bytes of one packet that cannot leave them, and the data types of MQTT.
-//! [MQTT-1.5]
+//! A bounds-checked cursor over the bytes of one packet, and the data types of MQTT. [MQTT-1.5]
 
 use crate::packet::{PacketId, error::DecodeError};
 
@@ -31,7 +30,7 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
-    /// Takes all that is left.
+    /// Takes the remaining bytes.
     pub(crate) fn take_rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
@@ -100,8 +99,7 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// A string that names a topic: without wildcards, for which `error` is returned. It may be
-    /// empty.
+    /// A string that is a Topic Name: returns `error` if it contains wildcards. It may be empty.
     #[inline]
     pub(crate) fn topic_name(&mut self, error: DecodeError) -> Result<&'a str, DecodeError> {
         let text = self.unchecked_string()?;
@@ -122,29 +120,29 @@ impl<'a> Reader<'a> {
         PacketId::try_from(self.u16()?).map_err(|_| DecodeError::PacketIdZero)
     }
 
-    /// Nothing may be left.
+    /// Checks that nothing is left.
     #[inline]
     pub(crate) fn finish(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
 
-    /// U+0000 is still to be looked for.
+    /// A string that has not been checked for U+0000 yet.
     #[inline]
     fn unchecked_string(&mut self) -> Result<&'a str, DecodeError> {
         std::str::from_utf8(self.binary()?).map_err(|_| DecodeError::StringNotUtf8)
     }
 }
 
-/// What stands at the front of some bytes.
+/// The result of reading a Variable Byte Integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VariableByteInteger {
-    /// A whole integer.
+    /// A complete integer.
     Whole {
         /// Its value.
         value: u32,
         /// How many bytes it took.
         length: usize,
-        /// Whether no shorter encoding has this value. Only 5.0 demands it. [MQTT-1.5.5-1]
+        /// Whether this is the shortest encoding of the value. Only 5.0 requires that. [MQTT-1.5.5-1]
         is_minimal: bool,
     },
     /// More bytes are needed.
@@ -154,7 +152,7 @@ pub(crate) enum VariableByteInteger {
 /// Reads the Variable Byte Integer at the front of `bytes`. [MQTT-1.5.5]
 #[inline]
 pub(crate) fn variable_byte_integer(bytes: &[u8]) -> Result<VariableByteInteger, DecodeError> {
-    // Nearly always there is one byte.
+    // Nearly always one byte long.
     if let Some(first @ 0..=0x7F) = bytes.first() {
         let value = u32::from(*first);
         return Ok(VariableByteInteger::Whole { value, length: 1, is_minimal: true });

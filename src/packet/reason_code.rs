@@ -57,8 +57,8 @@ impl ReasonCode {
     pub fn is_failure(self) -> bool {
         self as u8 >= 0x80
     }
-    /// The Reason Code with this value on the wire; `None` if the specification has none. Which
-    /// packet may carry it is for the packet to say.
+    /// The Reason Code with this value on the wire; `None` if the specification has none. Each packet checks itself
+    /// which codes it may carry.
     #[must_use]
     pub fn from_u8(value: u8) -> Option<Self> {
         Some(match value {

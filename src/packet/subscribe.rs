@@ -13,14 +13,14 @@ use crate::packet::{
 /// SUBSCRIBE. [MQTT-3.8]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subscribe<'a> {
-    /// Answered by the same identifier in SUBACK.
+    /// SUBACK has the same identifier.
     pub packet_id: PacketId,
     /// Subscription Identifier, 1 to 268,435,455.
     pub subscription_id: Option<u32>,
     /// User Properties, in order.
     pub user_properties: Vec<(&'a str, &'a str)>,
-    /// At least one. [MQTT-3.8.3-2] The strings are valid UTF-8; filter syntax is left to `topic`,
-    /// since one bad filter refuses one Subscription, not the packet.
+    /// At least one. [MQTT-3.8.3-2] The strings are valid UTF-8; `topic` checks the filter syntax, because an invalid
+    /// filter refuses one Subscription, not the packet.
     pub filters: Vec<(&'a str, SubscriptionOptions)>,
 }
 
@@ -63,7 +63,8 @@ pub struct Suback<'a> {
     pub reasons: Vec<ReasonCode>,
 }
 
-/// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE: one of 16 MiB could name three million, at many times its size in memory.
+/// Most Topic Filters in one SUBSCRIBE or UNSUBSCRIBE: a packet of 16 MiB could contain three million, which take many
+/// times its size in memory.
 pub const MAX_FILTERS: usize = 65_536;
 
 impl<'a> Subscribe<'a> {

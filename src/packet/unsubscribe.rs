@@ -14,7 +14,7 @@ use crate::packet::{
 /// UNSUBSCRIBE. [MQTT-3.10]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unsubscribe<'a> {
-    /// Answered by the same identifier in UNSUBACK.
+    /// UNSUBACK has the same identifier.
     pub packet_id: PacketId,
     /// User Properties, in order.
     pub user_properties: Vec<(&'a str, &'a str)>,

@@ -16,8 +16,8 @@ pub enum StoreError {
     /// What was read is not what was written. It stays so.
     #[error("the store is damaged: {0}")]
     Damaged(String),
-    /// The database is being opened again after a failed write.
-    #[error("the store is not available: it is being opened again after a failed write")]
+    /// The database is being reopened after a failed write.
+    #[error("the store is not available: it is being reopened after a failed write")]
     Unavailable,
     /// The data directory cannot be made or written.
     #[error("the data directory {} cannot be used: {source}", path.display())]

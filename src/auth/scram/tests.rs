@@ -1,4 +1,4 @@
-//! The example of RFC 7677 section 3, both sides against each other, and what must be refused.
+//! The example of RFC 7677 section 3, both sides against each other, and input that must be refused.
 
 use proptest::prelude::*;
 
@@ -169,7 +169,7 @@ fn passwords_are_prepared() {
 }
 
 proptest! {
-    /// Bytes from the network panic neither side, and are not accepted.
+    /// Arbitrary bytes from the network make neither side panic, and are not accepted.
     #[test]
     fn no_bytes_panic(first in "(n,,n=user,r=)?[ -~]{0,40}", second: Vec<u8>, third: Vec<u8>) {
         let mut server = server("x");

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The least that argon2 takes: these tests are not about strength.
+/// The lowest cost that argon2 accepts: these tests are not about strength.
 const CHEAP: HashCost = HashCost { memory_kib: 8, passes: 1, scram_iterations: 4096 };
 
 fn users() -> Users {
@@ -68,7 +68,7 @@ fn mistakes_name_their_line() {
     }
 }
 
-/// The full hash runs once for a password that is right; a wrong one is never remembered.
+/// The full hash runs once for a correct password; a wrong one is never remembered.
 #[test]
 fn a_right_password_is_quick_the_second_time() {
     let (_directory, path) = file(&users());
@@ -105,7 +105,7 @@ fn reloading_takes_changes_and_keeps_the_old_users_on_a_mistake() {
     assert!(matches!(file.reload(), Err(UsersError::Unreadable { .. })));
 }
 
-/// An attacker must not learn names from the time that a refusal takes: the same computation refuses both.
+/// An attacker must not learn names from the time of a refusal: both cases run the same computation.
 #[test]
 fn an_unknown_user_costs_as_much_as_a_wrong_password() {
     let cost = HashCost { memory_kib: 64, passes: 3, scram_iterations: 4096 };
@@ -134,7 +134,7 @@ fn the_fake_verifier_stays_the_same_across_restarts() {
     assert_eq!(verifier(), verifier());
 }
 
-/// Others must not notice: their passwords stay quick, and they are not among those that changed.
+/// Unchanged users are not affected: their passwords are still checked quickly, and they do not count as changed.
 #[test]
 fn users_that_stay_keep_what_was_learned_of_them() {
     let mut users = users();
@@ -153,7 +153,7 @@ fn users_that_stay_keep_what_was_learned_of_them() {
     assert_eq!(file.reload().unwrap(), 0);
 }
 
-/// Editors leave these behind.
+/// Editors may add these.
 #[test]
 fn a_byte_order_mark_carriage_returns_and_blanks_are_read_over() {
     let text = users().to_text();

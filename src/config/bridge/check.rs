@@ -1,4 +1,4 @@
-//! From a bridge as written to the same in range: the first mistake is told with its key and the cure.
+//! Checks the configuration of a bridge. Reports the first mistake with its key and how to fix it.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::packet::ProtocolVersion;
 
 /// Longest name of a bridge: it becomes part of client ids, topics and file names.
 const MAX_NAME_BYTES: usize = 64;
-/// More connections than this never helped anybody and cost the remote broker.
+/// Most connections of a bridge: more would not help, and would burden the remote broker.
 const MAX_CONNECTIONS: u16 = 64;
 
 struct Checker<'a> {
@@ -106,7 +106,7 @@ impl BridgeSettings {
             });
             if let Some(twin) = twin {
                 let problem = format!(
-                    "bridge \"{}\" uses the same client id at the same address; they would cut each other off",
+                    "bridge \"{}\" uses the same client id at the same address; they would disconnect each other",
                     twin.name
                 );
                 return checker.fail("client_id", &problem);
@@ -117,10 +117,10 @@ impl BridgeSettings {
     }
 }
 
-/// Messages in flight on a 3.x link unless configured. Such a broker cannot say how many it takes, and mosquitto, whose
-/// limit is 20 by default, drops what comes beyond it with QoS 2 and acknowledges it all the same.
+/// Messages in flight on a 3.x link by default. A 3.x broker cannot announce its limit, and mosquitto, whose limit is
+/// 20 by default, acknowledges and drops QoS 2 messages beyond it.
 pub(crate) const DEFAULT_WINDOW_3X: u16 = 20;
-/// The same on a 5.0 link, where the remote broker says if it takes fewer.
+/// The same on a 5.0 link, where the remote broker can announce a lower limit.
 pub(crate) const DEFAULT_WINDOW_5: u16 = 1000;
 
 fn window(configured: u16, protocol: ProtocolVersion) -> u16 {
@@ -131,7 +131,7 @@ fn window(configured: u16, protocol: ProtocolVersion) -> u16 {
     }
 }
 
-/// The most that the Remaining Length of a packet can say, and the fixed header. [MQTT-1.5.5]
+/// The largest Remaining Length, plus the fixed header. [MQTT-1.5.5]
 const MAX_PACKET_BYTES: u32 = 268_435_455 + 5;
 
 impl Checker<'_> {

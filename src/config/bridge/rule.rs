@@ -6,13 +6,12 @@
 //! pattern [[[out | in | both] qos-level] local-prefix remote-prefix]
 //! ```
 //!
-//! An outgoing rule subscribes locally to `local-prefix` + `pattern`; for each message the local prefix is cut off and
-//! the remote prefix put in front. An incoming rule does the same the other way round. `""` stands for an empty part.
-//! Text is parsed once, here; nothing later looks at it again.
+//! An outgoing rule subscribes locally to `local-prefix` + `pattern`, and replaces the local prefix of each message by
+//! the remote prefix. An incoming rule does the reverse. `""` stands for an empty part. Rules are parsed once, here.
 
 use crate::packet::QoS;
 
-/// Which way messages of a rule travel.
+/// The direction in which messages of a rule travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// From the local broker to the remote one.
@@ -51,9 +50,9 @@ impl Direction {
 pub struct TopicRule {
     /// Which way.
     pub direction: Direction,
-    /// QoS of the Subscription on the sending side, and so the highest that crosses.
+    /// QoS of the Subscription on the sending side, and so the highest QoS that crosses.
     pub qos: QoS,
-    /// Cut off from local names, put in front of remote ones when they come in.
+    /// Removed from local names of outgoing messages, added to incoming ones.
     pub local_prefix: String,
     /// The same on the remote side.
     pub remote_prefix: String,
@@ -63,7 +62,7 @@ pub struct TopicRule {
     pub remote_filter: String,
 }
 
-/// Why a rule was not understood.
+/// Why a rule is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// Nothing there.
@@ -76,15 +75,13 @@ pub enum RuleError {
     #[error("\"{0}\" is one word too many; quote names that contain blanks")]
     TooManyWords(String),
     /// Neither `out`, `in` nor `both`.
-    #[error("\"{0}\" is no direction; write out, in or both")]
+    #[error("\"{0}\" is not a direction; write out, in or both")]
     Direction(String),
     /// Neither 0, 1 nor 2.
-    #[error("\"{0}\" is no QoS; write 0, 1 or 2")]
+    #[error("\"{0}\" is not a QoS; write 0, 1 or 2")]
     QoS(String),
-    /// The pattern is no Topic Filter. [MQTT-4.7.1-1]
-    #[error(
-        "\"{0}\" is no topic filter: '#' may only stand alone at the end, '+' only alone in a level"
-    )]
+    /// The pattern is not a Topic Filter. [MQTT-4.7.1-1]
+    #[error("\"{0}\" is not a topic filter: '#' must be alone at the end, '+' alone in its level")]
     Pattern(String),
     /// A prefix with a wildcard.
     #[error("\"{0}\" cannot be a prefix: it must not contain '+', '#' or a NUL")]
@@ -177,7 +174,7 @@ fn parse_qos(word: String) -> Result<QoS, RuleError> {
     }
 }
 
-/// Words between blanks; quotation marks hold a word with blanks together, and `""` is the empty word.
+/// Splits text at blanks; a quoted word may contain blanks, and `""` is the empty word.
 fn split_words(text: &str) -> Result<Vec<String>, RuleError> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
@@ -277,14 +274,14 @@ impl ExcludeRule {
     }
 }
 
-/// What becomes of a message.
+/// What happens to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mapping {
-    /// It crosses; its new name was written.
+    /// It crosses, under the new name that was written.
     Mapped(QoS),
     /// An exclude filter holds it back.
     Excluded,
-    /// No rule wants it (any more): the Subscription that sent it is older than the rules.
+    /// No rule matches it: it comes from a Subscription that is older than the rules.
     NoRule,
     /// Its new name would be empty or longer than 65,535 bytes.
     Impossible,
@@ -293,7 +290,7 @@ pub enum Mapping {
 /// All rules of one bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuleSet {
-    /// In the order written: the first that matches decides.
+    /// The rules in order: the first match applies.
     pub rules: Vec<TopicRule>,
     /// Taken away from all rules.
     pub exclude: Vec<ExcludeRule>,
@@ -322,8 +319,8 @@ impl RuleSet {
         }
     }
 
-    /// The remote name under which an answer to a local Response Topic will come back; writes nothing and returns
-    /// false if no rule says so and the name stays as it is. `own` is the local name of the message that carries it.
+    /// Writes the remote name under which a response to a local Response Topic will come back. Returns false, without
+    /// writing, if no rule changes the name. `own` is the local name of the message that carries it.
     pub fn map_response_out(&self, response: &str, own: &str, name: &mut String) -> bool {
         self.map_response(response, own, Side::Local, name)
     }
@@ -333,7 +330,7 @@ impl RuleSet {
         self.map_response(response, own, Side::Remote, name)
     }
 
-    /// Filters to subscribe to on the local broker, each once, with the highest QoS wanted.
+    /// Filters to subscribe to on the local broker, each once, with the highest QoS of its rules.
     #[must_use]
     pub fn local_filters(&self) -> Vec<(String, QoS)> {
         merge(self.rules.iter().filter(|rule| rule.direction.is_out()), |rule| &rule.local_filter)
@@ -345,7 +342,7 @@ impl RuleSet {
         merge(self.rules.iter().filter(|rule| rule.direction.is_in()), |rule| &rule.remote_filter)
     }
 
-    /// Remote filters of rules that only go out: what an older configuration may have subscribed to.
+    /// Remote filters of outgoing-only rules, which an older configuration may have subscribed to.
     #[must_use]
     pub fn remote_out_filters(&self) -> Vec<String> {
         let wanted = self.remote_filters();
@@ -363,7 +360,7 @@ impl RuleSet {
             .any(|rule| applies(rule.direction) && filter_matches(&rule.filter, local))
     }
 
-    /// mosquitto looks for the first matching rule that has a prefix, and only then takes the name as it is.
+    /// As in mosquitto, the first matching rule with a prefix applies; without one, the name stays as it is.
     fn map(&self, topic: &str, from: Side, name: &mut String) -> Mapping {
         let mut found: Option<&TopicRule> = None;
         for rule in &self.rules {
@@ -388,8 +385,8 @@ impl RuleSet {
         }
     }
 
-    /// An answer travels against the message, so a rule for that direction knows best; then any rule that matches;
-    /// then the prefixes of the message's own rule, if the name has them.
+    /// A response travels in the opposite direction of the message, so a rule for that direction comes first, then
+    /// any rule that matches, then the prefixes of the message's own rule, if the name has them.
     fn map_response(&self, response: &str, own: &str, from: Side, name: &mut String) -> bool {
         let filter_of = |rule: &TopicRule| match from {
             Side::Local => (rule.direction.is_in(), rule.local_filter.clone()),

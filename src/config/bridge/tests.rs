@@ -67,7 +67,7 @@ fn mistakes_name_key_and_cure() {
 fn a_bad_rule_is_found_by_its_number() {
     let error =
         check("name = \"b\"\naddresses = [\"h\"]\ntopics = [\"a\", \"b out 9\"]").unwrap_err();
-    assert_eq!(error.to_string(), "bridge \"b\": topics[1]: \"9\" is no QoS; write 0, 1 or 2");
+    assert_eq!(error.to_string(), "bridge \"b\": topics[1]: \"9\" is not a QoS; write 0, 1 or 2");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Exact bytes of every packet in every version, both ways: a round trip alone cannot see a
-//! symmetric mistake.
+//! Exact bytes of every packet in every version, in both directions, because a round trip cannot detect a symmetric
+//! mistake.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,4 @@
-//! Bytes from anywhere: decoding ends with a packet, an error or the wish for more, and never with
-//! a panic.
+//! Arbitrary bytes: decoding returns a packet, an error or a request for more, and never panics.
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -122,8 +121,7 @@ fn every_short_packet() {
     }
 }
 
-/// A Client of 5.0 may not make the decoder allocate more than its packet is long, by any count it
-/// names.
+/// No count in a packet may make the decoder allocate more than the length of the packet.
 #[test]
 fn lengths_that_lie_cost_nothing() {
     let huge = [b"\x30\xFF\xFF\xFF\x7F\xFF\xFF".as_slice(), &[b'a'; 60]].concat();

@@ -1,6 +1,5 @@
-//! `mqttbytes`, which others wrote, agrees: what we encode it reads, and what it writes of that we
-//! decode to the same packet. Where it cannot express a packet the case is left out, with the
-//! reason beside it.
+//! Cross-checks with the independent codec `mqttbytes`: it reads our encoding, and we decode its encoding to the same
+//! packet. Packets that it cannot express are left out, with the reason.
 
 use bytes::BytesMut;
 use mqttbytes::{v4, v5};
