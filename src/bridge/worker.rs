@@ -22,6 +22,7 @@ use crate::bridge::prepare::prepare_session;
 use crate::bridge::relay::{EchoAccount, LanePlan, Unproven};
 use crate::bridge::status::{BridgeState, Counters};
 use crate::config::bridge::{BridgeSettings, StartType};
+use crate::dial::address::Address;
 use crate::dial::connect::Stage;
 use crate::packet::ProtocolVersion;
 use concessions::{Asked, Concessions};
@@ -183,42 +184,12 @@ impl Worker {
         self.counters.set_address(address.to_string());
         self.counters.set_state(BridgeState::Connecting, SystemTime::now());
         let mut orders = self.orders.clone();
-        let stage = Stage::default();
-        let limit = self.settings.connect_timeout;
-        let opening = tokio::time::timeout(limit, self.open_link(&address, &stage));
-        let opened = tokio::select! {
-            opened = opening => opened.unwrap_or(Err(LinkError::TimedOut { stage: stage.name() })),
-            _ = orders.changed() => return Ended::Ordered,
-        };
-        let mut link = match opened {
+        let mut link = match self.connect(&address, &mut orders).await {
             Ok(link) => link,
-            Err(error) => {
-                let takes_no_bit = self.takes_no_bit(&address.to_string());
-                return match self.concessions.refused(&error, takes_no_bit) {
-                    true => self.concede(&error),
-                    false => Ended::Failed(error),
-                };
-            }
+            Err(ended) => return ended,
         };
-        // The opening of the link: subscriptions on both sides.
-        let opened = tokio::select! {
-            opened = link.run() => opened,
-            _ = orders.changed() => Err(LinkError::Asked("another order")),
-        };
-        match opened {
-            Ok(()) => {}
-            Err(LinkError::Asked(_)) => {
-                self.unproven = link.relay().take_unproven();
-                return Ended::Ordered;
-            }
-            Err(error) => {
-                let is_refusal = link.relay().is_announcing() && error.is_the_remote_end();
-                self.unproven = link.relay().take_unproven();
-                return match is_refusal && self.concessions.refused_notification() {
-                    true => self.concede(&error),
-                    false => Ended::Failed(error),
-                };
-            }
+        if let Err(ended) = self.open(&mut link, &mut orders).await {
+            return ended;
         }
         self.opened(&address.to_string()).await;
         let ended = self.serve(&mut link, &mut orders).await;
@@ -233,6 +204,48 @@ impl Worker {
         };
         self.counters.set_loops(0, None);
         ended
+    }
+
+    /// The connections to both brokers.
+    async fn connect(
+        &mut self,
+        address: &Address,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Result<Link, Ended> {
+        let stage = Stage::default();
+        let limit = self.settings.connect_timeout;
+        let connecting = tokio::time::timeout(limit, self.open_link(address, &stage));
+        let connected = tokio::select! {
+            done = connecting => done.unwrap_or(Err(LinkError::TimedOut { stage: stage.name() })),
+            _ = orders.changed() => return Err(Ended::Ordered),
+        };
+        connected.map_err(|error| {
+            let takes_no_bit = self.takes_no_bit(&address.to_string());
+            match self.concessions.refused(&error, takes_no_bit) {
+                true => self.concede(&error),
+                false => Ended::Failed(error),
+            }
+        })
+    }
+
+    /// The opening of the link: subscriptions on both sides.
+    async fn open(
+        &mut self,
+        link: &mut Link,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Result<(), Ended> {
+        let opened = tokio::select! {
+            opened = link.run() => opened,
+            _ = orders.changed() => Err(LinkError::Asked("another order")),
+        };
+        let Err(error) = opened else { return Ok(()) };
+        let is_refusal = link.relay().is_announcing() && error.is_the_remote_end();
+        self.unproven = link.relay().take_unproven();
+        Err(match error {
+            LinkError::Asked(_) => Ended::Ordered,
+            error if is_refusal && self.concessions.refused_notification() => self.concede(&error),
+            error => Ended::Failed(error),
+        })
     }
 
     /// Not a failure that an operator has to read about: it is tried at once without.

@@ -74,27 +74,18 @@ impl Relay {
     ) -> Result<(), LinkError> {
         let topic = self.resolve_alias(lane, publish)?;
         let topic = topic.as_deref().unwrap_or(publish.topic);
-        if let Err(reason) = self.check_incoming(lane, topic, publish, now) {
-            self.tally.drop(reason);
-            self.acknowledge_remote(lane, publish.qos, publish.packet_id, ReasonCode::Success);
-            return Ok(());
+        match self.check_incoming(lane, topic, publish, now) {
+            Ok(()) => self.take_in(lane, topic, publish, now),
+            Err(reason) => self.drop_incoming(lane, publish, reason),
         }
-        let mut response = String::new();
-        let renamed = response_topic(&publish.properties)
-            .is_some_and(|name| self.settings.rules.map_response_in(name, topic, &mut response));
-        // Named already on the way in: what we fetched from the remote broker has no trail from it, and other brokers
-        // may fetch it from us.
-        let names_hops =
-            self.settings.hop_limit > 0 && self.settings.protocol == ProtocolVersion::V5_0;
-        let properties: &[u8] = if renamed || names_hops {
-            let changes = Changes {
-                response_topic: renamed.then_some(&*response),
-                hop: names_hops.then_some(&*self.broker_id),
-            };
-            rewrite(&publish.properties, changes, &mut self.properties);
-            &self.properties
-        } else {
-            &publish.properties
+        Ok(())
+    }
+
+    /// Gives a message to the local broker, under its name there.
+    fn take_in(&mut self, lane: usize, topic: &str, publish: &Publish<'_>, now: Instant) {
+        let properties = match self.rewrite_incoming(topic, publish) {
+            true => &self.properties,
+            false => &*publish.properties,
         };
         let message = IncomingMessage {
             lane,
@@ -109,9 +100,7 @@ impl Relay {
         };
         let Some(Some(local)) = self.locals.get_mut(lane) else {
             // A lane without local partner subscribes to nothing: what comes is left from an older configuration.
-            self.tally.drop(DropReason::NoRule);
-            self.acknowledge_remote(lane, publish.qos, publish.packet_id, ReasonCode::Success);
-            return Ok(());
+            return self.drop_incoming(lane, publish, DropReason::NoRule);
         };
         if publish.qos > QoS::AtMostOnce {
             local.inflight += 1;
@@ -127,10 +116,35 @@ impl Relay {
             if until <= now {
                 self.release_incoming(now);
             }
-            return Ok(());
+            return;
         }
         local.publish(&message);
-        Ok(())
+    }
+
+    /// Whether a message has other properties here than there, which are in `self.properties` then.
+    fn rewrite_incoming(&mut self, topic: &str, publish: &Publish<'_>) -> bool {
+        let mut response = String::new();
+        let renamed = response_topic(&publish.properties)
+            .is_some_and(|name| self.settings.rules.map_response_in(name, topic, &mut response));
+        // Named already on the way in: what we fetched from the remote broker has no trail from it, and other brokers
+        // may fetch it from us.
+        let names_hops =
+            self.settings.hop_limit > 0 && self.settings.protocol == ProtocolVersion::V5_0;
+        if !renamed && !names_hops {
+            return false;
+        }
+        let changes = Changes {
+            response_topic: renamed.then_some(&*response),
+            hop: names_hops.then_some(&*self.broker_id),
+        };
+        rewrite(&publish.properties, changes, &mut self.properties);
+        true
+    }
+
+    /// Accepts a message that goes no further.
+    fn drop_incoming(&mut self, lane: usize, publish: &Publish<'_>, reason: DropReason) {
+        self.tally.drop(reason);
+        self.acknowledge_remote(lane, publish.qos, publish.packet_id, ReasonCode::Success);
     }
 
     /// Messages that were held because they seemed to go round go on.

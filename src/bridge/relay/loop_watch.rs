@@ -244,25 +244,31 @@ impl Trial {
                 if gaps.len() < wanted(fingerprint, self.positive, self.void) {
                     return Verdict::Open(Passage::Free);
                 }
-                // The middle one: a pause of another broker is none of ours.
-                gaps.sort_unstable();
-                let interval = gaps.get(gaps.len() / 2).copied().unwrap_or_default();
-                // What has waited somewhere comes faster than it came before. On the whole: copies that were held together
-                // come together.
-                let count = u32::try_from(gaps.len()).unwrap_or(u32::MAX).max(1);
-                let mean = gaps.iter().sum::<Duration>() / count;
-                let is_faster = released.is_some() && mean < self.interval / FASTER;
-                let pause = (interval * INTERVALS_HELD).max(PAUSE_MIN);
-                if is_faster || pause > PAUSE_MAX {
-                    return Verdict::Source;
-                }
-                let stretch = STRETCHES.get(self.positive).copied().unwrap_or(10);
-                self.interval = interval;
-                let until = now + pause * stretch / 10;
-                self.step = Step::Holds { until, arrivals: 0 };
-                Verdict::Open(Passage::Held(until))
+                let (gaps, was_held) = (std::mem::take(gaps), released.is_some());
+                self.measured(gaps, was_held, now)
             }
         }
+    }
+
+    /// The interval is known: the message is a source's, or is held next.
+    fn measured(&mut self, mut gaps: Vec<Duration>, was_held: bool, now: Instant) -> Verdict {
+        // The middle one: a pause of another broker is none of ours.
+        gaps.sort_unstable();
+        let interval = gaps.get(gaps.len() / 2).copied().unwrap_or_default();
+        // What has waited somewhere comes faster than it came before. On the whole: copies that were held together come
+        // together.
+        let count = u32::try_from(gaps.len()).unwrap_or(u32::MAX).max(1);
+        let mean = gaps.iter().sum::<Duration>() / count;
+        let is_faster = was_held && mean < self.interval / FASTER;
+        let pause = (interval * INTERVALS_HELD).max(PAUSE_MIN);
+        if is_faster || pause > PAUSE_MAX {
+            return Verdict::Source;
+        }
+        let stretch = STRETCHES.get(self.positive).copied().unwrap_or(10);
+        self.interval = interval;
+        let until = now + pause * stretch / 10;
+        self.step = Step::Holds { until, arrivals: 0 };
+        Verdict::Open(Passage::Held(until))
     }
 
     fn judge(&self) -> Verdict {

@@ -336,42 +336,23 @@ impl Relay {
         let version = self.settings.protocol;
         let Some(remote) = self.remotes.get_mut(lane) else { return };
         let qos = message.qos.min(remote.maximum_qos);
-        let (topic_alias, topic) = match remote.aliases.get(message.topic) {
-            Some(alias) => (Some(*alias), ""),
-            None => (None, message.topic),
-        };
         let packet_id = if qos == QoS::AtMostOnce { None } else { message.packet_id };
-        let mut packet = OutgoingPublish {
+        let packet = OutgoingPublish {
             dup: message.dup && qos > QoS::AtMostOnce,
             qos,
             retain: message.retain && remote.retain_available,
-            topic,
+            topic: message.topic,
             packet_id,
-            topic_alias,
+            topic_alias: None,
             message_expiry: message.message_expiry,
             subscription_ids: &[],
             properties: message.properties,
             payload_bytes: message.payload.len(),
         };
-        if packet.encoded_bytes(version) > remote.packet_bytes_max {
-            return self.drop_outgoing(
-                message.qos,
-                message.packet_id,
-                message.dup,
-                DropReason::TooLarge,
-            );
-        }
-        if topic_alias.is_none() && remote.aliases.len() < usize::from(remote.alias_maximum) {
-            // The first topics get the aliases and keep them. 3 bytes more, which may not fit any more.
-            let alias = u16::try_from(remote.aliases.len() + 1).ok();
-            let with_alias = OutgoingPublish { topic_alias: alias, ..packet };
-            if let Some(alias) = alias
-                && with_alias.encoded_bytes(version) <= remote.packet_bytes_max
-            {
-                remote.aliases.insert(message.topic.into(), alias);
-                packet = with_alias;
-            }
-        }
+        let Some(packet) = remote.fit(packet, version) else {
+            let Outgoing { qos, packet_id, dup, .. } = message;
+            return self.drop_outgoing(qos, packet_id, dup, DropReason::TooLarge);
+        };
         wire::publish(&mut remote.output, version, &packet, message.payload);
         remote.note_progress(super::Progress::Sent, now);
         self.tally.messages_out += 1;

@@ -13,6 +13,7 @@ use crate::bridge::relay::{LaneOptions, OUTPUT_BYTES_MAX, Progress};
 use crate::bridge::wire;
 use crate::config::bridge::BridgeSettings;
 use crate::packet::connack::Connack;
+use crate::packet::publish::OutgoingPublish;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 
@@ -213,6 +214,35 @@ pub(super) struct RemoteSide {
 }
 
 impl RemoteSide {
+    /// The packet as it is sent: with a Topic Alias, if its topic has one or can get one. `None` if it is larger than the
+    /// remote broker takes.
+    pub(super) fn fit<'a>(
+        &mut self,
+        packet: OutgoingPublish<'a>,
+        version: ProtocolVersion,
+    ) -> Option<OutgoingPublish<'a>> {
+        let fits = |packet: &OutgoingPublish<'_>, max| packet.encoded_bytes(version) <= max;
+        let max = self.packet_bytes_max;
+        if let Some(alias) = self.aliases.get(packet.topic) {
+            let short = OutgoingPublish { topic: "", topic_alias: Some(*alias), ..packet };
+            return fits(&short, max).then_some(short);
+        }
+        if !fits(&packet, max) {
+            return None;
+        }
+        // The first topics get the aliases and keep them. 3 bytes more, which may not fit any more.
+        let next = u16::try_from(self.aliases.len() + 1).ok();
+        let topic_alias = next.filter(|next| *next <= self.alias_maximum);
+        let with_alias = OutgoingPublish { topic_alias, ..packet };
+        if let Some(alias) = topic_alias
+            && fits(&with_alias, max)
+        {
+            self.aliases.insert(packet.topic.into(), alias);
+            return Some(with_alias);
+        }
+        Some(packet)
+    }
+
     pub(super) fn new(lane: LaneOptions, settings: &BridgeSettings, now: Instant) -> Self {
         let accepted = lane.remote;
         let own_limit = match settings.max_packet_bytes {

@@ -12,7 +12,9 @@ use crate::bridge::handshake::{
 use crate::bridge::link::Link;
 use crate::bridge::local::local_client_id;
 use crate::bridge::policies;
-use crate::bridge::relay::{Announcement, LaneOptions, LanePlan, Relay, RelayOptions, lane_plan};
+use crate::bridge::relay::{
+    Accepted, Announcement, LaneOptions, LanePlan, Relay, RelayOptions, lane_plan,
+};
 use crate::bridge::remote::dial;
 use crate::bridge::worker::Worker;
 use crate::bridge::worker::concessions::Asked;
@@ -22,6 +24,12 @@ use crate::dial::connect::Stage;
 use crate::dial::stream::BoxStream;
 use crate::packet::{ProtocolVersion, QoS};
 use crate::session::policies::Trail;
+
+/// What both brokers granted to a lane.
+struct LaneEnds<'a> {
+    remote: &'a Accepted,
+    local: Option<&'a Accepted>,
+}
 
 impl Worker {
     pub(super) async fn open_link(
@@ -164,44 +172,19 @@ impl Worker {
         remotes: &[Connected<BoxStream>],
         locals: &[Option<Connected<BoxStream>>],
     ) -> RelayOptions {
-        let rules = &self.settings.rules.rules;
-        let sends_qos2 = rules
-            .iter()
-            .any(|rule| rule.direction != Direction::In && rule.qos == QoS::ExactlyOnce);
-        let is_elsewhere = !self.memory.address.is_empty() && self.memory.address != address;
-        let subscribed = match &self.subscribed {
-            Some((known, plans)) if known == address => plans.as_slice(),
-            _ => &[],
-        };
-        let mut lanes = Vec::with_capacity(plans.len());
-        for ((lane, plan), (remote, local)) in
-            plans.into_iter().enumerate().zip(remotes.iter().zip(locals))
-        {
-            let receives_qos2 = plan.subscribe.iter().any(|(_, qos)| *qos == QoS::ExactlyOnce);
-            let remote_present = remote.accepted.session_present;
-            let local_present = local.as_ref().is_some_and(|local| local.accepted.session_present);
-            // Compared without `unsubscribe`, which grows and shrinks with what is remembered.
-            let is_tidy =
-                subscribed.get(lane).is_some_and(|known| known.subscribe == plan.subscribe);
-            let is_subscribed = is_tidy || !is_elsewhere && self.has_subscribed(lane, &plan);
-            let client_id = local_client_id(&self.settings.name, lane);
-            lanes.push(LaneOptions {
-                origin: self.context.broker.origin(&client_id),
-                is_subscribed,
-                is_tidy,
-                has_bridge_bit: asked.bridge_bit,
-                sweep_remote: sends_qos2
-                    && remote_present
-                    && (self.memory.is_fresh || is_elsewhere),
-                sweep_local: receives_qos2 && local_present && (!remote_present || is_elsewhere),
-                plan,
-                remote: remote.accepted.clone(),
-                local: local.as_ref().map(|local| local.accepted.clone()),
-            });
-        }
-        let forgot = lanes.iter().any(|lane: &LaneOptions| {
-            !lane.plan.subscribe.is_empty() && !lane.remote.session_present
+        let ends = remotes.iter().zip(locals).map(|(remote, local)| LaneEnds {
+            remote: &remote.accepted,
+            local: local.as_ref().map(|local| &local.accepted),
         });
+        let lanes: Vec<_> = (0..)
+            .zip(plans)
+            .zip(ends)
+            .map(|((lane, plan), ends)| self.lane_options(address, (lane, asked), plan, ends))
+            .collect();
+        let is_elsewhere = self.was_elsewhere(address);
+        let forgot = lanes
+            .iter()
+            .any(|lane| !lane.plan.subscribe.is_empty() && !lane.remote.session_present);
         if forgot || is_elsewhere {
             self.account.lock().clear();
         }
@@ -226,6 +209,45 @@ impl Worker {
             },
             echoes: std::sync::Arc::clone(&self.context.echoes),
         }
+    }
+
+    fn lane_options(
+        &self,
+        address: &str,
+        (lane, asked): (usize, Asked),
+        plan: LanePlan,
+        ends: LaneEnds<'_>,
+    ) -> LaneOptions {
+        let rules = &self.settings.rules.rules;
+        let sends_qos2 = rules
+            .iter()
+            .any(|rule| rule.direction != Direction::In && rule.qos == QoS::ExactlyOnce);
+        let receives_qos2 = plan.subscribe.iter().any(|(_, qos)| *qos == QoS::ExactlyOnce);
+        let remote_present = ends.remote.session_present;
+        let local_present = ends.local.is_some_and(|local| local.session_present);
+        let is_elsewhere = self.was_elsewhere(address);
+        // Compared without `unsubscribe`, which grows and shrinks with what is remembered.
+        let is_tidy = self.subscribed.as_ref().is_some_and(|(known, plans)| {
+            known == address
+                && plans.get(lane).is_some_and(|known| known.subscribe == plan.subscribe)
+        });
+        let client_id = local_client_id(&self.settings.name, lane);
+        LaneOptions {
+            origin: self.context.broker.origin(&client_id),
+            is_subscribed: is_tidy || !is_elsewhere && self.has_subscribed(lane, &plan),
+            is_tidy,
+            has_bridge_bit: asked.bridge_bit,
+            sweep_remote: sends_qos2 && remote_present && (self.memory.is_fresh || is_elsewhere),
+            sweep_local: receives_qos2 && local_present && (!remote_present || is_elsewhere),
+            plan,
+            remote: ends.remote.clone(),
+            local: ends.local.cloned(),
+        }
+    }
+
+    /// Whether the last link went to another address.
+    fn was_elsewhere(&self, address: &str) -> bool {
+        !self.memory.address.is_empty() && self.memory.address != address
     }
 
     /// Whether the remote Session was subscribed to the filters of this plan when there was a link last.
