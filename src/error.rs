@@ -23,7 +23,7 @@ pub enum CloseReason {
     #[error("keep alive timeout")]
     KeepAliveTimeout,
     /// The Client does not read: nothing could be written for as long as it may be silent.
-    #[error("nothing could be written for too long")]
+    #[error("the client did not read for too long")]
     WriteTimeout,
     /// A packet was begun and did not come along, although the Keep Alive has not passed.
     #[error("a packet was not completed in time")]
@@ -32,7 +32,7 @@ pub enum CloseReason {
     #[error("no CONNECT in time")]
     ConnectTimeout,
     /// The broker stops.
-    #[error("the broker shuts down")]
+    #[error("the broker is shutting down")]
     ShuttingDown,
     /// CONNECT was refused.
     #[error("refused: {0:?}")]
@@ -41,7 +41,7 @@ pub enum CloseReason {
     #[error("re-authentication failed: {0:?}")]
     AuthenticationFailed(ReasonCode),
     /// What the Client sent can not be stored at present.
-    #[error("the store takes nothing at present")]
+    #[error("the store is not available")]
     Unavailable,
     /// The user was removed, or has another password by now.
     #[error("the credentials have changed")]

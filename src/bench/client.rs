@@ -83,7 +83,7 @@ impl Client {
             client.send(&wire::connect(target, client_id, *session), "connecting").await?;
             let (first, body) = client.read_packet("connecting").await?;
             if first != kind::CONNACK {
-                return Err(BenchError::Protocol("the answer to CONNECT is not CONNACK"));
+                return Err(BenchError::Protocol("the answer to CONNECT is not a CONNACK"));
             }
             client.connack = wire::connack(target.version, &body)
                 .ok_or(BenchError::Protocol("the CONNACK is malformed"))?;

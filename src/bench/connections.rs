@@ -333,7 +333,7 @@ pub(super) fn allow_files(needed: u64) -> Result<(), BenchError> {
     if !enough(limit.maximum) || setrlimit(Resource::Nofile, raised).is_err() {
         let allowed = limit.maximum.unwrap_or(u64::MAX);
         return Err(BenchError::Options(format!(
-            "{needed} open files are needed and {allowed} allowed: raise `ulimit -n` or ask for fewer clients"
+            "{needed} open files are needed but only {allowed} are allowed: raise `ulimit -n` or use fewer clients"
         )));
     }
     Ok(())

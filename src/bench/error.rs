@@ -21,10 +21,10 @@ pub enum BenchError {
     #[error("cannot start the generator")]
     Runtime(#[source] io::Error),
     /// The scenario panicked.
-    #[error("the scenario ended in a panic, which is a bug of the generator")]
+    #[error("the scenario panicked, which is a bug in the generator")]
     ControlPanicked,
     /// A client panicked or was cancelled.
-    #[error("a client of the generator ended early")]
+    #[error("a client of the generator stopped early")]
     ClientEnded(#[from] tokio::task::JoinError),
     /// There is no connection on which MQTT could be spoken.
     #[error("{}", .0.with(&WAYS_OUT))]
@@ -61,7 +61,7 @@ pub enum BenchError {
     #[error("unexpected answer from the broker: {0}")]
     Protocol(&'static str),
     /// `/proc/PID` cannot be read.
-    #[error("cannot read figures of process {pid}")]
+    #[error("cannot read the statistics of process {pid}")]
     Process {
         /// Which.
         pid: u32,

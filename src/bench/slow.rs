@@ -230,12 +230,12 @@ impl Readers {
         self.statuses.iter().map(|status| status.received.load(Ordering::Acquire)).sum()
     }
 
-    /// Notes readers that are gone before they stopped: nothing was wrong with them.
+    /// Notes readers that are gone before they stopped: no damage found with them.
     fn check(&self, report: &mut Report) {
         let failed = self.statuses.iter().filter(|status| status.failed.load(Ordering::Acquire));
         let failed = failed.count();
         if failed > 0 {
-            report.fail(format!("{failed} readers lost their connection while they were reading"));
+            report.fail(format!("{failed} readers lost their connection while reading"));
         }
     }
 

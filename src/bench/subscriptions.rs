@@ -220,7 +220,7 @@ async fn subscribe_many(
         let Some(count) = answered.pop_front() else { return Ok(client) };
         let (first, body) = in_time("subscribing", client.read_packet("subscribing")).await?;
         if first != kind::SUBACK {
-            return Err(BenchError::Protocol("the answer to SUBSCRIBE is not SUBACK"));
+            return Err(BenchError::Protocol("the answer to SUBSCRIBE is not a SUBACK"));
         }
         if let Some(code) = refused_code(client.version, &body) {
             return Err(BenchError::SubscriptionRefused { code });
@@ -251,7 +251,7 @@ impl Churn {
         });
         if is_connected.await.is_err() {
             task.await??;
-            return Err(BenchError::Protocol("the churning client ended"));
+            return Err(BenchError::Protocol("the churning client stopped"));
         }
         Ok(Self { changes, task })
     }

@@ -89,7 +89,7 @@ impl ThroughputOptions {
         traffic.start(engine);
         if is_limited {
             if !traffic.run_to_end(engine).await {
-                report.note("The messages stopped coming before all had arrived.");
+                report.note("Messages stopped arriving before all of them were received.");
             }
         } else {
             traffic.run_for(engine, "warming up", warm_up).await;

@@ -360,7 +360,7 @@ impl Traffic {
         let foreign: u64 =
             self.subscribers.iter().map(|status| status.foreign.load(Ordering::Acquire)).sum();
         if foreign > 0 {
-            report.fail(format!("{foreign} messages came to a subscriber they were not for"));
+            report.fail(format!("{foreign} messages reached a subscriber they were not meant for"));
         }
         let unknown: u64 =
             self.publishers.iter().map(|status| status.unknown.load(Ordering::Acquire)).sum();

@@ -52,7 +52,7 @@ pub(crate) enum LinkError {
     #[error("the remote broker closed the connection{0}")]
     RemoteClosed(&'static str),
     /// The connection broke.
-    #[error("the connection to the remote broker broke: {0}")]
+    #[error("the connection to the remote broker was lost: {0}")]
     RemoteIo(io::Error),
     /// A DISCONNECT came.
     #[error("the remote broker disconnected: {}{}", reason_in_words(*reason), with_text(text))]
@@ -66,13 +66,13 @@ pub(crate) enum LinkError {
     #[error("the remote broker did not answer {0} within response_timeout")]
     RemoteSilent(&'static str),
     /// Bytes that are no MQTT.
-    #[error("the remote broker sent what is not MQTT: {0}")]
+    #[error("the remote broker sent invalid MQTT: {0}")]
     RemoteMalformed(String),
     /// A packet that must not come.
-    #[error("the remote broker broke the protocol: {0}")]
+    #[error("the remote broker violated the protocol: {0}")]
     RemoteViolation(&'static str),
     /// The remote broker cannot take more at present; the message stays and is tried again.
-    #[error("the remote broker refused a message for now: {}", reason_in_words(*.0))]
+    #[error("the remote broker temporarily refused a message: {}", reason_in_words(*.0))]
     RemoteBusy(ReasonCode),
     /// The local broker ended the Session's connection.
     #[error("the local broker closed the bridge's session")]
@@ -81,7 +81,7 @@ pub(crate) enum LinkError {
     #[error("the local broker refused the bridge's session: {}", reason_in_words(*.0))]
     LocalRefused(ReasonCode),
     /// The local broker cannot take more at present; the message stays at the remote broker and is sent again.
-    #[error("the local broker refused a message for now: {}", reason_in_words(*.0))]
+    #[error("the local broker temporarily refused a message: {}", reason_in_words(*.0))]
     LocalBusy(ReasonCode),
     /// The local side of the bridge is broken.
     #[error("the local session failed: {0}")]
@@ -136,7 +136,7 @@ impl LinkError {
 #[must_use]
 pub(crate) fn reason_in_words(reason: ReasonCode) -> String {
     let words = match reason {
-        ReasonCode::UnsupportedProtocolVersion => "it does not speak this protocol version",
+        ReasonCode::UnsupportedProtocolVersion => "it does not support this protocol version",
         ReasonCode::ClientIdentifierNotValid => "it does not accept the client id; set client_id",
         ReasonCode::BadUserNameOrPassword => "bad user name or password",
         ReasonCode::NotAuthorized => "not authorized",
@@ -176,7 +176,7 @@ mod tests {
         };
         assert_eq!(
             refused.to_string(),
-            "the remote broker refused the connection: it does not speak this protocol version; \
+            "the remote broker refused the connection: it does not support this protocol version; \
              try protocol = \"3.1.1\" (\"no\\nthanks\")"
         );
         assert!(refused.may_be_the_bridge_bit());

@@ -212,7 +212,7 @@ fn accept(
             Err(LinkError::Refused { reason: connack.reason, text, protocol })
         }
         Packet::Connack(connack) => Ok(Accepted::from_connack(connack, keep_alive)),
-        Packet::Auth(_) => Err(LinkError::RemoteViolation("AUTH, which was not agreed upon")),
+        Packet::Auth(_) => Err(LinkError::RemoteViolation("AUTH without enhanced authentication")),
         _ => Err(LinkError::RemoteViolation("something other than CONNACK")),
     }
 }

@@ -295,7 +295,7 @@ impl Link {
             for topic in found {
                 tracing::warn!(
                     bridge = %self.name, topic,
-                    "a message goes round in a ring of brokers; it is slowed, see docs/bridges.md#loops"
+                    "a message is circling in a ring of brokers and is slowed down, see docs/bridges.md#loops"
                 );
                 self.counters.set_loops(looping, Some(topic));
             }

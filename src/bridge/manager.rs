@@ -33,10 +33,10 @@ pub enum ManagerError {
     #[error("there is no bridge \"{0}\"")]
     Unknown(String),
     /// The name is taken.
-    #[error("there is a bridge \"{0}\" already; replace it with --replace")]
+    #[error("a bridge \"{0}\" already exists; use --replace to replace it")]
     Exists(String),
     /// The queue could not be removed.
-    #[error("the bridge was removed, its queue was not: {0}")]
+    #[error("the bridge was removed, but its queue was not: {0}")]
     Purge(String),
 }
 
@@ -305,7 +305,7 @@ impl BridgeManager {
 
 async fn finish(name: &str, mut task: JoinHandle<()>) {
     if tokio::time::timeout(STOP_PATIENCE, &mut task).await.is_err() {
-        tracing::warn!(bridge = name, "the bridge did not end in time");
+        tracing::warn!(bridge = name, "the bridge did not stop in time");
         task.abort();
     }
 }

@@ -522,7 +522,7 @@ impl Relay {
             }
             Packet::Connack(_) => return Err(LinkError::RemoteViolation("a second CONNACK")),
             Packet::Auth(_) => {
-                return Err(LinkError::RemoteViolation("AUTH, which was not agreed upon"));
+                return Err(LinkError::RemoteViolation("AUTH without enhanced authentication"));
             }
             _ => return Err(LinkError::RemoteViolation("a packet that only clients send")),
         }

@@ -289,7 +289,7 @@ pub struct BridgeStatus {
     pub last_error: String,
     /// When that was.
     pub last_error_unix_seconds: Option<u64>,
-    /// Messages that go round in a ring of 3.x links now, and are slowed.
+    /// Messages that are circling in a ring of 3.x links and are slowed down.
     pub looping: u64,
     /// Messages that were found to, so far.
     pub loops: u64,

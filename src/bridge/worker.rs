@@ -250,7 +250,7 @@ impl Worker {
 
     /// Not a failure that an operator has to read about: it is tried at once without.
     fn concede(&self, error: &LinkError) -> Ended {
-        tracing::debug!(bridge = %self.name, %error, "trying again with less");
+        tracing::debug!(bridge = %self.name, %error, "retrying without a refused feature");
         Ended::Conceded
     }
 
@@ -281,7 +281,7 @@ impl Worker {
 
     fn note_concessions(&mut self, address: &str) {
         if self.concessions.lacks_bit() && !self.takes_no_bit(address) {
-            let news = "the remote broker does not know the bridge bit; going on without";
+            let news = "the remote broker does not accept the bridge bit; continuing without it";
             tracing::info!(bridge = %self.name, address, "{news}");
             self.memory.note_bit(address, Some(unix_seconds()));
         } else if self.concessions.asked().bridge_bit {
@@ -401,7 +401,7 @@ impl Worker {
 
     async fn remember(&self) {
         if let Err(error) = self.file.write(&self.memory).await {
-            tracing::warn!(bridge = %self.name, %error, "cannot write the memory of the bridge");
+            tracing::warn!(bridge = %self.name, %error, "cannot save the state of the bridge");
         }
     }
 

@@ -266,7 +266,8 @@ impl Broker {
             let publisher = message.id.publisher.0;
             debug!(
                 topic,
-                publisher, "a will cannot be retained: there are too many retained messages"
+                publisher,
+                "a will cannot be retained: the limit of retained messages has been reached"
             );
         }
         let plan = self.plan(topic, &TopicHash::of(topic), Some(message.id.publisher));

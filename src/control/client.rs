@@ -12,10 +12,10 @@ use crate::control::protocol::Line;
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// The connection broke.
-    #[error("the broker's answer did not arrive: {0}")]
+    #[error("no answer from the broker: {0}")]
     Io(#[from] io::Error),
     /// The answer is not what it should be.
-    #[error("the broker's answer is not understood: {0}")]
+    #[error("cannot decode the answer of the broker: {0}")]
     Malformed(#[from] serde_json::Error),
     /// The broker says no.
     #[error("{0}")]

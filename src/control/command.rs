@@ -195,7 +195,7 @@ pub enum CommandError {
     #[error("the broker is starting")]
     Starting,
     /// There is nothing to copy.
-    #[error("this broker keeps its store in memory: there is nothing to copy")]
+    #[error("this broker keeps its store in memory: there is nothing to back up")]
     StoreInMemory,
     /// The copy failed.
     #[error(transparent)]

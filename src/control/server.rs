@@ -31,10 +31,10 @@ pub enum ControlError {
     )]
     InUse(PathBuf),
     /// Something else is in the way.
-    #[error("{0} exists and is no socket; remove it or give [control] socket another name")]
+    #[error("{0} exists and is not a socket; remove it or give [control] socket another name")]
     NotASocket(PathBuf),
     /// The system refused.
-    #[error("the control socket {path} cannot be made: {source}")]
+    #[error("cannot create the control socket {path}: {source}")]
     Bind {
         /// Where.
         path: PathBuf,
@@ -89,13 +89,13 @@ impl ControlListener {
                     let target = Arc::clone(&target);
                     connections.spawn(async move {
                         if let Err(error) = serve(stream, &*target).await {
-                            tracing::debug!(%error, "a control connection broke");
+                            tracing::debug!(%error, "a control connection was lost");
                         }
                         drop(permit);
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the control socket cannot accept");
+                    tracing::warn!(%error, "cannot accept a control connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -138,7 +138,7 @@ async fn answer(
     let command = match serde_json::from_slice::<Command>(line) {
         Ok(command) => command,
         Err(error) => {
-            return write(writer, &Line::<()>::Error(format!("not understood: {error}"))).await;
+            return write(writer, &Line::<()>::Error(format!("invalid command: {error}"))).await;
         }
     };
     let (progress, mut steps) = mpsc::channel(16);

@@ -37,7 +37,7 @@ pub enum AddressError {
     #[error("the host is missing")]
     Host,
     /// Not 1 to 65535.
-    #[error("\"{0}\" is no port; write a number from 1 to 65535")]
+    #[error("\"{0}\" is not a port; write a number from 1 to 65535")]
     Port(String),
     /// An IPv6 address is ambiguous without brackets.
     #[error("write an IPv6 address in brackets: [::1]:1883")]
@@ -46,7 +46,7 @@ pub enum AddressError {
     #[error("user name and password do not belong in the address")]
     UserInfo,
     /// Only WebSocket has a path.
-    #[error("only ws:// and wss:// take a path")]
+    #[error("only ws:// and wss:// may have a path")]
     Path,
 }
 

@@ -45,7 +45,7 @@ pub enum DialError {
         source: io::Error,
     },
     /// A file with certificates or a key cannot be used.
-    #[error("TLS cannot be set up: {path}: {reason}", path = path.display())]
+    #[error("cannot set up TLS: {path}: {reason}", path = path.display())]
     TlsFile {
         /// The file.
         path: PathBuf,
@@ -53,13 +53,13 @@ pub enum DialError {
         reason: String,
     },
     /// Nobody is known who could vouch for the broker.
-    #[error("TLS cannot be set up: no certificate authorities were found")]
+    #[error("cannot set up TLS: no certificate authorities were found")]
     NoAuthorities,
     /// A name that no certificate can carry.
-    #[error("TLS cannot be set up: \"{0}\" is no name for TLS")]
+    #[error("cannot set up TLS: \"{0}\" is not a valid server name")]
     ServerName(String),
     /// TLS settings cannot be used.
-    #[error("TLS cannot be set up: {0}")]
+    #[error("cannot set up TLS: {0}")]
     TlsSetUp(String),
     /// The TLS handshake failed.
     #[error("TLS handshake failed: {0}")]
@@ -86,7 +86,7 @@ pub enum TlsFailure {
     #[error("the certificate has expired ({0})")]
     Expired(String),
     /// The broker ended the handshake and said so.
-    #[error("the broker refused our side ({0})")]
+    #[error("the broker rejected our certificate or settings ({0})")]
     Refused(String),
     /// The broker ended the connection without a word.
     #[error("the broker closed the connection; does this port speak TLS? ({0})")]

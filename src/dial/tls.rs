@@ -132,7 +132,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, DialError> 
         CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let certificates = certificates.map_err(|error| in_file(path, &error))?;
     if certificates.is_empty() {
-        return Err(in_file(path, &"it holds no certificate"));
+        return Err(in_file(path, &"it contains no certificate"));
     }
     Ok(certificates)
 }

@@ -60,7 +60,7 @@ fn check(response: &Response, accept_key: &str) -> Result<(), HandshakeError> {
     // Some servers leave the sub-protocol out; one that chooses another does not speak MQTT here. [MQTT-6.0.0-4]
     match headers.get(header::SEC_WEBSOCKET_PROTOCOL) {
         Some(chosen) if chosen.as_bytes() != PROTOCOLS[0].as_bytes() => {
-            Err(HandshakeError::Answer("another sub-protocol than mqtt"))
+            Err(HandshakeError::Answer("the sub-protocol is not mqtt"))
         }
         _ => Ok(()),
     }

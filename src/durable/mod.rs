@@ -129,7 +129,7 @@ pub trait Store: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The data is damaged or unreadable.
-    #[error("the store cannot be read: {0}")]
+    #[error("cannot read the store: {0}")]
     Failed(String),
     /// The store is being reopened after a failed write.
     #[error("the store is not available: it is being reopened after a failed write")]

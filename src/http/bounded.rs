@@ -90,7 +90,7 @@ impl Listener for BoundedListener {
                     return (BoundedStream::new(stream, places, number), address);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "http connection not accepted");
+                    tracing::debug!(%error, "cannot accept an http connection");
                     sleep(PAUSE).await;
                 }
             }

@@ -46,7 +46,7 @@ impl fmt::Display for Readiness {
         formatter.write_str(match self {
             Self::Ready => "ready",
             Self::Starting => "starting: the store is being opened",
-            Self::Draining => "draining: the broker is about to stop",
+            Self::Draining => "draining: the broker is stopping",
             Self::StoreFull => {
                 "store full: QoS 1 and QoS 2 messages are not acknowledged until there is space"
             }

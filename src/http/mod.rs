@@ -121,7 +121,7 @@ impl HttpListener {
         };
         tokio::select! {
             served = server => if let Err(error) = served {
-                warn!(%error, "http listener ended");
+                warn!(%error, "http listener stopped");
             },
             () = too_late => {}
         }

@@ -65,8 +65,8 @@ const DENIED: &str = "Operations that access rules denied.";
 const OVER_LIMIT: &str = "Subscriptions refused because of a limit.";
 const WILLS: &str = "Will Messages published.";
 const LEFT_OUT: &str =
-    "Lines about Clients that the log left out, because there were too many at once.";
-const PANICS: &str = "Tasks that ended in a bug of the broker.";
+    "Log lines about Clients that were left out because there were too many at once.";
+const PANICS: &str = "Tasks that failed because of a bug in the broker.";
 
 counters! {
     /// A listener accepted a Network Connection.

@@ -223,7 +223,11 @@ fn write_gauges(gauges: &Gauges, exposition: &mut Exposition) {
             "Sessions without Network Connection.",
             gauges.clients_disconnected,
         ),
-        ("petrel_clients_connected_peak", "Most Clients at one time.", gauges.clients_maximum),
+        (
+            "petrel_clients_connected_peak",
+            "Most Clients connected at the same time.",
+            gauges.clients_maximum,
+        ),
         ("petrel_subscriptions", "Subscriptions, shared ones included.", gauges.subscriptions),
         ("petrel_shared_subscriptions", "Shared Subscriptions.", gauges.shared_subscriptions),
         ("petrel_retained_messages", "Retained Messages.", gauges.retained_messages),
@@ -237,7 +241,7 @@ fn write_gauges(gauges: &Gauges, exposition: &mut Exposition) {
         ("petrel_queued_bytes", "Bytes of queued messages.", gauges.queued_bytes),
         (
             "petrel_inflight_messages",
-            "Messages sent and not yet acknowledged.",
+            "Messages sent but not acknowledged yet.",
             gauges.inflight_messages,
         ),
     ];
@@ -248,7 +252,7 @@ fn write_gauges(gauges: &Gauges, exposition: &mut Exposition) {
 
 fn write_store(store: &StoreGauges, exposition: &mut Exposition) {
     let name = "petrel_store_state";
-    exposition.family(name, Kind::Gauge, "State of the store: 1 for the one it is in.");
+    exposition.family(name, Kind::Gauge, "State of the store: 1 for the current state.");
     for state in [StoreState::Available, StoreState::Full, StoreState::Failed] {
         let value = u8::from(store.state == state);
         exposition.value(name, &[("state", store_state_name(state))], value);
@@ -261,9 +265,9 @@ fn write_store(store: &StoreGauges, exposition: &mut Exposition) {
     }
     let commits = "Batches of changes made durable.";
     exposition.single("petrel_store_commits_total", Kind::Counter, commits, store.commits);
-    let syncs = "Rounds of write and sync; one makes many batches durable.";
+    let syncs = "Rounds of write and sync; one round makes many batches durable.";
     exposition.single("petrel_store_syncs_total", Kind::Counter, syncs, store.syncs);
-    let pending = "Bytes of changes that wait to become durable.";
+    let pending = "Bytes of changes that are not durable yet.";
     exposition.single("petrel_store_pending_bytes", Kind::Gauge, pending, store.pending_bytes);
     if let Some(bytes) = store.disk_bytes {
         let help = "Bytes of the store's files.";

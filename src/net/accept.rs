@@ -130,7 +130,7 @@ impl Listeners {
         }
         while let Some(ended) = loops.join_next().await {
             if let Err(bug) = ended {
-                error!(error = %bug, "an accept loop ended in a bug");
+                error!(error = %bug, "an accept loop failed because of a bug");
             }
         }
     }
@@ -141,7 +141,7 @@ fn describe(listener: &BoundListener) -> String {
     let tls = if listener.tls.is_some() { " over TLS" } else { "" };
     let (transport, path) = match &settings.transport {
         Transport::Mqtt => ("MQTT", ""),
-        Transport::WebSocket { .. } => ("MQTT in WebSocket", settings.transport.usual_path()),
+        Transport::WebSocket { .. } => ("MQTT over WebSocket", settings.transport.usual_path()),
     };
     let proxy = if settings.proxy_protocol { ", PROXY protocol" } else { "" };
     let address = ListenAddressText(listener.address.clone());
@@ -248,7 +248,7 @@ impl<H: Handler> Intake<H> {
             }
         }
         let count = self.connections.len();
-        warn!(listener = self.peer.listener.name, count, "connections dropped at the end");
+        warn!(listener = self.peer.listener.name, count, "connections dropped at shutdown");
         self.connections.shutdown().await;
     }
 
@@ -286,7 +286,7 @@ impl<H: Handler> Intake<H> {
         {
             let reason = full.counter().description().label.map_or("", |(_, value)| value);
             let listener = &self.peer.listener.name;
-            warn!(listener, reason, count, "too many connections: only take-overs are let in");
+            warn!(listener, reason, count, "too many connections: only take-overs are accepted");
         }
         entered
     }
@@ -296,7 +296,7 @@ impl<H: Handler> Intake<H> {
             && bug.is_panic()
         {
             self.counters.add(Counter::TaskPanics, 1);
-            error!(listener = self.peer.listener.name, error = %bug, "a connection ended in a bug");
+            error!(listener = self.peer.listener.name, error = %bug, "a connection failed because of a bug");
         }
     }
 
@@ -305,11 +305,11 @@ impl<H: Handler> Intake<H> {
         let listener = &self.peer.listener.name;
         let severity = severity(error);
         if severity == Severity::OneClient {
-            debug!(listener, %error, "a client left before it was accepted");
+            debug!(listener, %error, "a client disconnected before it was accepted");
             return;
         }
         if let Some(count) = self.failed.permit() {
-            warn!(listener, %error, count, "connections cannot be accepted");
+            warn!(listener, %error, count, "cannot accept connections");
         }
         if severity == Severity::NoDescriptor {
             self.turn_away(socket);

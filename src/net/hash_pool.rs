@@ -97,7 +97,7 @@ impl HashPool {
                 let shared = Arc::clone(shared);
                 let thread = std::thread::Builder::new().name(format!("password-{number}"));
                 if let Err(error) = thread.spawn(move || work_off(&shared)) {
-                    tracing::error!(%error, "a thread for passwords cannot be started");
+                    tracing::error!(%error, "cannot start a thread for password hashing");
                 }
             }
         });
@@ -118,14 +118,14 @@ impl Drop for Owner {
 fn work_off(shared: &Shared) {
     // On Linux this concerns the calling thread alone.
     if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "threads for passwords have the priority of all others");
+        tracing::debug!(%error, "cannot lower the priority of the threads for password hashing");
     }
     let mut queue = shared.queue.lock();
     loop {
         if let Some(Work(work)) = queue.waiting.pop() {
             drop(queue);
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
-                tracing::error!("checking a password ended in a bug");
+                tracing::error!("checking a password failed because of a bug");
             }
             queue = shared.queue.lock();
         } else if queue.is_closed {

@@ -45,7 +45,7 @@ impl LineBudget {
             return false;
         };
         if left_out > 0 {
-            tracing::info!(target: "petrel::client", left_out, "lines about clients are left out here");
+            tracing::info!(target: "petrel::client", left_out, "log lines about clients were left out here");
         }
         true
     }

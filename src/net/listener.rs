@@ -47,7 +47,7 @@ pub enum ListenError {
     /// Not allowed to bind this port or to write this directory.
     #[error(
         "listener `{listener}`: no permission to listen on {address}; ports below 1024 need the \
-         capability CAP_NET_BIND_SERVICE, a Unix socket needs a directory that we may write"
+         capability CAP_NET_BIND_SERVICE, a Unix socket needs a directory that Petrel may write to"
     )]
     Permission {
         /// Name of the listener.
@@ -57,8 +57,7 @@ pub enum ListenError {
     },
     /// No interface of this machine has this address.
     #[error(
-        "listener `{listener}`: this machine does not have the address of {address}; `ip address` \
-         shows what it has, 0.0.0.0 and [::] stand for all of them"
+        "listener `{listener}`: this machine does not have the address of {address}; `ip address` lists its addresses, 0.0.0.0 and [::] stand for all of them"
     )]
     NoSuchAddress {
         /// Name of the listener.
@@ -261,7 +260,7 @@ impl Drop for SocketFile {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| found.dev() == self.device && found.ino() == self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "socket file not removed");
+            tracing::debug!(path = %self.path.display(), %error, "cannot remove the socket file");
         }
     }
 }

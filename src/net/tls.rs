@@ -66,8 +66,7 @@ pub enum TlsError {
     },
     /// Client certificates are asked for, but there is nothing to check them with.
     #[error(
-        "client certificates are asked for, but no client authority is given: name the file with \
-         the certificates of the authorities that sign them"
+        "client certificates are requested, but there is no client authority: name the file with the certificates of the authorities that sign them"
     )]
     NoClientAuthority,
     /// The certificate or key is of a kind that cannot be used.

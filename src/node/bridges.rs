@@ -238,37 +238,46 @@ const FIGURES: [Figure; 15] = [
     ("petrel_bridge_queue_messages", Kind::Gauge, "Messages waiting for the remote broker.", |s| {
         s.queue_messages
     }),
-    ("petrel_bridge_queue_bytes", Kind::Gauge, "Bytes of them.", |s| s.queue_bytes),
-    ("petrel_bridge_queue_oldest_seconds", Kind::Gauge, "Age of the oldest of them.", |s| {
-        s.oldest_seconds
+    ("petrel_bridge_queue_bytes", Kind::Gauge, "Bytes waiting for the remote broker.", |s| {
+        s.queue_bytes
     }),
+    (
+        "petrel_bridge_queue_oldest_seconds",
+        Kind::Gauge,
+        "Age of the oldest message waiting for the remote broker.",
+        |s| s.oldest_seconds,
+    ),
     ("petrel_bridge_queue_dropped_total", Kind::Counter, "Messages dropped by the queue.", |s| {
         s.queue_drops
     }),
     ("petrel_bridge_messages_sent_total", Kind::Counter, "Messages to the remote broker.", |s| {
         s.messages_out
     }),
-    ("petrel_bridge_bytes_sent_total", Kind::Counter, "Bytes of them.", |s| s.bytes_out),
+    ("petrel_bridge_bytes_sent_total", Kind::Counter, "Bytes to the remote broker.", |s| {
+        s.bytes_out
+    }),
     (
         "petrel_bridge_messages_received_total",
         Kind::Counter,
         "Messages from the remote broker.",
         |s| s.messages_in,
     ),
-    ("petrel_bridge_bytes_received_total", Kind::Counter, "Bytes of them.", |s| s.bytes_in),
+    ("petrel_bridge_bytes_received_total", Kind::Counter, "Bytes from the remote broker.", |s| {
+        s.bytes_in
+    }),
     (
         "petrel_bridge_looping_messages",
         Kind::Gauge,
-        "Messages that go round in a ring of 3.x links now, and are slowed.",
+        "Messages that are circling in a ring of 3.x links and are slowed down.",
         |s| s.looping,
     ),
     (
         "petrel_bridge_loops_found_total",
         Kind::Counter,
-        "Messages found to go round in a ring of 3.x links.",
+        "Messages found circling in a ring of 3.x links.",
         |s| s.loops,
     ),
-    ("petrel_bridge_last_error_seconds", Kind::Gauge, "When the last error was, Unix time.", |s| {
+    ("petrel_bridge_last_error_seconds", Kind::Gauge, "Time of the last error, Unix time.", |s| {
         s.last_error_unix_seconds.unwrap_or_default()
     }),
 ];

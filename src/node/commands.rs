@@ -100,7 +100,7 @@ impl NodeCommands {
 
     /// Reads again what can change without a restart. Each part on its own: a mistake in one leaves that one as it is.
     async fn reload(&self) -> Result<ReloadReport, CommandError> {
-        info!("reading certificates, users and bridges again");
+        info!("reloading certificates, users and bridges");
         let handle = self.handle.clone();
         let mut problems = match spawn_blocking(move || handle.reload()).await {
             Ok(problems) => problems,
@@ -113,7 +113,7 @@ impl NodeCommands {
                 if !keys.is_empty() {
                     warn!(
                         keys = keys.join(", "),
-                        "the configuration has changed in more than its bridges: that waits for a restart"
+                        "the configuration has other changes, which need a restart"
                     );
                 }
                 report = self.bridges.reload(new.bridges).await;

@@ -80,7 +80,7 @@ impl NodeHandle {
         match self.users.as_ref().map(|users| users.reload()) {
             Some(Ok(0)) | None => {}
             Some(Ok(changed)) => {
-                info!(changed, "users were changed or removed: their clients are disconnected");
+                info!(changed, "users were changed or removed: disconnecting their clients");
                 self.broker.handle_access_change();
             }
             Some(Err(error)) => problems.push(error.to_string()),

@@ -63,7 +63,7 @@ pub enum NodeError {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// The directory of the control socket could not be made.
-    #[error("{path} cannot be made: {source}", path = path.display())]
+    #[error("cannot create {path}: {source}", path = path.display())]
     ControlDirectory {
         /// The directory.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum NodeError {
         source: io::Error,
     },
     /// The bridges cannot keep what they must remember.
-    #[error("the bridges cannot keep their state in the data directory: {0}")]
+    #[error("cannot keep the state of the bridges in the data directory: {0}")]
     Bridges(io::Error),
 }
 
@@ -203,14 +203,14 @@ impl Node {
         tasks.shutdown().await;
         for task in [Some(leaving), self.http].into_iter().flatten() {
             if let Err(bug) = task.await {
-                error!(error = %bug, "a task ended in a bug");
+                error!(error = %bug, "a task failed because of a bug");
             }
         }
         if let Some(store) = upkeep {
-            info!("writing what is pending and closing the store");
+            info!("writing pending changes and closing the store");
             let closing = tokio::task::spawn_blocking(move || store.close());
             if let Err(bug) = closing.await {
-                error!(error = %bug, "the store could not be closed");
+                error!(error = %bug, "cannot close the store");
             }
         }
     }
@@ -283,7 +283,7 @@ impl Leaving {
         });
         let in_time = tokio::time::timeout(self.grace, self.shutdown.stopped()).await;
         if in_time.is_err() {
-            info!("the grace is over: what is still connected is cut");
+            info!("the grace period is over: closing the remaining connections");
             self.trigger.advance(Stage::Stop);
         }
     }

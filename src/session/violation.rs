@@ -9,14 +9,14 @@ pub enum Violation {
     /// A second CONNECT on one Network Connection. [MQTT-3.1.0-2]
     #[error("second CONNECT on one Network Connection")]
     SecondConnect,
-    /// A packet that only a Server sends.
-    #[error("packet that only a Server sends")]
+    /// A packet that only a Server may send.
+    #[error("packet that only a Server may send")]
     ServerPacket,
     /// An AUTH packet without enhanced authentication under way or agreed. [MQTT-4.12.0-6]
     #[error("AUTH without enhanced authentication")]
     UnexpectedAuth,
     /// An Authentication Method other than that of CONNECT. [MQTT-4.12.0-5]
-    #[error("another Authentication Method than in CONNECT")]
+    #[error("Authentication Method differs from that in CONNECT")]
     OtherAuthenticationMethod,
     /// A packet other than AUTH and DISCONNECT during authentication. [MQTT-3.1.2-30]
     #[error("packet before authentication is complete")]

@@ -67,7 +67,7 @@ pub(crate) fn back_up(
         .and_then(|files| write_manifest(target, files));
     // Only links of our own: what remains of them costs disk, so the failure to remove them is worth a line.
     if let Err(error) = std::fs::remove_dir_all(&checkpoint) {
-        tracing::warn!(%error, path = %checkpoint.display(), "a checkpoint could not be removed");
+        tracing::warn!(%error, path = %checkpoint.display(), "cannot remove a checkpoint");
     }
     result
 }
@@ -220,12 +220,12 @@ fn write_manifest(target: &Path, files: Vec<BackedUpFile>) -> Result<BackupRepor
 fn read_manifest(source: &Path) -> Result<Manifest, StoreError> {
     let path = source.join(MANIFEST);
     let text = std::fs::read_to_string(&path)
-        .map_err(|error| failed(source, format!("no whole backup: {MANIFEST}: {error}")))?;
+        .map_err(|error| failed(source, format!("not a complete backup: {MANIFEST}: {error}")))?;
     let manifest: Manifest =
         serde_json::from_str(&text).map_err(|error| failed(&path, error.to_string()))?;
     let plain = |file: &BackedUpFile| Path::new(&file.name).file_name() == Some(file.name.as_ref());
     if manifest.format != 1 || !manifest.files.iter().all(plain) {
-        return Err(failed(&path, "a newer petrel wrote it, or it was changed".into()));
+        return Err(failed(&path, "it was written by a newer petrel, or changed".into()));
     }
     Ok(manifest)
 }

@@ -62,7 +62,7 @@ fn warn_if_open(directory: &Path) {
         tracing::warn!(
             directory = %directory.display(),
             mode = format!("{mode:o}"),
-            "others may look into the data directory, which holds messages: `chmod 700` it"
+            "other users can read the data directory, which contains messages: `chmod 700` it"
         );
     }
 }

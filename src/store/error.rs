@@ -11,7 +11,7 @@ use crate::durable::ReadError;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Reading failed, and may succeed another time.
-    #[error("the store cannot be read: {0}")]
+    #[error("cannot read the store: {0}")]
     Read(String),
     /// What was read is not what was written. It stays so.
     #[error("the store is damaged: {0}")]
@@ -20,7 +20,7 @@ pub enum StoreError {
     #[error("the store is not available: it is being reopened after a failed write")]
     Unavailable,
     /// The data directory cannot be made or written.
-    #[error("the data directory {} cannot be used: {source}", path.display())]
+    #[error("cannot use the data directory {}: {source}", path.display())]
     Directory {
         /// Which.
         path: PathBuf,
@@ -37,7 +37,7 @@ pub enum StoreError {
     },
     /// The database was written by a newer Petrel.
     #[error(
-        "the store has format {found}, this petrel knows up to {known}: run the newer petrel that wrote it"
+        "the store has format {found}, this petrel supports up to {known}: run the newer petrel that wrote it"
     )]
     NewerFormat {
         /// Its format version.
@@ -46,7 +46,7 @@ pub enum StoreError {
         known: u64,
     },
     /// The database cannot be opened and not be repaired.
-    #[error("the store in {} cannot be opened: {reason}", path.display())]
+    #[error("cannot open the store in {}: {reason}", path.display())]
     Open {
         /// Where.
         path: PathBuf,

@@ -76,7 +76,7 @@ pub enum MaintenanceError {
     #[error("there is no store in {}", .0.display())]
     Missing(PathBuf),
     /// There is a store, and it would be overwritten.
-    #[error("there is a store in {} already: add --force to replace it", .0.display())]
+    #[error("there already is a store in {}: add --force to replace it", .0.display())]
     Occupied(PathBuf),
     /// What was found cannot be written out.
     #[error("output: {0}")]
@@ -120,11 +120,11 @@ pub fn run(
 fn check(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, MaintenanceError> {
     let db = open_read_only(settings)?;
     let format = read_format(&db)?;
-    writeln!(output, "format {format}, this petrel knows up to {FORMAT}")?;
+    writeln!(output, "format {format}, this petrel supports up to {FORMAT}")?;
     if format < FORMAT {
         writeln!(
             output,
-            "an older format cannot be checked: starting the broker, or `petrel store repair`, brings it up to date"
+            "an older format cannot be checked: start the broker, or run `petrel store repair`, to migrate it"
         )?;
         return Ok(Health::Sound);
     }
@@ -133,13 +133,13 @@ fn check(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Mai
     bar.finish_and_clear();
     let is_log_damaged = log_check::is_damaged(&log_check::logs(&settings.database()))?;
     if is_log_damaged {
-        writeln!(output, "the log is damaged in the middle; what is behind is not counted here")?;
+        writeln!(output, "the log is damaged in the middle; the rest is not counted here")?;
     }
     match result {
         Ok(found) => {
             say_survey(output, &found)?;
             if !found.has_faults() && !is_log_damaged {
-                writeln!(output, "nothing is wrong")?;
+                writeln!(output, "no damage found")?;
                 return Ok(Health::Sound);
             }
         }
@@ -148,7 +148,7 @@ fn check(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Mai
         }
         Err(error) => return Err(error.into()),
     }
-    writeln!(output, "`petrel store repair` sets aside what cannot be read and mends the rest")?;
+    writeln!(output, "`petrel store repair` sets unreadable data aside and repairs the rest")?;
     Ok(Health::Damaged)
 }
 
@@ -186,7 +186,7 @@ fn mend(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Main
     }
     let Salvage { values, holes } = report.salvage;
     if holes > 0 {
-        writeln!(output, "kept {values} values of them; {holes} places could not be read")?;
+        writeln!(output, "salvaged {values} values from them; {holes} places could not be read")?;
     }
     let LogDamage { holes, bytes, operations } = report.log_damage;
     if holes > 0 {
@@ -196,7 +196,7 @@ fn mend(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Main
         )?;
     }
     let nothing = !found.has_faults() && !report.has_losses();
-    writeln!(output, "{}", if nothing { "nothing was wrong" } else { "repaired" })?;
+    writeln!(output, "{}", if nothing { "no damage found" } else { "repaired" })?;
     Ok(Health::Sound)
 }
 
@@ -218,7 +218,7 @@ fn stats(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Mai
         writeln!(output, "{:<16} {keys:>12} {bytes:>14}", family.name())?;
     }
     if format < FORMAT {
-        writeln!(output, "an older format: starting the broker brings it up to date")?;
+        writeln!(output, "an older format: start the broker to migrate it")?;
         return Ok(Health::Sound);
     }
     let index = load_index(&db, Recount::Recent)?;
@@ -258,7 +258,7 @@ fn restore(
         let aside = settings.data_dir.join(format!("replaced-{}", wall_milliseconds()));
         std::fs::rename(&store, &aside)?;
         if occupied {
-            writeln!(output, "the store that was there is now {}", aside.display())?;
+            writeln!(output, "the previous store is now {}", aside.display())?;
         } else {
             std::fs::remove_dir(&aside)?;
         }
@@ -306,10 +306,10 @@ fn say_survey(output: &mut dyn Write, found: &Survey) -> std::io::Result<()> {
     }
     writeln!(output, "{} messages of {} bytes queued", found.messages, found.message_bytes)?;
     let faults = [
-        (found.unreadable, "values cannot be understood"),
+        (found.unreadable, "values cannot be decoded"),
         (found.orphans, "values belong to no session"),
-        (found.stale, "entries lie in front of their queue"),
-        (found.missing_bodies, "entries lack their shared body"),
+        (found.stale, "entries are before the start of their queue"),
+        (found.missing_bodies, "entries have no shared body"),
         (found.wrong_references, "shared bodies have a wrong count of references"),
     ];
     for (count, what) in faults.iter().filter(|(count, _)| *count > 0) {

@@ -51,7 +51,7 @@ pub(crate) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
     let clock = BrokerClock::start_at(opening);
     if opening.believed_milliseconds == 0 {
         tracing::warn!(
-            "the clock of this machine is years behind: until it is right, no downtime counts"
+            "the clock of this machine is years behind: downtime does not count until it is right"
         );
     }
     let in_use = sessions.iter().map(|found| found.record.id);

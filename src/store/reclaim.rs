@@ -38,7 +38,7 @@ impl Reclaimer {
         });
         if let Err(error) = started {
             self.running.store(false, Ordering::Release);
-            tracing::warn!(%error, "disk space cannot be reclaimed at present");
+            tracing::warn!(%error, "cannot reclaim disk space at present");
         }
     }
 }
@@ -64,7 +64,7 @@ fn reclaim(db: &DB) {
         }
     }
     let after = file_bytes(db, Family::Queue) + file_bytes(db, Family::Bodies);
-    tracing::debug!(before, after, "reclaimed disk space of removed messages");
+    tracing::debug!(before, after, "reclaimed the disk space of removed messages");
 }
 
 #[cfg(test)]

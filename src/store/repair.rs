@@ -84,14 +84,14 @@ impl RepairReport {
                 queues_without_session = self.orphaned_queues,
                 rebuilt = self.rebuilt,
                 first_file = ?self.files_set_aside.first(),
-                "the store was damaged: what could be read was kept, acknowledged messages may be lost"
+                "the store was damaged: readable data was kept, acknowledged messages may be lost"
             );
         }
         if self.dropped_log_bytes > 0 {
             tracing::warn!(
                 bytes = self.dropped_log_bytes,
                 copies = ?self.logs_kept,
-                "the end of the store's log was torn and has been cut: it was not acknowledged, unless the disk is at fault"
+                "the end of the store's log was torn and has been cut off: it contained nothing acknowledged, unless the disk is faulty"
             );
         }
         if self.orphaned_queues > 0 {
@@ -110,7 +110,7 @@ pub fn open_or_repair(settings: &StoreSettings) -> Result<(DB, RepairReport), St
     let logs = LogLinks::take(settings);
     if lacks_current(&settings.database()) {
         // RocksDB would take the directory for a new one and remove the files that it does not know.
-        tracing::error!("the store has files and no CURRENT: rebuilding the list of its files");
+        tracing::error!("the store has files but no CURRENT: rebuilding the list of files");
         rebuild(settings, &mut report)?;
     }
     for _ in 0..MAX_DAMAGED_FILES {
@@ -144,7 +144,7 @@ fn mend_logs(settings: &StoreSettings, report: &mut RepairReport) {
         if !is_damaged {
             return Ok(LogDamage::default());
         }
-        tracing::error!("the store's log is damaged in the middle: reading on behind it");
+        tracing::error!("the store's log is damaged in the middle: continuing after the damage");
         let target = make_aside(settings)?;
         for log in &logs {
             let Some(name) = log.path.file_name() else { continue };
@@ -155,7 +155,7 @@ fn mend_logs(settings: &StoreSettings, report: &mut RepairReport) {
     });
     match mended {
         Ok(damage) => report.log_damage.absorb(damage),
-        Err(error) => tracing::error!(%error, "the store's log cannot be checked for damage"),
+        Err(error) => tracing::error!(%error, "cannot check the store's log for damage"),
     }
 }
 
@@ -197,7 +197,7 @@ impl LogLinks {
         let target = match make_aside(settings) {
             Ok(target) => target,
             Err(error) => {
-                tracing::warn!(%error, "a torn log could not be kept");
+                tracing::warn!(%error, "cannot keep a copy of a torn log");
                 return;
             }
         };
@@ -205,7 +205,7 @@ impl LogLinks {
             let Some(name) = log.file_name() else { continue };
             match std::fs::copy(&log, target.join(name)) {
                 Ok(_) => report.logs_kept.push(target.join(name)),
-                Err(error) => tracing::warn!(%error, "a torn log could not be kept"),
+                Err(error) => tracing::warn!(%error, "cannot keep a copy of a torn log"),
             }
         }
     }
@@ -306,7 +306,7 @@ pub fn set_aside_and_rebuild(
     path: &Path,
 ) -> Result<RepairReport, StoreError> {
     if let Err(error) = salvage::collect(&db, path, &settings.data_dir) {
-        tracing::error!(%error, "nothing can be salvaged from a damaged file");
+        tracing::error!(%error, "cannot salvage anything from a damaged file");
     }
     db.cancel_all_background_work(true);
     drop(db);

@@ -159,13 +159,13 @@ impl RocksStore {
         self.shared.inbox.lock().closing = true;
         self.shared.wake.notify_one();
         if thread.join().is_err() {
-            tracing::error!("the store's writer thread ended in a panic");
+            tracing::error!("the store's writer thread panicked");
         }
         self.shared.set_state(StoreState::Failed);
         if let Some(mut database) = self.shared.db.write().take() {
             // What was promised less than a sync gets one all the same.
             if let Err(error) = database.flush_wal(true) {
-                tracing::warn!(%error, "the log could not be synced while closing the store");
+                tracing::warn!(%error, "cannot sync the log while closing the store");
             }
             database.cancel_all_background_work(true);
             // Whoever still reads or reclaims is done in a moment; the lock must not be let go before.
@@ -337,7 +337,7 @@ impl Drop for Alarm {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.set_state(StoreState::Failed);
-            tracing::error!("the store's writer ended in a panic: nothing becomes durable");
+            tracing::error!("the store's writer panicked: nothing becomes durable");
         }
     }
 }

@@ -160,7 +160,7 @@ pub(crate) fn restore(db: &DB, data_dir: &Path) -> Result<Salvage, StoreError> {
         match restore_from(db, &path) {
             Ok(found) => salvage.absorb(found),
             Err(StoreError::Directory { path, source }) => {
-                tracing::error!(error = %source, path = %path.display(), "a spool cannot be read");
+                tracing::error!(error = %source, path = %path.display(), "cannot read a spool file");
                 // It must not be in the way of every start.
                 let _stays = fs::rename(&path, path.with_extension("unusable"));
             }

@@ -220,7 +220,7 @@ impl Writer {
         add(&self.shared.statistics.removals, removals);
         for session in searches {
             if let Err(error) = self.search_start(&db, session) {
-                tracing::warn!(%error, "the start of a queue could not be looked for");
+                tracing::warn!(%error, "cannot find the start of a queue");
             }
         }
         Ok(())
@@ -345,7 +345,7 @@ impl Writer {
             tracing::error!(
                 ?state,
                 error,
-                "nothing becomes durable: QoS 1 and 2 are not acknowledged until this ends"
+                "nothing becomes durable: QoS 1 and 2 messages are not acknowledged until this ends"
             );
         }
         self.shared.set_state(state);

@@ -35,7 +35,7 @@ pub enum MountPointError {
     #[error("it begins with $")]
     Dollar,
     /// With `$` before it, its first level is one that the broker owns.
-    #[error("the broker owns the topics below ${0}")]
+    #[error("topics below ${0} are reserved for the broker")]
     Reserved(&'static str),
 }
 

@@ -26,13 +26,13 @@ pub(crate) struct Door<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Another path.
-    #[error("there is no MQTT at this path")]
+    #[error("MQTT is not available at this path")]
     Path,
     /// A page that is not allowed.
     #[error("this origin is not allowed: see `origins` of the listener")]
     Origin,
     /// A page of the same host, by a name that others could have made to point here.
-    #[error("a page may not call this host by that name: see `origins` of the listener")]
+    #[error("a page may not use this name for the host: see `origins` of the listener")]
     Host,
 }
 

@@ -50,10 +50,10 @@ pub enum HandshakeError {
         asked: Box<Asked>,
     },
     /// The server refused us, or answered something else.
-    #[error("the server answered {0} instead of changing to WebSocket")]
+    #[error("the server answered {0} instead of switching to WebSocket")]
     Status(StatusCode),
     /// The answer has not what the protocol demands.
-    #[error("the server's answer is not acceptable: {0}")]
+    #[error("the server's answer is invalid: {0}")]
     Answer(&'static str),
 }
 
@@ -137,7 +137,7 @@ fn answer(request: &Request, door: Door<'_>) -> Result<Vec<u8>, HandshakeError> 
         return Err(not_let_in(refusal, request));
     }
     let Ok(mut response) = server::create_response(request) else {
-        return refuse(StatusCode::UPGRADE_REQUIRED, "MQTT in WebSocket is spoken here");
+        return refuse(StatusCode::UPGRADE_REQUIRED, "this is an MQTT over WebSocket endpoint");
     };
     let_in.map_err(|refusal| not_let_in(refusal, request))?;
     // [MQTT-6.0.0-3] [MQTT311-6.0.0-3]

@@ -178,7 +178,7 @@ fn a_ring_of_3x_links_is_noticed_and_slowed() {
         let finder = brokers.iter().find(|broker| broker.bridge("b", "loops").as_u64() > Some(0));
         let finder = finder.unwrap();
         assert_eq!(finder.bridge("b", "loop_topic"), "loop/a");
-        assert!(finder.log().contains("goes round"), "{}", finder.log());
+        assert!(finder.log().contains("is circling"), "{}", finder.log());
         let crossed = || {
             let of = |broker: &Broker, field| broker.bridge("b", field).as_u64().unwrap();
             brokers

@@ -99,7 +99,7 @@ impl Broker {
         };
         let log = self.log();
         assert!(status.success(), "{status}:\n{log}");
-        assert!(!log.contains("the grace is over"), "not within the grace:\n{log}");
+        assert!(!log.contains("the grace period is over"), "not within the grace:\n{log}");
     }
 
     /// What it logged so far.

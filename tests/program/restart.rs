@@ -68,7 +68,10 @@ fn a_data_directory_that_others_may_read_is_named_at_the_start() {
     fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
     let broker = Broker::start(directory.path(), &[]);
     let log = fs::read_to_string(directory.path().join("log")).unwrap();
-    assert!(log.contains("others may look into") && log.contains("755"), "{log}");
+    assert!(
+        log.contains("other users can read the data directory") && log.contains("755"),
+        "{log}"
+    );
     drop(broker);
     assert_eq!(run(directory.path(), &["store", "check"]).status.code(), Some(0));
 }

@@ -183,7 +183,7 @@ fn check_and_repair(directory: &Path) -> String {
     };
     let (_, said) = command(StoreCommand::Repair);
     assert_eq!(command(StoreCommand::Check).0, Health::Sound);
-    said.lines().filter(|line| line.contains("values of them")).collect()
+    said.lines().filter(|line| line.contains("values from them")).collect()
 }
 
 /// A log that ends anywhere is what a power cut leaves: no damage is reported, and what is there is a prefix.

@@ -55,8 +55,8 @@ async fn bytes_go_both_ways_over_every_socket() {
         echoes(&mut stream, portion).await;
     }
     let [first, second] = &running.descriptions[..] else { panic!("two listeners") };
-    assert!(first.contains("MQTT in WebSocket over TLS") && first.ends_with("/mqtt"), "{first}");
-    assert!(second.contains("MQTT in WebSocket on"), "{second}");
+    assert!(first.contains("MQTT over WebSocket over TLS") && first.ends_with("/mqtt"), "{first}");
+    assert!(second.contains("MQTT over WebSocket on"), "{second}");
 }
 
 #[tokio::test]

@@ -116,8 +116,7 @@ impl Concessions {
             && self.no_notifications.insert(self.address.clone())
         {
             news.push(
-                "the remote broker takes no messages about the state of the connection; going on without \
-                 (notifications_local_only = true says so in the configuration)",
+                "the remote broker does not accept messages about the state of the connection; continuing without them (set notifications_local_only = true to avoid this)",
             );
         }
         news

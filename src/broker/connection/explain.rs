@@ -18,7 +18,7 @@ pub(super) mod refusal {
     pub(in crate::broker::connection) const SOMEBODY_ELSES: &str =
         "the session of this client identifier belongs to another user or mount point";
     pub(in crate::broker::connection) const TOO_MANY_SESSIONS: &str =
-        "the broker keeps as many sessions as it may";
+        "the limit of sessions has been reached";
     pub(in crate::broker::connection) const TOO_MANY_CONNECTIONS: &str =
         "too many network connections: no room for another client";
     pub(in crate::broker::connection) const WILL_TOPIC: &str =
@@ -30,7 +30,7 @@ pub(super) mod refusal {
     pub(in crate::broker::connection) const WILL_RETAIN: &str =
         "the will is retained, but retained messages are not available";
     pub(in crate::broker::connection) const STORE: &str =
-        "no durable session can be stored at present";
+        "durable sessions cannot be stored at present";
     pub(in crate::broker::connection) const CLIENT_ID_MISSING: &str =
         "an empty client identifier is not accepted";
     pub(in crate::broker::connection) const CLIENT_ID_TOO_LONG: &str =
@@ -53,8 +53,10 @@ pub(super) const fn words(reason: ReasonCode) -> Option<&'static str> {
         ReasonCode::ConnectionRateExceeded => "too many connections in too short a time",
         ReasonCode::TopicNameInvalid => "this topic cannot be published to",
         ReasonCode::TopicFilterInvalid => "this topic filter is not accepted",
-        ReasonCode::PayloadFormatInvalid => "the payload is not UTF-8 as its format indicator says",
-        ReasonCode::PacketTooLarge => "the packet is larger than the server takes",
+        ReasonCode::PayloadFormatInvalid => {
+            "the payload is not UTF-8, although its format indicator says so"
+        }
+        ReasonCode::PacketTooLarge => "the packet is larger than the server accepts",
         ReasonCode::SharedSubscriptionsNotSupported => "shared subscriptions are not available",
         ReasonCode::WildcardSubscriptionsNotSupported => "wildcard subscriptions are not available",
         ReasonCode::SubscriptionIdentifiersNotSupported => {
@@ -68,9 +70,9 @@ pub(super) const fn words(reason: ReasonCode) -> Option<&'static str> {
 const fn words_of_publish(reason: ReasonCode) -> Option<&'static str> {
     match reason {
         ReasonCode::NotAuthorized => Some("not authorized to publish to this topic"),
-        ReasonCode::QuotaExceeded => {
-            Some("the message cannot be kept: a queue, the retained messages or the store is full")
-        }
+        ReasonCode::QuotaExceeded => Some(
+            "the message cannot be stored: a queue, the retained messages or the store is full",
+        ),
         _ => words(reason),
     }
 }

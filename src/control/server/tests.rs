@@ -58,7 +58,7 @@ async fn commands_are_answered_with_result_error_and_progress() {
     let (answer, _) = ask_for(&path, sessions.clone()).await;
     assert_eq!(answer.unwrap(), serde_json::json!({"sessions": [], "next": null}));
     let (answer, _) = ask_for(&path, Command::Reload).await;
-    assert!(answer.unwrap_err().contains("nothing to copy"));
+    assert!(answer.unwrap_err().contains("nothing to back up"));
     let backup = Command::Backup { directory: "/x".into() };
     let (answer, steps) = ask_for(&path, backup).await;
     assert_eq!(answer, Ok(Value::Null));
@@ -90,7 +90,7 @@ async fn nonsense_is_answered_and_too_much_of_it_ends_the_connection() {
     let mut line = String::new();
     stream.get_mut().write_all(b"what?\n").await.unwrap();
     stream.read_line(&mut line).await.unwrap();
-    assert!(line.contains("not understood"), "{line}");
+    assert!(line.contains("invalid command"), "{line}");
     line.clear();
     stream.get_mut().write_all(&vec![b'x'; LINE_BYTES_MAX + 1]).await.unwrap();
     stream.read_line(&mut line).await.unwrap();

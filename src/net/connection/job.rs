@@ -58,7 +58,7 @@ async fn read_page(shared: Arc<Shared>, request: PageRequest) -> JobResult {
             JobResult::Page(request, Some(page), is_full)
         }
         Ok(Err(error)) => {
-            tracing::error!(session = session.0, %error, "a queue cannot be read; trying again");
+            tracing::error!(session = session.0, %error, "cannot read a queue; retrying");
             tokio::time::sleep(PAGE_RETRY).await;
             JobResult::Page(request, None, false)
         }

@@ -65,7 +65,7 @@ fn errors_name_the_file_and_what_is_wrong() {
     assert!(text.contains("malformed certificate") && text.contains("broken.crt"), "{text}");
     let mut required = settings(certificate, key);
     required.client_certificate = ClientCertificate::Required;
-    assert!(error(required.clone()).contains("no client authority is given"));
+    assert!(error(required.clone()).contains("there is no client authority"));
     required.client_authority = Some(files.write("ca.crt", "nothing"));
     let text = error(required);
     assert!(text.contains("no client authority in") && text.contains("ca.crt"), "{text}");
