@@ -1,7 +1,7 @@
 //! Backups: a consistent copy of the database with a list of its files and their checksums.
 //!
-//! The copy is taken from a checkpoint (hard links beside the database, made in an instant), so a running broker goes
-//! on meanwhile. Everything that was durable when the checkpoint was made is in the backup.
+//! The copy is made from a checkpoint (hard links beside the database, created instantly), so a running broker
+//! continues meanwhile. Everything that was durable at the time of the checkpoint is in the backup.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,13 +14,13 @@ use rocksdb::checkpoint::Checkpoint;
 use crate::store::clock::wall_milliseconds;
 use crate::store::error::StoreError;
 
-/// The list of files of a backup, written last: a directory without it is no whole backup.
+/// The list of files of a backup, written last: a directory without it is not a complete backup.
 const MANIFEST: &str = "petrel-backup.json";
 
 /// Where the files are, inside a backup.
 const FILES: &str = "store";
 
-/// What was copied.
+/// The size of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct BackupReport {
     /// Files.
@@ -29,7 +29,7 @@ pub struct BackupReport {
     pub bytes: u64,
 }
 
-/// How far copying has come: bytes done and bytes in all.
+/// Progress of copying: bytes done and total bytes.
 pub(crate) type Progress<'a> = &'a dyn Fn(u64, u64);
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -49,7 +49,7 @@ struct BackedUpFile {
 /// Copies a database into an empty or missing directory.
 ///
 /// # Errors
-/// [`StoreError::Backup`] when the directory holds something, or copying fails; then it is no backup.
+/// [`StoreError::Backup`] when the directory is not empty, or copying fails; then it is not a backup.
 pub(crate) fn back_up(
     db: Arc<DB>,
     data_dir: &Path,
@@ -59,13 +59,13 @@ pub(crate) fn back_up(
     refuse_unless_empty(target)?;
     let checkpoint = data_dir.join(format!("checkpoint-{}", wall_milliseconds()));
     let made = Checkpoint::new(&*db).and_then(|maker| maker.create_checkpoint(&checkpoint));
-    // Copying takes long, and the writer may have to open the database again meanwhile.
+    // Copying takes long, and the writer may have to reopen the database meanwhile.
     drop(db);
     let result = made
         .map_err(|error| failed(&checkpoint, error.into_string()))
         .and_then(|()| copy_all(&checkpoint, &target.join(FILES), progress))
         .and_then(|files| write_manifest(target, files));
-    // Only links of our own: what remains of them costs disk, so the failure to remove them is worth a line.
+    // These are only our own links, but leftovers take disk space, so a failure to remove them is logged.
     if let Err(error) = std::fs::remove_dir_all(&checkpoint) {
         tracing::warn!(%error, path = %checkpoint.display(), "cannot remove a checkpoint");
     }
@@ -75,8 +75,8 @@ pub(crate) fn back_up(
 /// Copies a backup over a data directory whose store is missing; verifies every file on the way.
 ///
 /// # Errors
-/// [`StoreError::Backup`] when it is no whole backup, a checksum differs, or copying fails; then the data directory is
-/// as it was.
+/// [`StoreError::Backup`] when the backup is incomplete, a checksum differs, or copying fails; then the data directory
+/// is unchanged.
 pub(crate) fn restore(
     source: &Path,
     data_dir: &Path,
@@ -125,7 +125,7 @@ fn summary(files: &[BackedUpFile]) -> BackupReport {
     BackupReport { files: files.len() as u64, bytes }
 }
 
-/// Fails when a directory holds anything.
+/// Fails if a directory is not empty.
 ///
 /// # Errors
 /// [`StoreError::Backup`].
@@ -230,7 +230,7 @@ fn read_manifest(source: &Path) -> Result<Manifest, StoreError> {
     Ok(manifest)
 }
 
-/// Makes the names in a directory durable.
+/// Makes the entries of a directory durable.
 ///
 /// # Errors
 /// [`StoreError::Backup`] when the operating system refuses.

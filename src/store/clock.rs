@@ -1,22 +1,23 @@
-//! Broker time: what [`Timestamp`] means.
+//! The clock of broker time, which [`Timestamp`] is measured in.
 //!
-//! While the broker runs, its time advances with the monotonic clock, so nobody who sets the wall clock expires a
-//! message. While it is down, only the wall clock knows what passed; its answer is believed within bounds: never
-//! backward, and at most the longest downtime that the operator allows for. Both clocks are persisted together as a
-//! heartbeat, so an older heartbeat (after a crash) yields the same time as a newer one.
+//! While the broker runs, its time advances with the monotonic clock, so setting the wall clock expires no message.
+//! While it is down, only the wall clock measures time. It is trusted within bounds: never backwards, and at most the
+//! longest downtime that the operator allows. Both clocks are saved together as a heartbeat, so an older heartbeat
+//! (after a crash) yields the same time as a newer one.
 //!
-//! A machine without a clock of its own starts with a time that is long past. So the latest wall clock ever believed is
-//! kept beside the present one: a start with a wrong clock takes nothing away from it, and a later start with the right
-//! one counts from there, not from the wrong time.
+//! A machine without a battery-backed clock starts with a time long past. So the latest trusted wall clock is saved as
+//! well: a start with a wrong clock does not change it, and a later start with the right clock counts from there, not
+//! from the wrong time.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::durable::message::Timestamp;
 
-/// The start of 2026, in milliseconds since the Unix epoch. This program is younger, so a clock that shows less is wrong.
+/// The start of 2026, in milliseconds since the Unix epoch. This program is newer than that, so an earlier clock is
+/// wrong.
 const EARLIEST_MILLISECONDS: u64 = 1_767_225_600_000;
 
-/// How often the pair of clocks is persisted.
+/// How often the clocks are saved.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Broker time and wall clock, read at one moment.
@@ -26,12 +27,12 @@ pub struct Heartbeat {
     pub broker: Timestamp,
     /// Wall clock, in milliseconds since the Unix epoch.
     pub wall_milliseconds: u64,
-    /// The latest wall clock ever believed, advanced by the time that the broker ran since; zero if none ever was.
+    /// The latest trusted wall clock, advanced by the time the broker has run since; zero if none was ever trusted.
     pub believed_milliseconds: u64,
 }
 
 impl Heartbeat {
-    /// One that was written without what is believed.
+    /// Converts a heartbeat that was saved without a trusted clock.
     #[must_use]
     pub fn believing_its_clock(broker: Timestamp, wall_milliseconds: u64) -> Self {
         let believed_milliseconds = believable(wall_milliseconds);
@@ -39,13 +40,13 @@ impl Heartbeat {
     }
 }
 
-/// The wall clock, or zero if it cannot be right.
+/// The wall clock, or zero if it must be wrong.
 fn believable(wall_milliseconds: u64) -> u64 {
     if wall_milliseconds < EARLIEST_MILLISECONDS { 0 } else { wall_milliseconds }
 }
 
-/// Where the clocks stand at an opening. Broker time is the last heartbeat's and what passed since, at least nothing and
-/// at most `max_downtime`. Without a heartbeat, broker time starts as the wall clock.
+/// The clocks when the store is opened. Broker time is that of the last heartbeat plus the time since, between zero and
+/// `max_downtime`. Without a heartbeat, broker time starts at the wall clock.
 #[must_use]
 pub(crate) fn time_at_opening(
     last: Option<Heartbeat>,
@@ -66,14 +67,14 @@ pub(crate) fn time_at_opening(
 fn passed_since(last: Heartbeat, wall_milliseconds: u64) -> u64 {
     let (wall, believed) = (believable(wall_milliseconds), last.believed_milliseconds);
     if wall == 0 || believed == 0 {
-        // Nobody knows.
+        // Unknown.
         return 0;
     }
     if wall >= believed {
         return wall - believed;
     }
-    // One of the two is wrong. If this run goes on where the last one was, it is what was believed: a clock that was
-    // once far ahead must not stop the time for ever.
+    // One of the two is wrong. If this run continues where the last one stopped, the trusted clock is wrong: a clock
+    // that was once far ahead must not stop time forever.
     if believable(last.wall_milliseconds) == 0 {
         return 0;
     }
@@ -95,7 +96,7 @@ impl BrokerClock {
         Self { base, believed_milliseconds: 0, started: Instant::now() }
     }
 
-    /// Starts where the clocks stand at an opening.
+    /// Starts at the clocks of an opening.
     #[must_use]
     pub fn start_at(opening: Heartbeat) -> Self {
         let Heartbeat { broker, believed_milliseconds, .. } = opening;
@@ -108,7 +109,7 @@ impl BrokerClock {
         self.base.plus(self.started.elapsed())
     }
 
-    /// The clocks, to be persisted.
+    /// The clocks, to be saved.
     #[must_use]
     pub fn heartbeat(&self) -> Heartbeat {
         self.heartbeat_at(self.started.elapsed(), wall_milliseconds())
@@ -203,8 +204,8 @@ mod tests {
         assert_eq!(heartbeat.believed_milliseconds, u64::MAX);
     }
 
-    /// A machine without a clock: its first start ever is fifty years in the past, the next one has the right time. Of
-    /// the time between nobody knows, so nothing expires.
+    /// A machine without a clock: its first start is fifty years in the past, the next one has the right time. The
+    /// time between is unknown, so nothing expires.
     #[test]
     fn a_first_start_without_a_clock_expires_nothing_when_the_clock_is_right() {
         for wrong in [0, TODAY - 50 * YEAR, TODAY - 20 * YEAR, EARLIEST_MILLISECONDS - 2 * HOUR] {
@@ -217,8 +218,7 @@ mod tests {
         }
     }
 
-    /// The same in between: what passed counts from the last time that was believed, with what the run without a clock
-    /// took.
+    /// The same in between: time counts from the last trusted clock, plus the duration of the run without a clock.
     #[test]
     fn a_start_without_a_clock_in_between_changes_nothing() {
         let mut last = LAST;

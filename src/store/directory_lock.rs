@@ -1,7 +1,7 @@
-//! One broker for each data directory: a locked file that names its holder.
+//! The lock on a data directory, which ensures that only one broker uses it: a locked file that names its holder.
 //!
-//! RocksDB has a lock of its own, but cannot say who holds it. The lock belongs to the open file, so it goes with the
-//! process, however that ends.
+//! RocksDB has its own lock, but cannot say who holds it. Our lock belongs to the open file, so it is released when
+//! the process ends for any reason.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -21,14 +21,14 @@ pub(crate) struct DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Makes the directory if it is missing, and locks it.
+    /// Creates the directory if it is missing, and locks it.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] when another process holds the directory, [`StoreError::Directory`] when it cannot be made
-    /// or written.
+    /// [`StoreError::InUse`] when another process holds the directory, [`StoreError::Directory`] when it cannot be
+    /// created or written.
     pub(crate) fn acquire(data_dir: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Directory { path: data_dir.to_path_buf(), source };
-        // Queued messages are nobody else's business.
+        // Queued messages are private.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
         warn_if_open(data_dir);
         let mut file = OpenOptions::new()
@@ -54,7 +54,7 @@ impl DirectoryLock {
     }
 }
 
-/// Names a directory that others may look into. Perhaps somebody wants it so, so it stays as it is.
+/// Warns if others can read the directory. It does not change the mode, which may be intended.
 fn warn_if_open(directory: &Path) {
     let Ok(metadata) = directory.metadata() else { return };
     let mode = metadata.permissions().mode() & 0o777;

@@ -1,4 +1,4 @@
-//! The seam between the writer and the disk: small enough for a test to stand in and fail.
+//! The interface between the writer and the disk, small enough for tests to replace it and inject failures.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ use crate::store::group::handle;
 use crate::store::operations::{Operation, Operations};
 use crate::store::options::{WriteSync, write_options};
 
-/// How groups get to the disk.
+/// Writes groups to the disk.
 pub trait Disk: Send {
-    /// Writes a group, and waits for the disk if asked to.
+    /// Writes a group, and waits for the disk if requested.
     ///
     /// # Errors
-    /// [`WriteError`]: then nothing is known about the group, and the database must be opened again.
+    /// [`WriteError`]: then the state of the group is unknown, and the database must be reopened.
     fn write(
         &mut self,
         db: &DB,
@@ -24,7 +24,7 @@ pub trait Disk: Send {
         sync: WriteSync,
     ) -> Result<(), WriteError>;
 
-    /// Space that is left for us; `None` when it cannot be told.
+    /// Free space available to us; `None` if unknown.
     fn free_bytes(&mut self, path: &Path) -> Option<u64>;
 }
 
@@ -34,7 +34,7 @@ pub enum WriteError {
     /// No space (or no quota) is left.
     #[error("no space left: {0}")]
     NoSpace(String),
-    /// A file that had to be read for it (to be merged, for one) is damaged.
+    /// A file that had to be read for the write (for example to be merged) is damaged.
     #[error("write failed, a file is damaged: {0}")]
     Damaged(String),
     /// Anything else.
@@ -43,7 +43,7 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// What it makes of the store.
+    /// The state of the store after this error.
     #[must_use]
     pub fn state(&self) -> StoreState {
         match self {
@@ -52,7 +52,7 @@ impl WriteError {
         }
     }
 
-    /// Tells the kinds apart by what the operating system said.
+    /// Derives the kind of error from the message of the operating system.
     #[must_use]
     pub fn from_message(message: String) -> Self {
         let lower = message.to_ascii_lowercase();
@@ -64,7 +64,7 @@ impl WriteError {
     }
 }
 
-/// The disk there is.
+/// The real disk.
 #[derive(Debug, Default)]
 pub struct RealDisk;
 
@@ -89,7 +89,7 @@ impl Disk for RealDisk {
     }
 }
 
-/// The same in RocksDB's own form.
+/// Converts operations to a RocksDB write batch.
 fn into_batch(db: &DB, operations: &Operations) -> Result<WriteBatch, StoreError> {
     let mut families = [None; Family::ALL.len()];
     for family in Family::ALL {

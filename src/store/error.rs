@@ -1,5 +1,4 @@
-//! Why a store could not be opened, read, copied or mended. The core sees no more of it than
-//! [`crate::durable::ReadError`].
+//! Errors of opening, reading, copying and repairing a store. The core sees only [`crate::durable::ReadError`].
 
 use std::path::PathBuf;
 
@@ -10,16 +9,16 @@ use crate::durable::ReadError;
 /// Why a store could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Reading failed, and may succeed another time.
+    /// Reading failed, and may succeed later.
     #[error("cannot read the store: {0}")]
     Read(String),
-    /// What was read is not what was written. It stays so.
+    /// The data is damaged permanently.
     #[error("the store is damaged: {0}")]
     Damaged(String),
     /// The database is being reopened after a failed write.
     #[error("the store is not available: it is being reopened after a failed write")]
     Unavailable,
-    /// The data directory cannot be made or written.
+    /// The data directory cannot be created or written.
     #[error("cannot use the data directory {}: {source}", path.display())]
     Directory {
         /// Which.
@@ -42,10 +41,10 @@ pub enum StoreError {
     NewerFormat {
         /// Its format version.
         found: u64,
-        /// The newest one known here.
+        /// The newest supported format.
         known: u64,
     },
-    /// The database cannot be opened and not be repaired.
+    /// The database can neither be opened nor repaired.
     #[error("cannot open the store in {}: {reason}", path.display())]
     Open {
         /// Where.
@@ -53,10 +52,10 @@ pub enum StoreError {
         /// What RocksDB said.
         reason: String,
     },
-    /// The backup directory holds something already, or no backup.
+    /// The backup directory is not empty, or contains no backup.
     #[error("{}: {reason}", path.display())]
     Backup {
-        /// Which directory.
+        /// The directory.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,

@@ -1,13 +1,13 @@
-//! What is on disk: every column family of the database, its key, its value, who writes it and who removes it.
+//! The layout on disk: every column family of the database, its key, its value, what writes it and what removes it.
 //!
-//! Names on disk never change their meaning. A new form of a value is a new version byte; a new form of a key or a new
-//! family is a new format version and one step in `migration.rs`.
+//! Names on disk never change their meaning. A new form of a value needs a new version byte; a new form of a key or a
+//! new family needs a new format version and a step in `migration.rs`.
 
 /// A column family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
-    /// Key: a name (see [`crate::store::value::meta`]). Value: format version, incarnation, clock, next body.
-    /// Written at opening, by the heartbeat and at closing; never removed. It is RocksDB's own default family.
+    /// Key: a name (see [`crate::store::value::meta`]). Value: format version, incarnation, clock, next body. Written
+    /// at opening, by the heartbeat and at closing; never removed. This is RocksDB's default family.
     Meta,
     /// Key: Session id. Value: [`crate::durable::record::SessionRecord`].
     /// Written and removed by `SessionChange`.
@@ -19,11 +19,11 @@ pub enum Family {
     /// Put once by `Enqueue`, removed once by `Dequeue` or `Release` (so a single deletion suffices), or with the
     /// Session.
     Queue,
-    /// Key: Session id. Value: where the queue starts and ends and what it holds.
-    /// Written by the writer beside the changes it sums up, removed with the Session.
+    /// Key: Session id. Value: where the queue starts and ends and what it holds. Written together with the changes
+    /// that it sums up, removed with the Session.
     QueueIndex,
-    /// Key: Session id, sequence. Value: only its version. The recipient sent PUBREC, PUBCOMP is awaited.
-    /// Written by `Release`, removed by `Dequeue` and with the Session.
+    /// Key: Session id, sequence. Value: only its version. The recipient sent PUBREC, PUBCOMP is expected. Written by
+    /// `Release`, removed by `Dequeue` and with the Session.
     Released,
     /// Key: Session id, Packet Identifier. Value: only its version. A QoS 2 identifier received from the Client.
     /// Written by `PutIncoming`, removed by `DeleteIncoming` and with the Session.
@@ -88,8 +88,8 @@ impl Family {
         }
     }
 
-    /// Whether it holds messages, by far the most of the bytes: these families get large write buffers and
-    /// compression, the others stay small.
+    /// Whether it holds messages, which are most of the data: these families get large write buffers and compression,
+    /// the others stay small.
     #[must_use]
     pub const fn holds_messages(self) -> bool {
         match self {
@@ -105,7 +105,7 @@ impl Family {
         }
     }
 
-    /// Whether its keys start with a Session id, so that they go with the Session.
+    /// Whether its keys start with a Session id, so that they are removed with the Session.
     #[must_use]
     pub const fn belongs_to_session(self) -> bool {
         match self {

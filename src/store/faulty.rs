@@ -1,9 +1,9 @@
-//! A test double of the store, for simulations and power-cut tests: it forgets what was not synced, fails on demand,
-//! and commits only when the test says so.
+//! A test double of the store, for simulations and power-cut tests: it loses unsynced writes, fails on demand, and
+//! commits only when the test says so.
 //!
-//! Three things are kept apart, as a machine keeps them apart: batches in the memory of the process, batches that the
-//! operating system has (lost by a power cut, not by a kill), and the durable image. Deterministic: it has no thread,
-//! no clock and no randomness of its own.
+//! Like a real machine, it has three levels: batches in the memory of the process, batches that the operating system
+//! has received (lost by a power cut, not by a kill), and the durable image. It is deterministic: no threads, no
+//! clock, no randomness.
 //!
 //! ```
 //! use petrel::durable::message::Timestamp;
@@ -32,26 +32,26 @@ use crate::durable::record::Loaded;
 use crate::durable::{Batch, CommitListener, Durability, ReadError, Store, StoreState, Ticket};
 use crate::store::image::{Image, TakenChange};
 
-/// Whether the store keeps its promise.
+/// Whether the store reports durability correctly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Honesty {
-    /// A batch counts as durable when it is.
+    /// A batch is reported as durable when it is.
     #[default]
     Honest,
-    /// A batch counts as durable as soon as it is submitted: the mistake that a checker must catch.
+    /// A batch is reported as durable as soon as it is submitted: a bug that a checker must detect.
     AcknowledgesEarly,
 }
 
 /// How the machine stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
-    /// The process ends; what the operating system has is kept.
+    /// The process ends; data that the operating system received is kept.
     Kill,
-    /// The machine ends; only what was synced is kept.
+    /// The machine loses power; only synced data is kept.
     PowerCut,
 }
 
-/// The double.
+/// The test double.
 pub struct FaultyStore {
     state: Mutex<State>,
     honesty: Honesty,
@@ -60,7 +60,7 @@ pub struct FaultyStore {
 struct State {
     durable_image: Image,
     live_image: Image,
-    /// Written, not synced; oldest first, a batch each.
+    /// Written but not synced, oldest batch first.
     unsynced: VecDeque<Vec<TakenChange>>,
     pending: VecDeque<(u64, Batch)>,
     /// The last ticket given out.
@@ -73,7 +73,7 @@ struct State {
 }
 
 impl FaultyStore {
-    /// Opens an image: an empty one, or what a crash left.
+    /// Opens an image: an empty one, or the one left by a crash.
     #[must_use]
     pub fn open(mut image: Image, honesty: Honesty, now: Timestamp) -> (Arc<Self>, Loaded) {
         let loaded = image.load(now);
@@ -91,7 +91,8 @@ impl FaultyStore {
         (Arc::new(Self { state: Mutex::new(state), honesty }), loaded)
     }
 
-    /// Writes and syncs everything submitted as one group, and tells its listeners. Does nothing while the store fails.
+    /// Writes and syncs everything submitted as one group, and notifies the listeners. Does nothing while the store
+    /// fails.
     pub fn step(&self) {
         self.step_batches(usize::MAX);
     }
@@ -132,7 +133,7 @@ impl FaultyStore {
         notify(listeners.collect());
     }
 
-    /// Batches that were submitted and not written.
+    /// Batches submitted but not written yet.
     #[must_use]
     pub fn pending_batches(&self) -> usize {
         self.state.lock().pending.len()
@@ -149,8 +150,9 @@ impl FaultyStore {
         self.state.lock().availability = availability;
     }
 
-    /// Ends the store, and returns what the next one finds: what is safe from this kind of crash, and the first
-    /// `survivors` of the batches that were on their way, each of them whole. The store takes in nothing afterwards.
+    /// Crashes the store, and returns the image that the next one finds: everything that survives this kind of crash,
+    /// and the first `survivors` of the batches in progress, each of them complete. Afterwards the store accepts
+    /// nothing.
     pub fn crash(&self, crash: Crash, survivors: usize) -> Image {
         let mut state = self.state.lock();
         state.crashed = true;
@@ -233,7 +235,7 @@ impl Store for FaultyStore {
     }
 }
 
-/// Tells each listener once.
+/// Notifies each listener once.
 fn notify(mut listeners: Vec<Arc<dyn CommitListener>>) {
     let mut told: Vec<usize> = Vec::new();
     for listener in listeners.drain(..) {

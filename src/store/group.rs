@@ -1,7 +1,7 @@
-//! One group: the changes of many batches as operations for one atomic write.
+//! Builds a group: the changes of many batches as operations for one atomic write.
 //!
-//! Built by the writer thread only, so counting references to shared bodies needs no merge operator: the counts of the
-//! group lie over those of the database until it is written.
+//! Only the writer thread builds groups, so counting references to shared bodies needs no merge operator: the counts
+//! of the group override those of the database until it is written.
 
 use std::sync::Arc;
 
@@ -18,32 +18,32 @@ use crate::store::key;
 use crate::store::operations::Operations;
 use crate::store::value::{self, Body, EncodedEntry, EntryContent};
 
-/// Messages of at least this size are stored once when several queues of a group hold them. Below, a reference and
-/// its count cost about as much as the copy.
+/// Messages of at least this size are stored once when several queues of a group hold them. For smaller ones, a
+/// reference and its count cost about as much as the copy.
 pub(crate) const SHARED_BODY_BYTES: usize = 1024;
 
-/// So many bytes of copies make a small message worth a body of its own, too: one message to thousands of queues must
-/// not take thousands of times its size.
+/// If the copies of a small message would take this many bytes, it gets a shared body, too: one message to thousands
+/// of queues must not take thousands of times its size.
 const COPIES_BYTES: usize = 256 * 1024;
 
-/// Enqueued messages of a batch below which no small message has [`COPIES_BYTES`] of copies in it.
+/// If a batch enqueues fewer messages than this, no small message in it can have [`COPIES_BYTES`] of copies.
 pub(crate) const MANY_RECIPIENTS: usize = COPIES_BYTES / SHARED_BODY_BYTES;
 
 /// The handle of a family in an open database.
 ///
 /// # Errors
-/// [`StoreError::Read`] when the database lacks the family, which opening rules out.
+/// [`StoreError::Read`] when the database lacks the family, which cannot happen after opening.
 pub(crate) fn handle(db: &DB, family: Family) -> Result<&ColumnFamily, StoreError> {
     db.cf_handle(family.name())
         .ok_or_else(|| StoreError::Read(format!("column family {} is missing", family.name())))
 }
 
-/// Whether the changes may have been written before, by a write that failed or seemed to.
+/// Whether the changes may have been written before, by a write that failed or seemed to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// They are new.
     First,
-    /// They may be there: an entry must not be put twice, since it is removed by a single deletion.
+    /// They may have been written: an entry must not be put twice, because it is removed by a single deletion.
     Again,
 }
 
@@ -58,13 +58,13 @@ pub(crate) struct Group<'a> {
     operations: Operations,
     key: Vec<u8>,
     value: Vec<u8>,
-    /// By address: how many queues of this group get a message that may be shared, and its body once it has one.
+    /// By address: how many queues of this group get a message that may be shared, and its body, once it has one.
     shareable: HashMap<usize, Shareable>,
     /// Entries of this group that refer to bodies.
     added: HashMap<(SessionId, Sequence), u64>,
-    /// Entries whose reference this group gave up.
+    /// Entries whose reference this group released.
     given_up: HashSet<(SessionId, Sequence)>,
-    /// Counts of references as they will be after this group.
+    /// Reference counts after this group.
     references: HashMap<u64, u64>,
     searches: Vec<SessionId>,
     removals: u64,
@@ -80,14 +80,14 @@ struct Shareable {
 pub(crate) struct BuiltGroup {
     /// What to write.
     pub operations: Operations,
-    /// Queues whose first message must be looked for once this is written.
+    /// Queues whose first message must be searched for once this is written.
     pub searches: Vec<SessionId>,
     /// Entries removed.
     pub removals: u64,
 }
 
 impl<'a> Group<'a> {
-    /// An empty group; `capacity_bytes` is what it will take, about.
+    /// Creates an empty group; `capacity_bytes` is its approximate size.
     ///
     /// # Errors
     /// [`StoreError`] when the database lacks a family.
@@ -131,7 +131,7 @@ impl<'a> Group<'a> {
     /// Adds a change.
     ///
     /// # Errors
-    /// [`StoreError`] when something that the change depends on cannot be read.
+    /// [`StoreError`] when data that the change depends on cannot be read.
     pub(crate) fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
         match change {
             Change::Queue(change) => self.apply_to_queue(change),
@@ -232,7 +232,7 @@ impl<'a> Group<'a> {
         Ok(stored.is_some() || released.is_some_and(|places| places.contains(&sequence.0)))
     }
 
-    /// Gives a message with several recipients its body, if copies would cost more.
+    /// Gives a message with several recipients a shared body, if copies would cost more.
     fn body_of(&mut self, message: &Arc<Message>) -> Body {
         let Some(shareable) = self.shareable.get_mut(&Arc::as_ptr(message).addr()) else {
             return Body::Inline;
@@ -287,7 +287,7 @@ impl<'a> Group<'a> {
         if !index.released.get_or_insert_default().insert(sequence.0) {
             return Ok(());
         }
-        // The place stays in use until PUBCOMP, also when its message was never written.
+        // The position stays in use until PUBCOMP, even if its message was never written.
         index.start = index.start.min(sequence.0);
         index.end = index.end.max(sequence.0.saturating_add(1));
         index.remove_message();
@@ -301,7 +301,7 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// An entry that may refer to a body goes.
+    /// Releases the body that an entry may refer to, when the entry is removed.
     fn give_up_body(&mut self, session: SessionId, sequence: Sequence) -> Result<(), StoreError> {
         if let Some(number) = self.added.remove(&(session, sequence)) {
             return self.give_up_reference(number);
@@ -328,7 +328,7 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// A queue goes, and what else there is under its name.
+    /// Removes a queue, and everything else stored under its id.
     fn delete_queue(&mut self, session: SessionId) -> Result<(), StoreError> {
         let key = key::session(session);
         let Some(index) = self.indexes.end_queue(session) else { return Ok(()) };
@@ -354,7 +354,7 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// All entries of a Session that refer to bodies go.
+    /// Releases the bodies that the entries of a Session refer to, when they are removed.
     fn give_up_bodies(&mut self, session: SessionId, index: &QueueIndex) -> Result<(), StoreError> {
         let Span { low, high } = index.shared;
         if index.shared.is_empty() {
@@ -387,7 +387,7 @@ impl<'a> Group<'a> {
         Ok(entries.status()?)
     }
 
-    /// Adds the records of all queues whose record on disk is behind.
+    /// Adds the records of all queues whose record on disk is out of date.
     pub(crate) fn save_dirty(&mut self) {
         for session in self.indexes.take_dirty() {
             if let Some(record) = self.indexes.save_dirty(session) {
@@ -401,7 +401,7 @@ impl<'a> Group<'a> {
         self.operations.put(Family::Meta, name, value);
     }
 
-    /// Ends the group: the records that must go with its changes.
+    /// Finishes the group: adds the records that must be written with its changes.
     pub(crate) fn finish(mut self) -> BuiltGroup {
         for session in self.indexes.take_due() {
             if let Some(record) = self.indexes.save(session) {
@@ -422,7 +422,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// References to a body as the database has them.
+/// The reference count of a body in the database.
 ///
 /// # Errors
 /// [`StoreError::Read`] when they cannot be read.

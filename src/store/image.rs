@@ -1,4 +1,4 @@
-//! What a store holds, as plain values: the durable and the live side of [`crate::store::faulty`].
+//! The contents of a store as plain values: the durable and the live image of [`crate::store::faulty`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::durable::record::{
 };
 use crate::packet::{PacketId, QoS};
 
-/// Everything that is stored. Cheap to clone only while it is small: made for tests.
+/// Everything that is stored. For tests: it is cheap to clone only while it is small.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Image {
     records: BTreeMap<SessionId, QueueRecord>,
@@ -26,7 +26,7 @@ pub struct Image {
     epoch: u32,
 }
 
-/// A place in a queue.
+/// A position in a queue.
 #[derive(Debug, Clone, PartialEq)]
 enum Place {
     Message(Box<Delivery>),
@@ -44,7 +44,7 @@ pub struct Delivery {
     group: Option<SessionId>,
 }
 
-/// A change that was taken for writing: what raced an acknowledgement is decided.
+/// A change taken for writing: any race with an acknowledgement is decided.
 #[derive(Debug, Clone)]
 pub struct TakenChange(Taken);
 
@@ -76,7 +76,7 @@ enum TakenSessionChange {
 }
 
 impl TakenChange {
-    /// Takes a change for writing; none for an entry that was acknowledged before.
+    /// Takes a change for writing; `None` for an entry that is already acknowledged.
     #[must_use]
     pub fn take(change: &Change) -> Option<Self> {
         Some(Self(match change {
@@ -155,7 +155,7 @@ impl Delivery {
 }
 
 impl Image {
-    /// Applies a change; applying it twice equals once.
+    /// Applies a change; applying it twice has the same effect as once.
     pub fn apply(&mut self, change: &TakenChange) {
         match &change.0 {
             Taken::Queue(change) => self.apply_to_queue(change),
@@ -225,7 +225,7 @@ impl Image {
         self.subscriptions.retain(|(owner, _), _| *owner != id);
     }
 
-    /// What a broker finds that opens on this image, which thereby starts a new epoch.
+    /// Loads this image as for a broker that opens it, which starts a new epoch.
     pub fn load(&mut self, now: Timestamp) -> Loaded {
         self.epoch += 1;
         let Self { records, sessions, queues, .. } = self;

@@ -1,12 +1,13 @@
-//! What the writer knows of each queue without reading it: where it starts and ends and about how much it holds.
+//! The index of queues: what the writer knows about each queue without reading it, that is its start, end and
+//! approximate size.
 //!
-//! Reading starts from here and not from the first key, which may lie behind a million removals. The record on disk is
-//! a checkpoint: it is exact for places below its `end`, since a group that changes such a place writes the record
-//! anew; what lies above is found again by reading from there, at most a few seconds' worth. So a queue whose messages
-//! come and go quickly costs nothing beyond them.
+//! Reading starts from the index and not from the first key, which may come after a million removals. The record on
+//! disk is a checkpoint: it is exact for positions below its `end`, because a group that changes such a position
+//! rewrites the record. Entries above it are found by reading from there, at most a few seconds' worth. So the index
+//! adds no cost to a queue whose messages come and go quickly.
 //!
-//! `message_count` and `message_bytes` are exact as long as removals name places that hold messages; bytes of removed
-//! messages are taken as the queue's average. They are exact again whenever a queue is empty.
+//! `message_count` and `message_bytes` are exact as long as removals name positions that hold messages; removed
+//! messages count with the average size in the queue. Both are exact again whenever a queue is empty.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -15,28 +16,29 @@ use hashbrown::{HashMap, HashSet};
 use crate::durable::message::{Sequence, SessionId};
 use crate::store::value;
 
-/// Removals after which the first message is looked for again: places may be missing, so it is not simply the next.
+/// Removals after which the first message is searched for again: positions may be missing, so it is not simply the
+/// next one.
 const REMOVALS_PER_SEARCH: u32 = 1024;
 
-/// Ended Sessions remembered, so that a message that was on its way to one does not leave an orphan behind.
+/// Ended Sessions remembered, so that a message in progress to one of them does not leave an orphan.
 const REMEMBERED_ENDS: usize = 65_536;
 
 /// One queue.
 #[derive(Debug, Clone, Default)]
 pub struct QueueIndex {
-    /// The first place that may hold something.
+    /// The first position that may hold an entry.
     pub start: u64,
-    /// The first place never used.
+    /// The first position that was never used.
     pub end: u64,
     /// Messages, not counting released ones.
     pub message_count: u64,
     /// Their bytes.
     pub message_bytes: u64,
-    /// Places outside hold no message with a shared body.
+    /// Messages with a shared body are only at these positions.
     pub shared: Span,
     /// `end` of the record on disk.
     pub saved_end: u64,
-    /// Places whose PUBREC was received.
+    /// Positions whose PUBREC was received.
     #[expect(clippy::box_collection, reason = "seldom there, and a pointer is smaller than a set")]
     pub released: Option<Box<BTreeSet<u64>>>,
     /// Whether there may be Subscriptions.
@@ -145,7 +147,7 @@ impl QueueIndex {
         Search::Due
     }
 
-    /// Nothing lies below this place.
+    /// Moves the start: there is nothing before this position.
     pub fn move_start(&mut self, start: u64) {
         self.start = start.min(self.end);
         if self.start == self.end {
@@ -167,7 +169,7 @@ impl QueueIndex {
     }
 }
 
-/// Whether a search for the first message is due.
+/// Whether to search for the first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
     /// It is.
@@ -187,7 +189,7 @@ pub struct Indexes {
 }
 
 impl Indexes {
-    /// Takes in a queue at opening.
+    /// Adds a queue at opening.
     pub fn insert(&mut self, session: SessionId, index: QueueIndex) {
         self.queues.insert(session, index);
     }
@@ -203,7 +205,7 @@ impl Indexes {
         self.queues.get_mut(&session)
     }
 
-    /// A queue, made when it is new; none when its Session has ended.
+    /// A queue, created if it is new; `None` if its Session has ended.
     pub fn open_queue(&mut self, session: SessionId) -> Option<&mut QueueIndex> {
         let Self { queues, ended, .. } = self;
         match queues.entry(session) {
@@ -226,7 +228,8 @@ impl Indexes {
         self.queues.remove(&session)
     }
 
-    /// Notes that a place changed: the record is due with this group if it covers the place, else some time.
+    /// Records that a position changed: the record must be written with this group if it covers the position,
+    /// otherwise later.
     pub fn touch(&mut self, session: SessionId, sequence: Sequence) {
         let Some(index) = self.queues.get_mut(&session) else { return };
         touch(index, session, sequence.0, &mut self.dirty, &mut self.due);
@@ -249,12 +252,12 @@ impl Indexes {
         std::mem::take(&mut self.due)
     }
 
-    /// Takes the queues whose record on disk is behind.
+    /// Takes the queues whose record on disk is out of date.
     pub fn take_dirty(&mut self) -> Vec<SessionId> {
         std::mem::take(&mut self.dirty)
     }
 
-    /// The record to write for a queue, which thereby is up to date; none if it has ended.
+    /// The record to write for a queue, which is up to date afterwards; `None` if it has ended.
     pub fn save(&mut self, session: SessionId) -> Option<Vec<u8>> {
         let index = self.queues.get_mut(&session)?;
         index.due = false;
@@ -262,13 +265,13 @@ impl Indexes {
         Some(index.encode())
     }
 
-    /// As [`Self::save`], for a queue out of [`Self::take_dirty`].
+    /// As [`Self::save`], for a queue from [`Self::take_dirty`].
     pub fn save_dirty(&mut self, session: SessionId) -> Option<Vec<u8>> {
         self.queues.get_mut(&session)?.dirty = false;
         self.save(session)
     }
 
-    /// About the bytes that all queues take: their messages, and keys and headers of each.
+    /// The approximate bytes of all queues: messages, keys and headers.
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
         const OVERHEAD: u64 = 48;

@@ -1,7 +1,8 @@
-//! Reads at opening what must be in memory: the index of Sessions, not their queues, and the Retained Messages.
+//! Reads the data that must be in memory when the store is opened: the index of Sessions, without their queues, and
+//! the Retained Messages.
 //!
-//! All families sort by Session id, so each is read once from front to back. The queues themselves are only touched at
-//! their start and above their last checkpoint: two seeks for each queue that holds something, none for the others.
+//! All families sort by Session id, so each is read once from front to back. The queues themselves are read only at
+//! their start and above their last checkpoint: two seeks for each queue that is not empty, none for the others.
 
 use std::sync::Arc;
 
@@ -21,10 +22,10 @@ use crate::store::options::scan_options;
 use crate::store::value::{EncodedEntry, EntryContent};
 use crate::store::{key, value};
 
-/// Queues of at most this many messages are counted message by message: that is as cheap as the seek.
+/// Queues of at most this many messages are counted message by message, which is as cheap as a seek.
 const RECOUNT_MESSAGES: u64 = 64;
 
-/// What is read at opening.
+/// The data read at opening.
 pub(crate) struct LoadedIndex {
     /// Sessions, for the broker.
     pub sessions: Vec<LoadedSession>,
@@ -32,11 +33,11 @@ pub(crate) struct LoadedIndex {
     pub queues: Vec<LoadedQueue>,
     /// Their queues, for the writer.
     pub indexes: Indexes,
-    /// Values that could not be understood, and so were left where they are.
+    /// Values that could not be decoded, and were left unchanged.
     pub unreadable_values: u64,
-    /// Messages that checkpoints know of and that are not there; only known where everything was counted.
+    /// Messages that are in checkpoints but missing from the queues; known only if everything was counted.
     pub missing_messages: u64,
-    /// Queues that hold messages and have no owner: its creation never became durable, or was lost.
+    /// Queues that hold messages but have no owner: its creation never became durable, or was lost.
     pub orphans: Vec<SessionId>,
     /// The next number for a shared body.
     pub next_body: u64,
@@ -45,9 +46,9 @@ pub(crate) struct LoadedIndex {
 /// Which queues are counted message by message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recount {
-    /// Those that are short, and what came after the last checkpoint of the others.
+    /// Short queues, and the part after the last checkpoint of the others.
     Recent,
-    /// All of them: messages were lost, so the checkpoints cannot be believed.
+    /// All queues: messages were lost, so the checkpoints are not reliable.
     Everything,
 }
 
@@ -106,7 +107,7 @@ fn load_queue(record: QueueRecord, queues: &HashMap<SessionId, QueueIndex>) -> L
     }
 }
 
-/// Reads the Retained Messages, and counts the values that could not be understood.
+/// Reads the Retained Messages, and counts the values that could not be decoded.
 ///
 /// # Errors
 /// [`StoreError::Read`] when the family cannot be read.
@@ -145,7 +146,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// Calls `read` for each key and value; it says whether it understood.
+    /// Calls `read` for each key and value; `read` returns `None` if it cannot decode them.
     fn each(
         &mut self,
         family: Family,
@@ -172,7 +173,7 @@ impl Loader<'_> {
         Ok(sessions)
     }
 
-    /// The records of queues; one whose Session is not there is left out.
+    /// The records of queues; those without a Session are left out.
     fn records(
         &mut self,
         queues: &mut HashMap<SessionId, QueueIndex>,
@@ -252,7 +253,7 @@ impl Loader<'_> {
         Ok(found)
     }
 
-    /// Completes each index from its queue: the first message, and what came after the checkpoint.
+    /// Completes each index from its queue: the first message, and everything after the checkpoint.
     fn queues(&mut self, queues: &mut HashMap<SessionId, QueueIndex>) -> Result<(), StoreError> {
         let mut found: HashMap<SessionId, Found> = HashMap::new();
         let recount = self.recount;
@@ -307,11 +308,11 @@ impl Loader<'_> {
     }
 }
 
-/// What was found of one queue.
+/// What was found in one queue.
 #[derive(Default)]
 struct Found {
     first: Option<u64>,
-    /// The index is believed below, messages are counted from here on.
+    /// Messages are counted from here on; below, the index is trusted.
     count_from: u64,
     message_count: u64,
     message_bytes: u64,

@@ -1,9 +1,9 @@
-//! Damage in the middle of the log, told from a torn end, and mended before RocksDB reads the log.
+//! Distinguishes damage in the middle of the log from a torn end, and repairs it before RocksDB reads the log.
 //!
-//! RocksDB stops at the first record that is not whole, which is right at the end of a log that a power cut has torn:
-//! nothing behind it was acknowledged. In the middle it is wrong: one flipped bit would cost everything behind it. So
-//! the fragments are checked first. When there are good ones behind a bad one, or sequence numbers are missing, the logs
-//! are written anew out of everything that is good, and what is missing is counted.
+//! RocksDB stops at the first incomplete record. That is right at the end of a log torn by a power cut, because nothing
+//! after it was acknowledged. In the middle it is wrong: one flipped bit would lose everything after it. So the
+//! fragments are checked first. If good ones follow a bad one, or sequence numbers are missing, the logs are rewritten
+//! from everything that is good, and the missing parts are counted.
 
 use std::fs::{File, read, rename};
 use std::io::{self, Read, Write};
@@ -14,25 +14,25 @@ use crate::store::log_format::{
     next_start, whole_operations, write_record,
 };
 
-/// Read at a time while looking: a multiple of a block.
+/// Bytes read at a time while checking: a multiple of a block.
 const CHUNK_BYTES: usize = 32 * BLOCK_BYTES;
 
-/// The first operations behind a hole are not believed: where they begin is a guess.
+/// The first operations after a hole are not trusted, because their start is a guess.
 const DOUBTFUL_OPERATIONS: u32 = 2;
 
 /// What is missing from the middle of the logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogDamage {
-    /// Places where something is missing.
+    /// Number of holes.
     pub holes: u64,
-    /// Bytes that were not what had been written.
+    /// Damaged bytes.
     pub bytes: u64,
-    /// Operations (a message in, a message out, a record) that are missing, by their sequence numbers.
+    /// Missing operations (a message in, a message out, a record), by their sequence numbers.
     pub operations: u64,
 }
 
 impl LogDamage {
-    /// Adds what another look found.
+    /// Adds the result of another check.
     pub fn absorb(&mut self, other: Self) {
         self.holes += other.holes;
         self.bytes += other.bytes;
@@ -45,7 +45,7 @@ impl LogDamage {
 pub(crate) struct Log {
     /// Where it is.
     pub path: PathBuf,
-    /// Its number, by which they are in order.
+    /// Its number, which gives the order.
     pub number: u64,
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn logs(database: &Path) -> Vec<Log> {
     logs
 }
 
-/// Whether something is missing from the middle of the logs. Cheap: it runs at every opening.
+/// Whether anything is missing from the middle of the logs. Cheap, because it runs at every opening.
 ///
 /// # Errors
 /// A log cannot be read.
@@ -122,14 +122,14 @@ impl Look {
             }
             at = next_start(fragment.end);
         }
-        // Behind its end a log has no fragments of its own.
+        // After its end a log has no valid fragments.
         let mut starts = (at.next_multiple_of(BLOCK_BYTES)..chunk.len()).step_by(BLOCK_BYTES);
         self.is_damaged |= starts.any(|start| fragment_at(chunk, start, self.number).is_some());
     }
 
     fn record(&mut self, record: &[u8]) {
         let Some((sequence, count)) = batch_header(record) else {
-            // Cut by the end of its block: the next one cannot be told from what follows a hole.
+            // Cut off by the end of its block: the next fragment looks the same as one after a hole.
             self.next = None;
             return;
         };
@@ -138,7 +138,7 @@ impl Look {
     }
 }
 
-/// The next fragment behind one that is not whole.
+/// The next fragment after an incomplete one.
 fn resume(log: &[u8], at: usize, number: u64) -> Option<usize> {
     let is_whole = |at: &usize| fragment_at(log, *at, number).is_some();
     let announced = announced_end(log, at, number).map(next_start);
@@ -151,10 +151,10 @@ fn resume(log: &[u8], at: usize, number: u64) -> Option<usize> {
     (at + 1..=last.unwrap_or(block_end - 1)).find(is_whole)
 }
 
-/// Writes the logs anew without what is damaged; each keeps its number. The old ones must be kept by the caller.
+/// Rewrites the logs without the damaged parts; each keeps its number. The caller must keep the old ones.
 ///
 /// # Errors
-/// A log cannot be read or written. Logs that were not written yet are as they were.
+/// A log cannot be read or written. Logs that were not rewritten yet are unchanged.
 pub(crate) fn mend(logs: &[Log], scratch: &Path) -> io::Result<LogDamage> {
     let mut salvage = Salvage::default();
     for log in logs {
@@ -174,18 +174,18 @@ pub(crate) fn mend(logs: &[Log], scratch: &Path) -> io::Result<LogDamage> {
     Ok(salvage.finish())
 }
 
-/// Puts records together again from fragments with holes between them.
+/// Reassembles records from fragments with holes between them.
 #[derive(Default)]
 struct Salvage {
     damage: LogDamage,
     next: Option<u64>,
-    /// The record that is being put together.
+    /// The record being reassembled.
     open: Open,
     /// Operations whose sequence number follows from the next record.
     unplaced: Option<Vec<u8>>,
     /// Where a record with a hole in it should end.
     owed: Option<u64>,
-    /// Bytes of what could not be used.
+    /// Unusable bytes.
     mended: Vec<Vec<u8>>,
 }
 
@@ -195,7 +195,7 @@ enum Open {
     None,
     /// From its start on.
     Head(Vec<u8>),
-    /// From somewhere behind a hole on.
+    /// From somewhere after a hole.
     Behind(Vec<u8>),
 }
 
@@ -214,7 +214,7 @@ impl Salvage {
             self.fragment(fragment.part, fragment.content);
             at = next_start(fragment.end);
         }
-        // What is begun and not ended was torn off, or its end is missing.
+        // A record without an end was torn off, or its end is missing.
         if let Open::Head(_) = self.open {
             self.cut();
         }
@@ -223,7 +223,7 @@ impl Salvage {
         std::mem::take(&mut self.mended)
     }
 
-    /// What was missing, when everything was read.
+    /// The damage found, after everything was read.
     fn finish(self) -> LogDamage {
         let missing = self.owed.zip(self.next).map_or(0, |(owed, next)| owed.saturating_sub(next));
         LogDamage { operations: self.damage.operations + missing, ..self.damage }
@@ -268,7 +268,7 @@ impl Salvage {
         self.open = Open::Behind(Vec::new());
     }
 
-    /// A record that has no end: the operations that are whole are good.
+    /// Handles a record without an end: its complete operations are good.
     fn cut(&mut self) {
         let Open::Head(bytes) = std::mem::take(&mut self.open) else { return };
         let Some((sequence, _)) = batch_header(&bytes) else { return };
@@ -284,7 +284,7 @@ impl Salvage {
         self.put(sequence, count, record);
     }
 
-    /// The end of a record whose start is missing: the operations that lead exactly to its end.
+    /// Handles the end of a record whose start is missing: the operations that lead exactly to its end are good.
     fn behind(&mut self, bytes: &[u8]) {
         let chain = |start: &usize| {
             let (count, end) = whole_operations(&bytes[*start..]);
@@ -310,7 +310,7 @@ impl Salvage {
         self.mended.push(record.to_vec());
     }
 
-    /// Gives operations from behind a hole the last sequence numbers before the next record.
+    /// Gives operations after a hole the last sequence numbers before the next record.
     fn place_unplaced(&mut self, before: Option<u64>) {
         let Some(operations) = self.unplaced.take() else { return };
         let (count, _) = whole_operations(&operations);

@@ -1,14 +1,16 @@
-//! The form of RocksDB's log: fragments with a checksum each, in blocks of 32 KiB, which together make records; a record
-//! is a batch of operations with the sequence number of its first.
+//! The format of RocksDB's log: fragments with a checksum, in blocks of 32 KiB, form records; a record is a batch of
+//! operations with the sequence number of its first operation.
 //!
-//! Only what [`crate::store::log_check`] needs to tell damage from a torn end, and to write a log anew without it.
+//! Contains only what [`crate::store::log_check`] needs to distinguish damage from a torn end, and to rewrite a log
+//! without it.
 
-/// Fragments never cross the bounds of a block.
+/// Size of a block. Fragments never cross block boundaries.
 pub(crate) const BLOCK_BYTES: usize = 32 * 1024;
 
-/// Checksum, length, type, and the number of the log: since logs are written over, it tells new from old.
+/// Checksum, length, type, and the number of the log, which distinguishes new content from old because log files are
+/// reused.
 const HEADER_BYTES: usize = 11;
-/// Sequence number and count in front of the operations of a batch.
+/// Sequence number and count before the operations of a batch.
 pub(crate) const BATCH_HEADER_BYTES: usize = 12;
 
 /// Which part of a record a fragment is.
@@ -22,11 +24,11 @@ pub(crate) enum Part {
     Middle,
     /// The last of several.
     Last,
-    /// Of no record: something that RocksDB notes about the log.
+    /// Not part of a record: a note of RocksDB about the log.
     Note,
 }
 
-/// A fragment whose checksum is right.
+/// A fragment with a correct checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fragment<'a> {
     /// Which part of a record it is.
@@ -56,7 +58,7 @@ pub(crate) fn fragment_at(log: &[u8], at: usize, number: u64) -> Option<Fragment
     Some(Fragment { part, content: log.get(start..end)?, end })
 }
 
-/// Start and end of the content that a header announces, whatever the checksum says.
+/// Start and end of the content according to the header, without checking the checksum.
 fn extent(log: &[u8], at: usize, number: u64) -> Option<(usize, usize)> {
     let header = log.get(at..)?.split_first_chunk::<HEADER_BYTES>()?.0;
     let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
@@ -72,7 +74,7 @@ fn extent(log: &[u8], at: usize, number: u64) -> Option<(usize, usize)> {
     (end <= block_end && end <= log.len()).then_some((start, end))
 }
 
-/// Where a fragment ends whose checksum is wrong, if its header can be believed.
+/// Where a fragment with a wrong checksum ends, if its header is plausible.
 #[must_use]
 pub(crate) fn announced_end(log: &[u8], at: usize, number: u64) -> Option<usize> {
     extent(log, at, number).map(|(_, end)| end)
@@ -93,7 +95,7 @@ pub(crate) fn batch_header(record: &[u8]) -> Option<(u64, u32)> {
     Some((u64::from_le_bytes(*sequence), u32::from_le_bytes(*count)))
 }
 
-/// Puts the header of a record in front of operations.
+/// Adds the header of a record before operations.
 #[must_use]
 pub(crate) fn batch(sequence: u64, count: u32, operations: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(BATCH_HEADER_BYTES + operations.len());
@@ -103,7 +105,7 @@ pub(crate) fn batch(sequence: u64, count: u32, operations: &[u8]) -> Vec<u8> {
     record
 }
 
-/// Whole operations from the start of a piece of a batch: how many, and where the last of them ends.
+/// Counts the complete operations at the start of a piece of a batch; returns the count and where the last one ends.
 #[must_use]
 pub(crate) fn whole_operations(piece: &[u8]) -> (u32, usize) {
     let (mut count, mut end) = (0, 0);
@@ -116,7 +118,7 @@ pub(crate) fn whole_operations(piece: &[u8]) -> (u32, usize) {
     (count, end)
 }
 
-/// The bytes of the operation at the start; `None` if it is none, or not whole.
+/// The length of the operation at the start; `None` if it is invalid or incomplete.
 #[must_use]
 pub(crate) fn operation_bytes(bytes: &[u8]) -> Option<usize> {
     let (tag, mut rest) = bytes.split_first()?;
@@ -182,7 +184,7 @@ pub(crate) fn write_record(log: &mut Vec<u8>, record: &[u8], number: u64) {
     }
 }
 
-/// RocksDB stores checksums so, since a checksum of bytes that contain their checksum is weak.
+/// RocksDB masks stored checksums, because a checksum of bytes that contain their own checksum is weak.
 fn mask(checksum: u32) -> u32 {
     checksum.rotate_right(15).wrapping_add(0xA282_EAD8)
 }
@@ -216,7 +218,7 @@ const fn tables() -> [[u32; 256]; 16] {
     tables
 }
 
-/// CRC-32C, sixteen bytes at a time: opening checks all of the log.
+/// CRC-32C, sixteen bytes at a time, because opening checks the whole log.
 fn crc32c(bytes: &[u8]) -> u32 {
     let mut checksum = u32::MAX;
     let (chunks, rest) = bytes.as_chunks::<16>();

@@ -1,4 +1,4 @@
-//! `petrel store`: check, repair, count, back up and restore a store at rest.
+//! `petrel store`: checks, repairs, inspects, backs up and restores the store of a stopped broker.
 
 use std::cmp::Reverse;
 use std::io::{IsTerminal, Write};
@@ -27,42 +27,42 @@ use crate::store::settings::{StoreSettings, database};
 use crate::store::survey::{Faults, Survey, survey};
 use crate::store::value::{self, meta};
 
-/// Incarnations skipped by a restore: Session ids given out since the backup must not be given out again.
+/// Incarnations skipped by a restore, because Session ids used since the backup must not be used again.
 const RESTORED_INCARNATIONS: u32 = 1024;
 
 /// Queues listed by `stats`.
 const LONGEST_QUEUES: usize = 10;
 
-/// What to do with a store at rest.
+/// A command on the store of a stopped broker.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum StoreCommand {
-    /// Read everything and say what is wrong; changes nothing
+    /// Read everything and report damage; changes nothing
     Check,
-    /// Set aside what cannot be read, mend the rest, and say what was lost
+    /// Set unreadable data aside, repair the rest, and report what was lost
     Repair,
-    /// Count what the store holds
+    /// Show the contents of the store and the longest queues
     Stats,
-    /// Copy the store into an empty directory, with checksums
+    /// Copy the store to an empty directory, with checksums
     Backup {
-        /// Where to
+        /// The backup directory
         directory: PathBuf,
     },
-    /// Put a backup in place of the store
+    /// Restore a backup
     Restore {
-        /// The backup
+        /// The backup directory
         directory: PathBuf,
-        /// Replace a store that is there; it is kept beside as `replaced-…`
+        /// Replace an existing store, which is kept as `replaced-…`
         #[arg(long)]
         force: bool,
     },
 }
 
-/// What a command found.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing is wrong (any more).
+    /// There is no damage, or it was repaired.
     Sound,
-    /// Something is wrong: the exit code says so.
+    /// There is damage, which the exit code reports.
     Damaged,
 }
 
@@ -75,18 +75,18 @@ pub enum MaintenanceError {
     /// There is no store where one was expected.
     #[error("there is no store in {}", .0.display())]
     Missing(PathBuf),
-    /// There is a store, and it would be overwritten.
+    /// There is a store, which would be overwritten.
     #[error("there already is a store in {}: add --force to replace it", .0.display())]
     Occupied(PathBuf),
-    /// What was found cannot be written out.
+    /// The output cannot be written.
     #[error("output: {0}")]
     Output(#[from] std::io::Error),
 }
 
-/// Runs a command on the store of a data directory; what it finds goes to `output`, progress to the terminal.
+/// Runs a command on the store of a data directory. The result is written to `output`, progress to the terminal.
 ///
 /// # Errors
-/// [`MaintenanceError`]; a running broker on the directory is one.
+/// [`MaintenanceError`], for example if a broker is running on the directory.
 pub fn run(
     command: &StoreCommand,
     data_dir: &Path,

@@ -1,6 +1,6 @@
-//! The store that keeps nothing: for `persistence = off` and for tests. Every batch is durable at once, in every mode.
+//! A store in memory, for `store = "memory"` and for tests. Every batch is durable at once, in every mode.
 //!
-//! Queues lie in memory, so it has no backlog to spill to; the limits on queues bound it.
+//! Queues are in memory, so they cannot spill to disk; the queue limits bound them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::durable::record::Loaded;
 use crate::durable::{Batch, ReadError, Store, StoreState, Ticket};
 use crate::store::clock::{BrokerClock, wall_milliseconds};
 
-/// Everything in memory.
+/// The store in memory.
 #[derive(Default)]
 pub struct MemoryStore {
     last_ticket: AtomicU64,
@@ -29,12 +29,12 @@ enum Place {
 }
 
 impl MemoryStore {
-    /// An empty store, what a broker finds in it, and its clock.
+    /// An empty store, its loaded state, and its clock.
     #[must_use]
     pub fn open() -> (Self, Loaded, BrokerClock) {
         let clock = BrokerClock::start(Timestamp(wall_milliseconds()));
-        // Names must not repeat those of an earlier run that a bridge or a Client remembers. This store remembers no
-        // earlier run, and a machine may not even have a clock.
+        // Ids must not repeat those of an earlier run, which a bridge or a Client may remember. This store does not
+        // remember earlier runs, and a machine may not even have a clock.
         let random: u32 = rand::random();
         let issuer = Issuer::new((random >> Issuer::EPOCH_BITS) as u16, random);
         let loaded = Loaded::empty(issuer, clock.now());
@@ -93,7 +93,7 @@ impl Store for MemoryStore {
         for change in batch.changes {
             self.apply(change);
         }
-        // Listeners are not told: the caller sees that its ticket is durable already.
+        // Listeners are not notified: the caller sees that its ticket is already durable.
         Ticket(self.last_ticket.fetch_add(1, Ordering::AcqRel) + 1)
     }
 

@@ -1,7 +1,7 @@
-//! Format versions of the database: checked at every opening, older ones brought up to date step by step.
+//! Format versions of the database: checked at every opening; older formats are migrated step by step.
 //!
-//! A step is added with each format: it reads format `n` and leaves format `n + 1`, in one atomic write or in a way
-//! that may be begun again. The version is written by the same write as the last change of a step.
+//! Each format adds a step, which reads format `n` and writes format `n + 1`, in one atomic write or in a way that
+//! can be restarted. The version is written together with the last change of a step.
 
 use rocksdb::{DB, WriteBatch};
 
@@ -25,7 +25,7 @@ const STEPS: [Step; 2] = [create, separate_queues];
 /// Records that a step changes in one write.
 const RECORDS_PER_WRITE: usize = 10_000;
 
-/// Brings a database to [`FORMAT`].
+/// Migrates a database to [`FORMAT`].
 ///
 /// # Errors
 /// [`StoreError::NewerFormat`], or [`StoreError::Read`] when a step fails.
@@ -60,8 +60,8 @@ pub(crate) fn read_format(db: &DB) -> Result<u64, StoreError> {
     Ok(value.and_then(|value| value::decode_numbers::<1>(&value)).map_or(0, |[version]| version))
 }
 
-/// Format 1: marks each family by an empty key and writes it to a file: RocksDB's repair knows only families that have a file,
-/// and would lose the log records of the others.
+/// Format 1: marks each family with an empty key and writes it to a file, because RocksDB's repair finds only families that
+/// have a file, and would lose the log records of the others.
 fn create(db: &DB, _: &mut WriteBatch) -> Result<(), StoreError> {
     for family in Family::ALL {
         let handle = handle(db, family)?;
@@ -71,8 +71,8 @@ fn create(db: &DB, _: &mut WriteBatch) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Format 2: a queue has a record of its own, and a group of Shared Subscriptions is no Session any more. The bits of
-/// Session ids are divided anew, so the names to come start above all that were given out.
+/// Format 2: a queue has its own record, and a Shared Subscription group is no longer a Session. The bits of Session
+/// ids are divided differently, so new ids start above all existing ones.
 fn separate_queues(db: &DB, batch: &mut WriteBatch) -> Result<(), StoreError> {
     let (sessions, queues) = (handle(db, Family::Sessions)?, handle(db, Family::Queues)?);
     db.put_cf(queues, b"", value::PRESENT)?;
@@ -81,7 +81,7 @@ fn separate_queues(db: &DB, batch: &mut WriteBatch) -> Result<(), StoreError> {
     let mut values = scan(db, Family::Sessions)?;
     while let Some((key, value)) = values.item() {
         if let Some((id, _)) = key::split(key) {
-            // A record that was brought up to date before a crash is not of the former kind, and stays.
+            // A record that was migrated before a crash is not in the former format, and stays.
             match value::decode_former_session(id, value) {
                 Some(FormerSession::Session(record)) => {
                     value::encode_session(&record, &mut encoded);

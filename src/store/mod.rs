@@ -1,5 +1,5 @@
-//! The implementations of the durable port ([`crate::durable::Store`]): RocksDB, memory, and a double for tests that
-//! loses what was not synced.
+//! The implementations of the durable port ([`crate::durable::Store`]): RocksDB, memory, and a test double that loses
+//! unsynced writes.
 
 pub(crate) mod backup;
 pub(crate) mod clock;

@@ -1,4 +1,4 @@
-//! Opens a database: repairs what is damaged, checks and migrates the format, raises the incarnation, reads the index.
+//! Opens a database: repairs damage, checks and migrates the format, raises the incarnation, reads the index.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::store::settings::StoreSettings;
 use crate::store::value::{self, meta};
 use crate::store::{key, migration};
 
-/// An open database and what it holds.
+/// An open database and its contents.
 pub(crate) struct Opened {
     /// The database.
     pub db: DB,
@@ -32,7 +32,7 @@ pub(crate) struct Opened {
     pub indexes: Indexes,
     /// The next number of a shared body.
     pub next_body: u64,
-    /// Running since this opening.
+    /// The clock, which runs since this opening.
     pub clock: BrokerClock,
     /// What was repaired and lost.
     pub report: RepairReport,
@@ -41,7 +41,7 @@ pub(crate) struct Opened {
 /// Opens the database that the settings name.
 ///
 /// # Errors
-/// [`StoreError`] when its format is unknown or nothing can be read.
+/// [`StoreError`] when the format is unknown or nothing can be read.
 pub(crate) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
     let (db, contents, report) = open_and_read(settings, Recount::Recent)?;
     let Contents { index, retained } = contents;
@@ -73,8 +73,8 @@ pub(crate) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
     Ok(Opened { db, loaded, indexes, next_body, clock, report })
 }
 
-/// The next incarnation, and the issuer that it makes. After a million openings epochs come again: those of Sessions
-/// that are still there are passed over.
+/// The next incarnation, and its issuer. Epochs repeat after a million openings: those of existing Sessions are
+/// skipped.
 fn next_issuer(last: u32, in_use: impl Iterator<Item = SessionId>) -> (u32, Issuer) {
     let in_use: HashSet<Issuer> = in_use.map(SessionId::issuer).collect();
     let mut incarnation = last.wrapping_add(1);
@@ -87,7 +87,7 @@ fn next_issuer(last: u32, in_use: impl Iterator<Item = SessionId>) -> (u32, Issu
     }
 }
 
-/// What is in memory of a database.
+/// The part of a database that is in memory.
 pub(crate) struct Contents {
     /// Sessions and queues.
     pub index: LoadedIndex,
@@ -95,7 +95,7 @@ pub(crate) struct Contents {
     pub retained: Vec<Arc<Message>>,
 }
 
-/// Opens a database and reads what must be in memory, setting aside every file that turns out to be damaged.
+/// Opens a database and reads the data that must be in memory, setting every damaged file aside.
 ///
 /// # Errors
 /// As [`open`].

@@ -1,8 +1,8 @@
 //! A group of changes as plain operations on families, keys and values.
 //!
-//! Everything that has to be decided about a group is decided before it becomes operations: which entries were
-//! acknowledged meanwhile, which body is shared, which index is due. Whoever applies them, now or later, here or
-//! elsewhere, applies them blindly and in order. The encoding is our own, so it depends on no version of RocksDB.
+//! All decisions about a group are made before it becomes operations: which entries were acknowledged meanwhile,
+//! which body is shared, which index must be written. Operations are then applied in order without further checks,
+//! now or later, here or elsewhere. The encoding is our own, so it does not depend on a version of RocksDB.
 
 use crate::store::family::Family;
 
@@ -11,8 +11,7 @@ const DELETE: u8 = 2;
 const DELETE_ONCE: u8 = 3;
 const DELETE_RANGE: u8 = 4;
 
-/// Operations, packed one behind the other: `operation u8, family u8, key length, key, [length, value or end]`, lengths
-/// as varints.
+/// A packed list of operations: `operation u8, family u8, key length, key, [length, value or end]`, lengths as varints.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Operations {
     bytes: Vec<u8>,
@@ -57,7 +56,7 @@ pub enum Operation<'a> {
 }
 
 impl Operations {
-    /// None, with room for so many bytes.
+    /// An empty list with room for this many bytes.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), count: 0 }
@@ -75,7 +74,7 @@ impl Operations {
         self.count == 0
     }
 
-    /// The bytes they take, encoded.
+    /// Their encoded size.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.bytes.len()
@@ -139,7 +138,7 @@ impl<'a> IntoIterator for &'a Operations {
     }
 }
 
-/// Reads operations one after the other; ends at the first that is not whole.
+/// Iterates over operations; ends at the first incomplete one.
 #[derive(Debug, Clone)]
 pub struct OperationsIter<'a> {
     rest: &'a [u8],
@@ -202,7 +201,7 @@ mod tests {
         assert_eq!(operations.len(), 4);
     }
 
-    /// The bytes themselves, so that a change of the encoding is noticed.
+    /// Literal bytes, so that a change of the encoding is noticed.
     #[test]
     fn the_encoding_is_fixed() {
         let mut operations = Operations::default();

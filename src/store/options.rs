@@ -1,4 +1,4 @@
-//! How RocksDB is tuned: every option that differs from its default, and why. The figures behind the choices are in
+//! The tuning of RocksDB: every option that differs from its default, and why. The measurements are in
 //! `docs/decisions/2026-11-21-store-tuning.md`.
 
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::store::settings::StoreSettings;
 const KIBIBYTE: usize = 1024;
 const MEBIBYTE: usize = 1024 * KIBIBYTE;
 
-/// Sorted runs of the queue that are merged at a time: reading merges them, so this bounds the cost of a page.
+/// Most sorted runs of the queue: reading merges them, so this bounds the cost of a page.
 const QUEUE_RUNS: i32 = 12;
 
-/// Told of the warnings that RocksDB logs, among them what it dropped from a torn log.
+/// Receives the warnings that RocksDB logs, for example what it dropped from a torn log.
 pub type Warnings = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Options of the whole database.
@@ -27,15 +27,16 @@ pub fn database_options(settings: &StoreSettings, warnings: Warnings) -> Options
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    // A torn last record is what a power cut leaves; whatever is behind a broken record was never acknowledged in
-    // `fsync` mode. This mode works with recycled logs, the others do not.
+    // A power cut leaves a torn last record, and nothing after a broken record was acknowledged in `fsync` mode. Only
+    // this mode works with recycled logs.
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    // Writing over a log that has its blocks spares the file system's own journal: a sync costs less than half.
+    // Overwriting a log whose blocks are allocated avoids the journal of the file system: a sync costs less than
+    // half.
     options.set_recycle_log_file_num(2);
-    // What a crash leaves in the log is read back at opening: this bounds the time that takes.
+    // After a crash the log is replayed at opening: this bounds the time it takes.
     options.set_max_total_wal_size(settings.write_buffer_bytes as u64);
     options.set_db_write_buffer_size(settings.write_buffer_bytes);
-    // One writer: nothing to gain from inserting in parallel.
+    // With one writer, parallel inserts gain nothing.
     options.set_allow_concurrent_memtable_write(false);
     options.set_enable_write_thread_adaptive_yield(false);
     options.set_max_background_jobs(2);
@@ -50,7 +51,7 @@ pub fn database_options(settings: &StoreSettings, warnings: Warnings) -> Options
     options.set_max_manifest_file_size(16 * MEBIBYTE);
     options.set_is_fd_close_on_exec(true);
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, move |level, line| {
-        // At opening all options are written, whatever the level: more than a thousand lines.
+        // RocksDB logs all options at opening, whatever the level: more than a thousand lines.
         if matches!(level, LogLevel::Warn | LogLevel::Error | LogLevel::Fatal) {
             warnings(line.trim_end());
         }
@@ -73,7 +74,7 @@ fn family_options(family: Family, settings: &StoreSettings, cache: &Cache) -> Op
     let mut options = Options::default();
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
-    // In the cache, so that memory does not follow the number of files.
+    // In the cache, so that memory does not grow with the number of files.
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(false);
     table.set_format_version(6);
@@ -94,7 +95,7 @@ fn family_options(family: Family, settings: &StoreSettings, cache: &Cache) -> Op
         options.set_level_zero_file_num_compaction_trigger(QUEUE_RUNS);
         options.set_level_zero_slowdown_writes_trigger(3 * QUEUE_RUNS);
         options.set_level_zero_stop_writes_trigger(4 * QUEUE_RUNS);
-        // A file that is mostly removals goes first.
+        // Files that consist mostly of removals are merged first.
         options.add_compact_on_deletion_collector_factory(20_000, 15_000, 0.6);
     }
     if matches!(family, Family::Bodies | Family::Retained) {
@@ -145,7 +146,7 @@ pub enum WriteSync {
     No,
 }
 
-/// How ranges are read: without pushing what is in use out of the cache.
+/// Options for reading ranges, which must not evict other data from the cache.
 #[must_use]
 pub fn scan_options() -> ReadOptions {
     let mut options = ReadOptions::default();

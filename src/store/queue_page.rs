@@ -18,17 +18,17 @@ use crate::store::value::{self, EncodedEntry, EntryContent};
 /// Pages of at least this many bytes are read ahead.
 const READAHEAD_BYTES: usize = 64 * 1024;
 
-/// Weak references kept before those of messages that are gone are cleared out.
+/// Weak references kept before dead ones are removed.
 const BODY_CACHE_ENTRIES: usize = 4096;
 
 /// What to read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageRange {
-    /// Whose queue.
+    /// The Session of the queue.
     pub session: SessionId,
-    /// First place.
+    /// First position.
     pub from: Sequence,
-    /// One past the last place.
+    /// One past the last position.
     pub to: Sequence,
     /// Entries at most.
     pub max_count: usize,
@@ -40,11 +40,11 @@ pub(crate) struct PageRange {
 pub(crate) struct Page {
     /// Its entries, in order.
     pub entries: Vec<StoredEntry>,
-    /// Entries left out because they could not be understood.
+    /// Entries left out because they could not be decoded.
     pub unreadable_values: u64,
 }
 
-/// Shared bodies that are in memory already: a large message to many Sessions is there once.
+/// Shared bodies that are already in memory, so that a large message to many Sessions is there only once.
 #[derive(Default)]
 pub(crate) struct BodyCache {
     messages: Mutex<HashMap<u64, Weak<Message>>>,
@@ -69,7 +69,7 @@ impl BodyCache {
     }
 }
 
-/// Reads a page: messages from the database, joined with the places that are released.
+/// Reads a page: messages from the database, merged with the released positions.
 ///
 /// # Errors
 /// [`StoreError::Read`] when the database cannot be read.

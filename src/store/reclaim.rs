@@ -1,8 +1,8 @@
-//! Returns disk space that removed messages still take.
+//! Reclaims the disk space of removed messages.
 //!
-//! RocksDB merges files as new ones come; a backlog that was drained would stay on disk until enough new messages
-//! follow it. So when the files of the queues are much larger than what the queues hold, they are merged as a whole, by
-//! a thread of its own. What is left afterwards is smaller than the threshold, so the work is paid for by removals.
+//! RocksDB merges files as new ones are written, so a drained backlog would stay on disk until enough new messages
+//! follow. If the files of the queues are much larger than the contents of the queues, a separate thread merges them
+//! completely. The result is smaller than the threshold, so the cost is in proportion to the removals.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,18 +12,18 @@ use rocksdb::{CompactOptions, DB};
 use crate::store::family::Family;
 use crate::store::group::handle;
 
-/// Files of less than this are left alone.
+/// Files smaller than this in total are left alone.
 const WORTHWHILE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Decides when to merge, and does not begin twice.
+/// Decides when to merge, and runs one merge at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Reclaimer {
     running: Arc<AtomicBool>,
 }
 
 impl Reclaimer {
-    /// Merges the queues' files if they hold mostly what was removed. `live_bytes` is asked for what the queues hold
-    /// only if the files are large at all.
+    /// Merges the files of the queues if most of their data was removed. `live_bytes`, the contents of the queues, is
+    /// called only if the files are large at all.
     pub(crate) fn consider(&self, db: &Arc<DB>, live_bytes: impl FnOnce() -> u64) {
         let file_bytes = file_bytes(db, Family::Queue) + file_bytes(db, Family::Bodies);
         if self.running.load(Ordering::Acquire) || !is_worthwhile(file_bytes, live_bytes) {
@@ -44,7 +44,7 @@ impl Reclaimer {
 }
 
 fn is_worthwhile(file_bytes: u64, live_bytes: impl FnOnce() -> u64) -> bool {
-    // Files are compressed and the live bytes are not, so twice as much is mostly garbage.
+    // Files are compressed and the live bytes are not, so if the files are twice as large, most of it is garbage.
     file_bytes > WORTHWHILE_BYTES && file_bytes / 2 > live_bytes()
 }
 

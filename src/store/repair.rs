@@ -1,4 +1,4 @@
-//! Opens a database that may be damaged: what can be read stays, what cannot is moved aside and reported in numbers.
+//! Opens a database that may be damaged: readable data stays, unreadable data is set aside and reported in numbers.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -15,30 +15,30 @@ use crate::store::options::{database_options, family_descriptors};
 use crate::store::salvage::{self, Salvage};
 use crate::store::settings::StoreSettings;
 
-/// Damaged files that are set aside one after the other before opening gives up.
+/// Damaged files that are set aside before opening fails.
 pub const MAX_DAMAGED_FILES: usize = 64;
 
-/// What opening found damaged, and what was lost.
+/// The damage found at opening, and the losses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RepairReport {
-    /// Bytes at the end of the log that were not whole: what a power cut or kill leaves of a write that was never
+    /// Incomplete bytes at the end of the log, left by a power cut or kill during a write that was never
     /// acknowledged.
     pub dropped_log_bytes: u64,
-    /// What is missing from the middle of the log, which no crash explains.
+    /// Damage in the middle of the log, which no crash explains.
     pub log_damage: LogDamage,
     /// Files moved aside, and where to.
     pub files_set_aside: Vec<PathBuf>,
     /// Their bytes.
     pub bytes_set_aside: u64,
-    /// What was carried over from damaged files.
+    /// Data salvaged from damaged files.
     pub salvage: Salvage,
-    /// Messages that are missing from queues, as far as their last checkpoints tell.
+    /// Messages missing from queues, as far as known from their last checkpoints.
     pub missing_messages: u64,
-    /// Copies of logs that were cut or mended.
+    /// Copies of logs that were cut or repaired.
     pub logs_kept: Vec<PathBuf>,
     /// Whether the list of files was rebuilt from the files.
     pub rebuilt: bool,
-    /// Values that could not be understood.
+    /// Values that could not be decoded.
     pub unreadable_values: u64,
     /// Queues without a Session, removed.
     pub orphaned_queues: u64,
@@ -54,7 +54,7 @@ impl RepairReport {
             || self.log_damage.holes > 0
     }
 
-    /// Adds what another opening found.
+    /// Adds the report of another opening.
     pub fn absorb(&mut self, other: Self) {
         self.dropped_log_bytes += other.dropped_log_bytes;
         self.log_damage.absorb(other.log_damage);
@@ -68,7 +68,7 @@ impl RepairReport {
         self.orphaned_queues += other.orphaned_queues;
     }
 
-    /// Logs what there is to say.
+    /// Logs the report.
     pub fn log(&self) {
         if self.has_losses() {
             tracing::error!(
@@ -100,7 +100,7 @@ impl RepairReport {
     }
 }
 
-/// Opens the database, setting aside what cannot be read.
+/// Opens the database, setting unreadable files aside.
 ///
 /// # Errors
 /// [`StoreError::Open`] when it cannot be opened even so.
@@ -109,7 +109,7 @@ pub fn open_or_repair(settings: &StoreSettings) -> Result<(DB, RepairReport), St
     mend_logs(settings, &mut report);
     let logs = LogLinks::take(settings);
     if lacks_current(&settings.database()) {
-        // RocksDB would take the directory for a new one and remove the files that it does not know.
+        // RocksDB would treat the directory as new and remove the files that it does not know.
         tracing::error!("the store has files but no CURRENT: rebuilding the list of files");
         rebuild(settings, &mut report)?;
     }
@@ -137,7 +137,7 @@ pub fn open_or_repair(settings: &StoreSettings) -> Result<(DB, RepairReport), St
     Err(cannot_open(settings, "too many of its files are damaged".into()))
 }
 
-/// Mends logs that are damaged in the middle, which RocksDB would take for their end; keeps copies of them.
+/// Repairs logs that are damaged in the middle, which RocksDB would treat as their end; keeps copies.
 fn mend_logs(settings: &StoreSettings, report: &mut RepairReport) {
     let logs = log_check::logs(&settings.database());
     let mended = log_check::is_damaged(&logs).and_then(|is_damaged| {
@@ -159,14 +159,14 @@ fn mend_logs(settings: &StoreSettings, report: &mut RepairReport) {
     }
 }
 
-/// A new directory for what is set aside.
+/// Creates a directory for files that are set aside.
 fn make_aside(settings: &StoreSettings) -> std::io::Result<PathBuf> {
     let path = settings.data_dir.join(format!("damaged-{}", wall_milliseconds()));
     DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
     Ok(path)
 }
 
-/// Second names of the logs, so that a log can still be kept after opening has cut and removed it.
+/// Hard links to the logs, so that a log can still be kept after opening has cut and removed it.
 struct LogLinks {
     directory: PathBuf,
 }
@@ -180,7 +180,7 @@ impl LogLinks {
             return links;
         }
         for log in logs {
-            // Without hard links a cut log is not kept; opening matters more.
+            // Without hard links a cut log is not kept; opening is more important.
             if let Some(name) = log.file_name() {
                 let _unsupported = std::fs::hard_link(&log, links.directory.join(name));
             }
@@ -188,7 +188,7 @@ impl LogLinks {
         links
     }
 
-    /// Copies the logs aside: a link would be written over when RocksDB uses the file again.
+    /// Copies the logs, because a link would be overwritten when RocksDB reuses the file.
     fn keep(&self, settings: &StoreSettings, report: &mut RepairReport) {
         let logs = files_with_extension(&self.directory, "log");
         if logs.is_empty() {
@@ -250,13 +250,13 @@ fn is_damage(error: &rocksdb::Error) -> bool {
     }
 }
 
-/// Whether an error of input and output will be there again: too many open files, for one, is no damage.
+/// Whether an I/O error is permanent: too many open files, for example, is not damage.
 fn tells_of_damage(message: &str) -> bool {
     let phrases = ["No such file", "does not exist", "Input/output error"];
     phrases.iter().any(|phrase| message.contains(phrase))
 }
 
-/// The file that is damaged (or missing), if an error of reading tells of one.
+/// The damaged or missing file that a read error names, if any.
 #[must_use]
 pub fn damage_of(error: &StoreError) -> Option<PathBuf> {
     match error {
@@ -272,7 +272,7 @@ pub fn damage_of(error: &StoreError) -> Option<PathBuf> {
 }
 
 fn cannot_open(settings: &StoreSettings, mut reason: String) -> StoreError {
-    // A family that is not known here is of a format to come; without it, the number of the format cannot be read.
+    // An unknown family belongs to a newer format, whose version cannot be read without it.
     if reason.contains("Column families not opened") {
         reason += ": run the newer petrel that wrote it";
     }
@@ -289,14 +289,14 @@ pub fn damaged_file(message: &str) -> Option<PathBuf> {
     path.is_absolute().then(|| path.to_path_buf())
 }
 
-/// Reads how much was dropped out of a line of RocksDB's log.
+/// Reads the number of dropped bytes from a line of RocksDB's log.
 fn dropped_bytes(line: &str) -> Option<u64> {
     let rest = line.split_once("dropping ")?.1;
     rest.split_once(" bytes")?.0.trim().parse().ok()
 }
 
-/// Moves a damaged file aside that was found after opening, with the last handle of the open database; what can be read of
-/// it is kept for the next opening.
+/// Sets aside a damaged file that was found after opening, using the last handle of the open database; its readable data
+/// is kept for the next opening.
 ///
 /// # Errors
 /// [`StoreError::Open`] when the list of files cannot be rebuilt without it.
@@ -311,7 +311,7 @@ pub fn set_aside_and_rebuild(
     db.cancel_all_background_work(true);
     drop(db);
     let mut report = RepairReport::default();
-    // RocksDB does not open all files with the database, so one that is missing may be found late.
+    // RocksDB does not open all files with the database, so a missing file may be found late.
     if path.exists() {
         set_aside(settings, path, &mut report);
     }
@@ -335,7 +335,7 @@ fn set_aside(settings: &StoreSettings, path: &Path, report: &mut RepairReport) {
     }
 }
 
-/// Lets RocksDB rebuild its list of files from the files themselves, and moves aside what it could not use.
+/// Lets RocksDB rebuild its list of files from the files themselves, and sets aside those it could not use.
 fn rebuild(settings: &StoreSettings, report: &mut RepairReport) -> Result<(), StoreError> {
     let quiet = Arc::new(|_: &str| ());
     let options: Options = database_options(settings, quiet);

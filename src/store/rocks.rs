@@ -1,8 +1,8 @@
-//! The store on disk: RocksDB behind one writer thread.
+//! The store on disk: RocksDB with one writer thread.
 //!
-//! [`RocksStore::submit`] puts a batch into an inbox; the writer takes everything there is as one group, writes it at
-//! once, syncs at most once, and releases the tickets. The sync in progress is what fills the next group: nobody waits
-//! for a timer. Reading takes the place of a queue's start from the index that the writer keeps.
+//! [`RocksStore::submit`] puts a batch into an inbox. The writer takes everything in it as one group, writes it in one
+//! write, syncs at most once, and releases the tickets. The next group fills up while a sync is running, so there is
+//! no timer. Readers get the start of a queue from the writer's index.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::store::statistics::{Statistics, StatisticsSnapshot, read};
 use crate::store::upkeep::Upkeep;
 use crate::store::writer::Writer;
 
-/// RocksDB behind [`Store`].
+/// Implements [`Store`] with RocksDB.
 pub struct RocksStore {
     shared: Arc<Shared>,
     clock: BrokerClock,
@@ -41,11 +41,11 @@ pub struct RocksStore {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the store and its writer thread share.
+/// State shared by the store and its writer thread.
 pub struct Shared {
-    /// Settings it was opened with.
+    /// The settings.
     pub settings: StoreSettings,
-    /// Batches on their way to the writer.
+    /// Batches submitted to the writer.
     pub inbox: Mutex<Inbox>,
     /// Wakes the writer.
     pub wake: Condvar,
@@ -53,28 +53,28 @@ pub struct Shared {
     pub durable: AtomicU64,
     /// [`StoreState`].
     pub state: AtomicU8,
-    /// Bytes submitted and not durable.
+    /// Bytes submitted but not durable.
     pub pending_bytes: AtomicUsize,
     /// Counters.
     pub statistics: Statistics,
-    /// The database; none while it is opened again after a failure.
+    /// The database; `None` while it is reopened after a failure.
     pub db: RwLock<Option<Arc<DB>>>,
-    /// What is known of each queue. Locked by the writer while it builds a group.
+    /// The index of queues. The writer locks it while it builds a group.
     pub indexes: Mutex<Indexes>,
-    /// A damaged file that a reader came across.
+    /// A damaged file found by a reader.
     pub damaged: Mutex<Option<PathBuf>>,
     bodies: BodyCache,
     lock: Mutex<Option<DirectoryLock>>,
 }
 
-/// Batches on their way to the writer.
+/// Batches submitted to the writer.
 #[derive(Default)]
 pub struct Inbox {
     /// In order of their tickets.
     pub batches: Vec<Pending>,
     /// The last ticket given out.
     pub last_ticket: u64,
-    /// Whether the writer sleeps.
+    /// Whether the writer is asleep.
     pub writer_waits: bool,
     /// Whether the store is being closed.
     pub closing: bool,
@@ -84,24 +84,24 @@ pub struct Inbox {
 pub struct Pending {
     /// Its ticket.
     pub ticket: u64,
-    /// What it changes.
+    /// Its changes.
     pub batch: Batch,
-    /// About the memory it holds.
+    /// Its approximate memory.
     pub bytes: usize,
-    /// Whether it has messages large enough, or for so many queues, that their bodies may be shared.
+    /// Whether it has messages whose bodies may be shared, because they are large or go to many queues.
     pub may_share: bool,
 }
 
 impl RocksStore {
-    /// Opens the database of a data directory, making it if there is none, repairing it if need be.
+    /// Opens the database of a data directory; creates it if it is missing, and repairs it if necessary.
     ///
     /// # Errors
-    /// [`StoreError`] when the directory is in use, its format is newer than this version knows, or nothing can be read.
+    /// [`StoreError`] when the directory is in use, its format is newer than supported, or nothing can be read.
     pub fn open(settings: StoreSettings) -> Result<(Self, Loaded), StoreError> {
         Self::open_with_disk(settings, Box::new(RealDisk))
     }
 
-    /// As [`Self::open`], with another way to the disk: for tests of what happens when writes fail.
+    /// As [`Self::open`], with another [`Disk`], for tests of failing writes.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -146,14 +146,14 @@ impl RocksStore {
         self.clock
     }
 
-    /// What opening had to repair, and what was lost.
+    /// What was repaired at opening, and what was lost.
     #[must_use]
     pub fn report(&self) -> &RepairReport {
         &self.report
     }
 
-    /// Writes what is pending, stops the writer and closes the database. Called again, it does nothing. What cannot be
-    /// written now was never acknowledged.
+    /// Writes pending batches, stops the writer and closes the database. Calling it again does nothing. Batches that
+    /// cannot be written now were never acknowledged.
     pub fn close(&self) {
         let Some(thread) = self.writer.lock().take() else { return };
         self.shared.inbox.lock().closing = true;
@@ -163,12 +163,12 @@ impl RocksStore {
         }
         self.shared.set_state(StoreState::Failed);
         if let Some(mut database) = self.shared.db.write().take() {
-            // What was promised less than a sync gets one all the same.
+            // Sync once more for batches whose durability is weaker than `fsync`.
             if let Err(error) = database.flush_wal(true) {
                 tracing::warn!(%error, "cannot sync the log while closing the store");
             }
             database.cancel_all_background_work(true);
-            // Whoever still reads or reclaims is done in a moment; the lock must not be let go before.
+            // Readers and the reclaimer finish shortly; the directory lock must be held until then.
             while Arc::get_mut(&mut database).is_none() {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -177,7 +177,8 @@ impl RocksStore {
     }
 
     /// Copies the store into an empty or missing directory while it runs; see [`crate::store::backup`]. Blocks for as
-    /// long as copying takes: the shell calls it on a blocking thread. `progress` is told bytes done and in all.
+    /// long as copying takes: the shell calls it on a blocking thread. `progress` receives bytes done and total
+    /// bytes.
     ///
     /// # Errors
     /// [`StoreError`] when the directory is not empty or copying fails.
@@ -190,7 +191,8 @@ impl RocksStore {
         back_up(db, &self.shared.settings.data_dir, directory, progress)
     }
 
-    /// Counters, and what the database takes on disk and in memory. Asks the file system: not for the message path.
+    /// Counters, and the size of the database on disk and in memory. Queries the file system, so it is not for the
+    /// message path.
     #[must_use]
     pub fn statistics(&self) -> StatisticsSnapshot {
         let statistics = &self.shared.statistics;
@@ -300,12 +302,12 @@ impl Shared {
     /// The open database.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] while it is opened again after a failure.
+    /// [`StoreError::Unavailable`] while it is reopened after a failure.
     pub fn database(&self) -> Result<Arc<DB>, StoreError> {
         self.db.read().clone().ok_or(StoreError::Unavailable)
     }
 
-    /// Whether batches become durable at present.
+    /// Whether batches currently become durable.
     pub fn state(&self) -> StoreState {
         match self.state.load(Ordering::Acquire) {
             0 => StoreState::Available,
@@ -319,9 +321,9 @@ impl Shared {
         self.state.store(state as u8, Ordering::Release);
     }
 
-    /// A reader came across a damaged file: the writer sets it aside.
+    /// Reports a damaged file that a reader found: the writer sets it aside.
     fn note_damage(&self, error: &StoreError) {
-        // A disk that refuses to read now may read again; a wrong checksum stays wrong.
+        // A read error may be temporary; a wrong checksum is permanent.
         let StoreError::Damaged(message) = error else { return };
         let Some(path) = crate::store::repair::damaged_file(message) else { return };
         tracing::error!(file = %path.display(), "a file of the store is damaged");
@@ -330,7 +332,7 @@ impl Shared {
     }
 }
 
-/// Says that nothing becomes durable any more if the writer ends in a panic: a bug, but not one to be silent about.
+/// Marks the store as failed if the writer panics, so that this bug does not go unnoticed.
 struct Alarm(Arc<Shared>);
 
 impl Drop for Alarm {

@@ -1,10 +1,10 @@
-//! What can still be read of a damaged file is carried over before the file is set aside.
+//! Salvages the readable data of a damaged file before the file is set aside.
 //!
-//! A file is read block by block through the open database. Blocks whose checksum is wrong are stepped over; everything
-//! else goes to a spool file. When the damaged file is out of the way, the spool is compared with the database: values that
-//! went with the file are put back, and values that the file had removed or replaced, and that have come to light without
-//! it, are removed again. The spool is complete before the file is touched, so a crash in between costs nothing: the next
-//! opening goes on with it.
+//! A file is read block by block through the open database. Blocks with a wrong checksum are skipped; everything else is
+//! written to a spool file. When the damaged file is set aside, the spool is compared with the database: values lost with
+//! the file are put back, and values that the file had removed or replaced, and that are visible again without it, are
+//! removed again. The spool is complete before the file is moved, so a crash in between loses nothing: the next opening
+//! continues with the spool.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -19,39 +19,39 @@ use crate::store::family::Family;
 use crate::store::group::handle;
 use crate::store::options::{WriteSync, scan_options, write_options};
 
-/// The names of spools that are complete start so.
+/// Prefix of the names of complete spools.
 const SPOOL: &str = "salvaged-";
-/// The name of one that is being written.
+/// Name of a spool that is being written.
 const UNFINISHED: &str = "salvaging";
 
 const ENTRY: u8 = 1;
 const HOLE: u8 = 2;
 const END: u8 = 3;
 
-/// Bytes of one write while values are put back.
+/// Bytes per write while values are put back.
 const WRITE_BYTES: usize = 4 * 1024 * 1024;
 
-/// What was carried over.
+/// The amount of salvaged data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Salvage {
     /// Values put back.
     pub values: u64,
-    /// Places where one or more blocks in a row could not be read.
+    /// Gaps of one or more consecutive unreadable blocks.
     pub holes: u64,
 }
 
 impl Salvage {
-    /// Adds what another file yielded.
+    /// Adds the result of another file.
     pub fn absorb(&mut self, other: Self) {
         self.values += other.values;
         self.holes += other.holes;
     }
 }
 
-/// Reads what can be read of a damaged file. Nothing happens when the database does not know it.
+/// Writes the readable data of a damaged file to a spool. Does nothing if the database does not know the file.
 ///
 /// # Errors
-/// The spool cannot be written, or the database not be read at all.
+/// The spool cannot be written, or the database cannot be read at all.
 pub(crate) fn collect(db: &DB, damaged: &Path, data_dir: &Path) -> Result<(), StoreError> {
     let Some((family, first, last)) = key_range(db, damaged) else { return Ok(()) };
     let failed = |source| StoreError::Directory { path: data_dir.to_path_buf(), source };
@@ -92,7 +92,7 @@ fn key_range(db: &DB, file: &Path) -> Option<(Family, Vec<u8>, Vec<u8>)> {
     Some((family, found.start_key?, found.end_key?))
 }
 
-/// An iterator that has seen nothing yet: one that came across damage may keep its error for the next block, too.
+/// A new iterator, because one that has met damage may report its error for the next block, too.
 fn iterator_at<'a>(
     db: &'a DB,
     family: Family,
@@ -103,10 +103,10 @@ fn iterator_at<'a>(
     Ok(values)
 }
 
-/// The first key behind the blocks that cannot be read; `None` if there is none up to `last`.
+/// The first key after the unreadable blocks; `None` if there is none up to `last`.
 ///
-/// Where a block ends only the file knows. So the keys between are taken as numbers, and the least one is looked for from
-/// which on reading works: first in steps that double, then by halving.
+/// Only the file knows where a block ends. So keys are treated as numbers, and the smallest readable one is searched for:
+/// first in doubling steps, then by bisection.
 fn step_over(
     db: &DB,
     family: Family,
@@ -150,10 +150,10 @@ fn step_over(
     Ok(Some(key(good)))
 }
 
-/// Puts back what spools hold, if any were left, and removes them. The damaged files must be out of the way.
+/// Puts back the contents of spools, if there are any, and removes them. The damaged files must have been set aside.
 ///
 /// # Errors
-/// A spool cannot be read, or the database not be written; then the spool stays.
+/// A spool cannot be read, or the database cannot be written; then the spool stays.
 pub(crate) fn restore(db: &DB, data_dir: &Path) -> Result<Salvage, StoreError> {
     let mut salvage = Salvage::default();
     for path in spools(data_dir) {
@@ -161,7 +161,7 @@ pub(crate) fn restore(db: &DB, data_dir: &Path) -> Result<Salvage, StoreError> {
             Ok(found) => salvage.absorb(found),
             Err(StoreError::Directory { path, source }) => {
                 tracing::error!(error = %source, path = %path.display(), "cannot read a spool file");
-                // It must not be in the way of every start.
+                // It must not block every start.
                 let _stays = fs::rename(&path, path.with_extension("unusable"));
             }
             Err(error) => return Err(error),
@@ -222,7 +222,7 @@ enum Bound {
     Excluded,
 }
 
-/// Walks through spool and database side by side.
+/// Iterates over spool and database in parallel.
 struct Restorer<'a> {
     db: &'a DB,
     family: Family,
@@ -254,7 +254,7 @@ impl Restorer<'_> {
         Ok(())
     }
 
-    /// Of the keys behind one and before another nobody knows: they stay as other files have them.
+    /// Skips a gap: nothing is known about the keys between these two, so they stay as they are in other files.
     fn hole(&mut self, after: &[u8], before: &[u8]) -> Result<(), StoreError> {
         self.salvage.holes += 1;
         if self.has_begun {
@@ -265,7 +265,7 @@ impl Restorer<'_> {
         Ok(())
     }
 
-    /// Removes what came to light without the damaged file.
+    /// Removes values that became visible without the damaged file.
     fn remove_up_to(&mut self, key: &[u8], bound: Bound) -> Result<(), StoreError> {
         while let Some(found) = self.values.key() {
             if found > key || (bound == Bound::Excluded && found == key) {

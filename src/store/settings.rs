@@ -1,4 +1,4 @@
-//! What the operator may choose about the store; `config` fills it in.
+//! The settings of the store, filled in by `config`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,15 +8,15 @@ const MEBIBYTE: usize = 1024 * 1024;
 /// Settings of [`crate::store::rocks::RocksStore`].
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// The broker's data directory; the database lies in `store` below it.
+    /// The broker's data directory, which contains the database in `store`.
     pub data_dir: PathBuf,
     /// Memory for blocks, indexes and filters read from disk.
     pub block_cache_bytes: usize,
-    /// Memory for what was written and not yet sorted into files. Also bounds the log that is replayed at opening.
+    /// Memory for recent writes that are not yet in sorted files. It also bounds the log that is replayed at opening.
     pub write_buffer_bytes: usize,
-    /// Files held open at a time.
+    /// Most files held open.
     pub max_open_files: i32,
-    /// Free disk space that the store leaves alone: below it nothing becomes durable until there is more.
+    /// Disk space that must stay free: below it nothing becomes durable until there is more.
     pub min_free_bytes: u64,
     /// The longest downtime that counts for expiry, see [`crate::store::clock`].
     pub max_downtime: Duration,

@@ -1,4 +1,4 @@
-//! What the store counts about itself, for metrics, health and `$SYS`.
+//! Counters of the store, for metrics, health and `$SYS`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 
 use crate::durable::StoreState;
 
-/// Counters of a running store; all rise only.
+/// Counters of a running store; they only rise.
 #[derive(Debug)]
 pub struct Statistics {
     /// Groups written.
     pub commits: AtomicU64,
-    /// Of these, with a sync.
+    /// Groups written with a sync.
     pub syncs: AtomicU64,
     /// Batches made durable.
     pub batches: AtomicU64,
@@ -38,7 +38,7 @@ pub struct StatisticsSnapshot {
     pub state: StoreState,
     /// Groups written.
     pub commits: u64,
-    /// Of these, with a sync.
+    /// Groups written with a sync.
     pub syncs: u64,
     /// Batches made durable.
     pub batches: u64,
@@ -50,7 +50,7 @@ pub struct StatisticsSnapshot {
     pub failures: u64,
     /// Values met that could not be understood.
     pub unreadable_values: u64,
-    /// Bytes of batches that wait.
+    /// Bytes of waiting batches.
     pub pending_bytes: usize,
     /// Bytes of the database on disk.
     pub disk_bytes: u64,
@@ -58,7 +58,7 @@ pub struct StatisticsSnapshot {
     pub memory_bytes: u64,
     /// The last failure.
     pub last_error: Option<String>,
-    /// Time from taking up a group to its being durable, in microseconds.
+    /// Time from taking a group to its durability, in microseconds.
     pub latency_microseconds: Histogram<u64>,
 }
 
@@ -87,7 +87,7 @@ impl Statistics {
         self.latency_microseconds.lock().saturating_record(microseconds);
     }
 
-    /// Counts a failure and keeps what was said.
+    /// Counts a failure and keeps its message.
     pub fn record_failure(&self, error: &str) {
         add(&self.failures, 1);
         *self.last_error.lock() = Some(error.to_owned());

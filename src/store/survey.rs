@@ -1,4 +1,4 @@
-//! Reads every value of a database: what `petrel store check` and `repair` count.
+//! Reads and checks every value of a database, for `petrel store check` and `repair`.
 
 use hashbrown::{HashMap, HashSet};
 use rocksdb::{DB, WriteBatch};
@@ -17,7 +17,7 @@ use crate::store::value::{self, EncodedEntry, EntryContent};
 /// Values between two reports of progress.
 const PROGRESS_VALUES: u64 = 10_000;
 
-/// What a database holds, and what is wrong with it.
+/// The contents of a database, and its faults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Survey {
     /// Values of each family, in the order of [`Family::ALL`].
@@ -26,15 +26,15 @@ pub(crate) struct Survey {
     pub messages: u64,
     /// Their bytes.
     pub message_bytes: u64,
-    /// Values that cannot be understood.
+    /// Values that cannot be decoded.
     pub unreadable: u64,
-    /// Values of Sessions that are not there.
+    /// Values of Sessions that do not exist.
     pub orphans: u64,
-    /// Queue entries in front of their queue's start: removed once, brought back by a repair.
+    /// Queue entries before the start of their queue: removed earlier, restored by a repair.
     pub stale: u64,
     /// Queue entries whose shared body is missing.
     pub missing_bodies: u64,
-    /// Bodies that no entry refers to, or whose count of references is wrong.
+    /// Bodies without references, or with a wrong reference count.
     pub wrong_references: u64,
 }
 
@@ -48,16 +48,16 @@ impl Survey {
     }
 }
 
-/// What to do about faults.
+/// How to handle faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Faults {
     /// Count them.
     Count,
-    /// Count them, and remove or correct what is wrong.
+    /// Count them, and remove or correct them.
     Mend,
 }
 
-/// Reads everything. `progress` is told the number of values read so far.
+/// Reads everything. `progress` receives the number of values read so far.
 ///
 /// # Errors
 /// [`StoreError::Read`] when a block cannot be read; its message names the file.
@@ -78,7 +78,7 @@ pub(crate) fn survey(
         references: HashMap::new(),
         mending: WriteBatch::default(),
     };
-    // Those who own something first: the others are judged by them.
+    // Owners first, because the other families are checked against them.
     surveyor.family(Family::Sessions)?;
     surveyor.family(Family::Queues)?;
     for family in Family::ALL {
@@ -101,7 +101,7 @@ struct Surveyor<'a> {
     starts: HashMap<SessionId, u64>,
     /// Bodies that queue entries refer to, and how often.
     bodies: HashMap<u64, u64>,
-    /// Counts of references as stored.
+    /// Reference counts as stored.
     references: HashMap<u64, u64>,
     mending: WriteBatch,
 }
@@ -240,7 +240,7 @@ impl Surveyor<'_> {
         None
     }
 
-    /// Compares what entries refer to with the bodies there are and their counts.
+    /// Compares the references of entries with the bodies and their counts.
     fn bodies(&mut self) -> Result<(), StoreError> {
         let bodies = handle(self.db, Family::Bodies)?;
         let references = handle(self.db, Family::BodyReferences)?;

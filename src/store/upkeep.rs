@@ -1,4 +1,4 @@
-//! What the operator's side asks of a store, besides what the core does with it: figures, backups, an orderly end.
+//! Operations on a store for the operator, beyond the port of the core: statistics, backup, closing.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use crate::store::backup::BackupReport;
 use crate::store::error::StoreError;
 use crate::store::statistics::StatisticsSnapshot;
 
-/// A store that outlives the process, seen by whoever runs the broker.
+/// A persistent store, as the operator sees it.
 pub trait Upkeep: Send + Sync {
-    /// Its state, its sizes and its counters. Asks the file system: not for the message path.
+    /// Its state, sizes and counters. Queries the file system, so it is not for the message path.
     fn statistics(&self) -> StatisticsSnapshot;
 
     /// Copies the store into an empty or missing directory while it runs. Blocks for as long as copying takes. `progress`
-    /// is told bytes done and in all.
+    /// receives bytes done and total bytes.
     ///
     /// # Errors
     /// [`StoreError`] when the directory is not empty or copying fails.
@@ -22,6 +22,6 @@ pub trait Upkeep: Send + Sync {
         progress: &dyn Fn(u64, u64),
     ) -> Result<BackupReport, StoreError>;
 
-    /// Writes what is pending and closes the store. Called again, it does nothing.
+    /// Writes pending batches and closes the store. Calling it again does nothing.
     fn close(&self);
 }

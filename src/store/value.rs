@@ -1,7 +1,7 @@
-//! Values on disk, packed by hand into a reused buffer: this runs once for each queued message.
+//! Encodes and decodes values on disk, by hand and with a reused buffer, because this runs for each queued message.
 //!
-//! Every value starts with the version of its form. Decoding checks every length and yields `None` for what it does
-//! not understand; bit rot is left to the checksums that RocksDB keeps on blocks and log records.
+//! Every value starts with its format version. Decoding checks every length and returns `None` for invalid data; bit
+//! rot is detected by RocksDB's checksums on blocks and log records.
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ pub(crate) mod meta {
     pub(crate) const FORMAT: &[u8] = b"format";
     /// Raised by every opening, u32.
     pub(crate) const INCARNATION: &[u8] = b"incarnation";
-    /// Broker time and wall clock at the last heartbeat, and the latest wall clock ever believed, three u64.
+    /// Broker time and wall clock at the last heartbeat, and the latest trusted wall clock, three u64.
     pub(crate) const CLOCK: &[u8] = b"clock";
 }
 
 const VERSION: u8 = 1;
-/// Of the record of a Session.
+/// Version of the record of a Session.
 const SESSION_VERSION: u8 = 2;
 
 const RETAIN: u8 = 0b0000_0100;
@@ -37,10 +37,10 @@ const HAS_IDS: u8 = 0b0000_1000;
 const HAS_GROUP: u8 = 0b0001_0000;
 const SHARED_BODY: u8 = 0b0010_0000;
 
-/// A value that says no more than that its key exists.
+/// A value without content, for keys that only need to exist.
 pub(crate) const PRESENT: [u8; 1] = [VERSION];
 
-/// Where the message of a queue entry lies.
+/// Where the message of a queue entry is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body {
     /// In the entry.
@@ -198,7 +198,7 @@ impl<'a> EncodedEntry<'a> {
         message_bytes + (self.subscription_ids.len() * SUBSCRIPTION_ID_BYTES) as u64
     }
 
-    /// Joins it with its message: committed, at its place.
+    /// Combines it with its message to a committed entry at this position.
     #[must_use]
     pub(crate) fn into_entry(self, sequence: Sequence, message: Arc<Message>) -> QueueEntry {
         let mut entry =
@@ -312,7 +312,7 @@ pub(crate) fn decode_session(id: SessionId, value: &[u8]) -> Option<SessionRecor
     reader.session(id)
 }
 
-/// What the family of Sessions held before format 2: groups of Shared Subscriptions were Sessions, too.
+/// A value of the Sessions family before format 2, when Shared Subscription groups were Sessions, too.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum FormerSession {
     /// A Session.
@@ -378,7 +378,7 @@ pub(crate) fn decode_packet_id(key: &[u8]) -> Option<PacketId> {
     NonZeroU16::new(u16::from_be_bytes(bytes)).map(PacketId)
 }
 
-/// Packs numbers behind a version: the queue index, the clock.
+/// Encodes a version and numbers, for the queue index and the clock.
 #[must_use]
 pub(crate) fn encode_numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
     let mut value = Vec::with_capacity(1 + 8 * N);
@@ -423,7 +423,7 @@ fn qos(bits: u8) -> Option<QoS> {
     }
 }
 
-/// What is left of a value.
+/// The rest of a value.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -459,7 +459,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// What follows the version (and, before format 2, the kind).
+    /// Reads the part after the version (and, before format 2, the kind).
     fn session(&mut self, id: SessionId) -> Option<SessionRecord> {
         let client_id = Arc::from(self.text()?);
         let epoch = self.u64()?;

@@ -98,7 +98,7 @@ fn a_queue_has_these_bytes() {
     assert_eq!(decode_queue(record.id, &value), Some(record));
 }
 
-/// As format 1 had it: literal bytes, since no encoder for it is left.
+/// Format 1 as literal bytes, because its encoder no longer exists.
 #[test]
 fn a_former_session_and_a_former_group_are_understood() {
     let mut value = vec![1, 0, 1, 0, 0, 0, b'c', 2, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0];

@@ -1,8 +1,8 @@
-//! The writer thread: takes everything that was submitted as one group, writes and syncs it once, releases its tickets.
+//! The writer thread: takes all submitted batches as one group, writes and syncs it once, releases its tickets.
 //!
-//! A group whose write failed stays in memory and nothing of it is released. After a failed write or sync nothing is
-//! known about what reached the disk, and a sync must not be repeated as if nothing had happened: the database is
-//! opened again (which reads its log back and rewrites it into files), and the group is written anew as a whole.
+//! A group whose write failed stays in memory, and none of its tickets is released. After a failed write or sync the
+//! contents of the disk are unknown, and a sync must not simply be repeated: the database is reopened (which replays
+//! its log and writes it to files), and the whole group is written again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,16 +29,16 @@ use crate::store::{key, repair};
 /// A group ends at this many bytes, so that its memory and the time it takes are bounded.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 
-/// Bytes written between two looks at the free space of the disk.
+/// Bytes written between two checks of the free disk space.
 const SPACE_CHECK_BYTES: usize = 4 * 1024 * 1024;
 
-/// And the time.
+/// Time between two checks.
 const SPACE_CHECK_PERIOD: Duration = Duration::from_secs(1);
 
-/// How often the records of changed queues are written, which bounds what opening after a crash must read again.
+/// How often the records of changed queues are written, which bounds how much is read after a crash.
 const CHECKPOINT: Duration = Duration::from_secs(4);
 
-/// First and longest wait between attempts to recover.
+/// First and longest pause between recovery attempts.
 const RECOVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
 /// The writer.
@@ -57,18 +57,18 @@ pub(crate) struct Writer {
     changed: bool,
 }
 
-/// Why a group did not become durable, and what must be done before it is tried again.
+/// Why a group did not become durable, which determines what must be done before the next attempt.
 enum Trouble {
     /// The disk is nearly full; nothing was written.
     LowSpace,
     /// A write failed.
     Write(WriteError),
-    /// What the group depends on could not be read, or the database could not be opened.
+    /// Data that the group depends on could not be read, or the database could not be opened.
     Read(StoreError),
 }
 
 impl Writer {
-    /// A writer for an opened store.
+    /// Creates a writer for an opened store.
     #[must_use]
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -109,7 +109,7 @@ impl Writer {
         }
     }
 
-    /// Adds what was submitted; waits for something if there is nothing. Says whether the store is being closed.
+    /// Adds submitted batches to the backlog; waits if there are none. Returns whether the store is being closed.
     fn collect(&mut self, backlog: &mut Vec<Pending>) -> bool {
         let shared = Arc::clone(&self.shared);
         let mut inbox = shared.inbox.lock();
@@ -135,7 +135,7 @@ impl Writer {
         if self.changed { heartbeat.min(self.last_checkpoint + CHECKPOINT) } else { heartbeat }
     }
 
-    /// Writes a group, however long it takes. False when the store is closed before it could be.
+    /// Writes a group, however long it takes. False if the store is closed first.
     fn make_durable(&mut self, group: Vec<Pending>) -> bool {
         let mut mode = Mode::First;
         let mut wait = RECOVERY.0;
@@ -150,7 +150,7 @@ impl Writer {
             };
             self.report(&trouble);
             if let Trouble::Write(WriteError::Damaged(message)) = &trouble {
-                // Merging files comes across damage, too, and would do so again after every opening.
+                // Merging files finds damage, too, and would do so again after every opening.
                 *self.shared.damaged.lock() = repair::damaged_file(message);
                 self.set_aside_damage();
             }
@@ -191,7 +191,7 @@ impl Writer {
             for change in &pending.batch.changes {
                 build.apply(change).map_err(Trouble::Read)?;
             }
-            // A batch whose messages were all acknowledged meanwhile asks for nothing.
+            // A batch whose messages were all acknowledged meanwhile needs no write.
             if build.len() > before {
                 durability = durability.max(pending.batch.durability);
             }
@@ -239,7 +239,7 @@ impl Writer {
         let sync = if durability == Durability::Fsync { WriteSync::Yes } else { WriteSync::No };
         self.disk.write(db, operations, sync).map_err(Trouble::Write)?;
         self.unchecked_bytes += bytes;
-        // A little more than the last groups took, so that the next seldom grows while it is built.
+        // Slightly larger than the last groups, so that the next one rarely has to grow while it is built.
         self.group_bytes = bytes.max(self.group_bytes - self.group_bytes / 8).max(4096);
         let statistics = &self.shared.statistics;
         add(&statistics.written_bytes, bytes as u64);
@@ -249,9 +249,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Everything of the group is durable: lets its acknowledgements go.
+    /// Releases the tickets of a durable group.
     fn release(&mut self, group: Vec<Pending>, started: Instant) {
-        // Before the tickets: who sees them released sees the store available.
+        // Before the tickets, so that whoever sees them released also sees the store available.
         self.recovered();
         if group.is_empty() {
             return;
@@ -274,7 +274,7 @@ impl Writer {
         shared.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let last = group.last().map_or(0, |pending| pending.ticket);
         {
-            // Batches that wait only for their turn become durable with it.
+            // Batches that need no write of their own become durable with the group.
             let inbox = shared.inbox.lock();
             let weak = inbox.batches.iter();
             let last = weak
@@ -286,7 +286,7 @@ impl Writer {
         notify(group);
     }
 
-    /// Looks for the first message of a queue from which many places were removed.
+    /// Searches for the first message of a queue from which many entries were removed.
     fn search_start(
         &mut self,
         db: &DB,
@@ -304,7 +304,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Looks at the free space now and then: a look costs a system call.
+    /// Checks the free space occasionally, because each check costs a system call.
     fn check_space(&mut self) -> Result<(), Trouble> {
         let checked = self.last_space_check.map(|checked| checked.elapsed());
         let is_recent = checked.is_some_and(|ago| ago < SPACE_CHECK_PERIOD);
@@ -323,7 +323,7 @@ impl Writer {
     fn has_space(&mut self) -> bool {
         let settings = &self.shared.settings;
         let free = self.disk.free_bytes(&settings.data_dir);
-        // More than the floor ends a shortage, so that it does not come and go with each group.
+        // A shortage ends above the limit plus a margin, so that the state does not flap with each group.
         let margin = match self.shared.state() {
             StoreState::Full => settings.min_free_bytes / 8,
             StoreState::Available | StoreState::Failed => 0,
@@ -366,7 +366,7 @@ impl Writer {
         inbox.closing
     }
 
-    /// Closes the database and opens it again. False when that fails: then it is tried again later.
+    /// Reopens the database. False if that fails; then it is tried again later.
     fn reopen(&mut self, recount: Recount) -> bool {
         drop(self.take_database());
         match open_and_read(&self.shared.settings, recount) {
@@ -384,7 +384,7 @@ impl Writer {
         }
     }
 
-    /// Takes the database away from everybody else.
+    /// Takes exclusive ownership of the database.
     fn take_database(&self) -> Option<DB> {
         let mut held = self.shared.db.write().take()?;
         held.cancel_all_background_work(false);
@@ -398,7 +398,7 @@ impl Writer {
         }
     }
 
-    /// Sets aside a damaged file that a reader came across, and goes on with what is left.
+    /// Sets aside a damaged file that a reader found, and continues with the rest.
     fn set_aside_damage(&mut self) {
         let Some(path) = self.shared.damaged.lock().take().filter(|path| path.exists()) else {
             return;
@@ -414,7 +414,7 @@ impl Writer {
     }
 }
 
-/// Cuts a group off a backlog: returns what is left for the next.
+/// Splits a group off a backlog; returns the rest.
 fn split_group(backlog: &mut Vec<Pending>) -> Vec<Pending> {
     let mut bytes = 0;
     let end = backlog.iter().position(|pending| {
@@ -425,7 +425,7 @@ fn split_group(backlog: &mut Vec<Pending>) -> Vec<Pending> {
     end.map_or_else(Vec::new, |end| backlog.split_off(end))
 }
 
-/// Tells each listener of the group once.
+/// Notifies each listener of the group once.
 fn notify(group: Vec<Pending>) {
     let mut listeners: Vec<Arc<dyn CommitListener>> = Vec::new();
     for pending in group {
