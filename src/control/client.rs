@@ -1,4 +1,4 @@
-//! The asking end of the control socket: blocking, since a command line has nothing else to do.
+//! The client side of the control socket. It blocks, because the command line has nothing else to do.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -11,13 +11,13 @@ use crate::control::protocol::Line;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// The connection broke.
+    /// The connection was lost.
     #[error("no answer from the broker: {0}")]
     Io(#[from] io::Error),
-    /// The answer is not what it should be.
+    /// The answer is malformed.
     #[error("cannot decode the answer of the broker: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// The broker says no.
+    /// The broker refused the command.
     #[error("{0}")]
     Refused(String),
 }
@@ -26,13 +26,13 @@ pub enum AskError {
 pub struct ControlClient(BufReader<UnixStream>);
 
 impl ControlClient {
-    /// Over an open connection.
+    /// Creates a client over an open connection.
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
         Self(BufReader::new(stream))
     }
 
-    /// Asks and waits for the result; `progress` sees how far it is.
+    /// Sends a command and waits for the result; `progress` receives progress reports.
     ///
     /// # Errors
     /// [`AskError`]

@@ -1,7 +1,7 @@
-//! What can be asked of a running broker, and what it answers: one typed interface for the control socket, HTTP and tests.
+//! Commands to a running broker and their replies: one typed interface for the control socket, HTTP and tests.
 //!
-//! The node implements [`CommandTarget`]. Whoever asks holds a [`CommandPort`], which is there before the broker is: what
-//! comes too early is refused by name.
+//! The node implements [`CommandTarget`]. Callers hold a [`CommandPort`], which exists before the broker is open:
+//! commands that arrive too early are refused with [`CommandError::Starting`].
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -22,15 +22,15 @@ use crate::store::error::StoreError;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
-    /// How the broker is.
+    /// The state of the broker.
     Status,
     /// A page of its Sessions.
     Sessions(SessionQuery),
-    /// Read certificates, users and bridges again, as SIGHUP does.
+    /// Reload certificates, users and bridges, as SIGHUP does.
     Reload,
-    /// Copy the store of the running broker.
+    /// Back up the store of the running broker.
     Backup {
-        /// Into this directory, as the broker sees it.
+        /// The backup directory, as the broker sees it.
         directory: PathBuf,
     },
     /// All bridges.
@@ -40,11 +40,11 @@ pub enum Command {
         /// Its name.
         name: String,
     },
-    /// A new bridge, or a changed one.
+    /// Add or replace a bridge.
     BridgeAdd {
-        /// As in the configuration: the TOML of one `[[bridge]]` without that line.
+        /// The TOML of one `[[bridge]]`, without the header line.
         settings: String,
-        /// Change one that is there.
+        /// Whether to replace an existing bridge.
         #[serde(default)]
         replace: bool,
     },
@@ -53,30 +53,30 @@ pub enum Command {
         /// Its name.
         name: String,
     },
-    /// Let it connect.
+    /// Connect a bridge.
     BridgeResume {
         /// Its name.
         name: String,
     },
-    /// End it.
+    /// Remove a bridge.
     BridgeRemove {
         /// Its name.
         name: String,
-        /// And drop its queue.
+        /// Whether to drop its queue.
         #[serde(default)]
         purge: bool,
     },
 }
 
-/// Which Sessions are asked for.
+/// Which Sessions to return.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionQuery {
-    /// Only those whose Client Identifier begins with it.
+    /// Only those whose Client Identifier begins with this.
     pub prefix: String,
-    /// Those behind this place: [`SessionPage::next`] of the page before.
+    /// Only those after this position: [`SessionPage::next`] of the previous page.
     pub after: Option<String>,
-    /// At most so many, and never more than [`PAGE_SESSIONS_MAX`].
+    /// At most this many, and never more than [`PAGE_SESSIONS_MAX`].
     pub limit: usize,
 }
 
@@ -89,19 +89,19 @@ impl Default for SessionQuery {
     }
 }
 
-/// What a command is answered with.
+/// The reply to a command.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Reply {
-    /// It was done, and there is nothing to tell.
+    /// The command succeeded and has no result.
     Done,
-    /// How the broker is.
+    /// The state of the broker.
     Status(Box<BrokerStatus>),
     /// Sessions.
     Sessions(SessionPage),
     /// What a reload changed.
     Reloaded(ReloadReport),
-    /// What was copied.
+    /// The size of the backup.
     BackedUp(BackupReport),
     /// All bridges.
     Bridges(Vec<BridgeStatus>),
@@ -109,7 +109,7 @@ pub enum Reply {
     Bridge(Box<BridgeDetails>),
 }
 
-/// How the broker is.
+/// The state of the broker.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the names say it: each is a figure of /metrics as well")]
 pub struct BrokerStatus {
@@ -130,12 +130,13 @@ pub struct BrokerStatus {
     pub bridges_connected: usize,
 }
 
-/// Some Sessions, in the order of the registry: every Session that is there all the while is in exactly one page.
+/// A page of Sessions, in the order of the registry: a Session that exists during the whole listing is on exactly one
+/// page.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SessionPage {
     /// The Sessions.
     pub sessions: Vec<SessionSummary>,
-    /// Where the next page begins; `None`: this was the last one.
+    /// Where the next page begins; `None` for the last page.
     pub next: Option<String>,
 }
 
@@ -149,7 +150,7 @@ pub struct SessionSummary {
     /// The Client, if it is.
     #[serde(flatten)]
     pub client: Option<ClientSummary>,
-    /// Messages that wait.
+    /// Queued messages.
     pub queue_messages: u64,
     /// Their bytes.
     pub queue_bytes: u64,
@@ -162,11 +163,11 @@ pub struct SessionSummary {
 /// A connected Client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClientSummary {
-    /// For how long it has been connected.
+    /// How long it has been connected.
     pub connected_seconds: u64,
-    /// Where it comes from; `None`: from this machine, by a Unix socket or within the process.
+    /// Its address; `None` for a Unix socket or a connection within the process.
     pub address: Option<SocketAddr>,
-    /// By which listener it came.
+    /// The listener it connected to.
     pub listener: Arc<str>,
     /// Its protocol version: `3.1`, `3.1.1` or `5.0`.
     pub protocol: &'static str,
@@ -180,7 +181,7 @@ pub struct BridgeDetails {
     pub status: BridgeStatus,
     /// Where its settings come from.
     pub origin: Origin,
-    /// Where it connects to.
+    /// The addresses of the remote broker.
     pub addresses: Vec<String>,
     /// Its Client Identifier there.
     pub client_id: String,
@@ -194,13 +195,13 @@ pub enum CommandError {
     /// The store is not open yet.
     #[error("the broker is starting")]
     Starting,
-    /// There is nothing to copy.
+    /// There is nothing to back up.
     #[error("this broker keeps its store in memory: there is nothing to back up")]
     StoreInMemory,
-    /// The copy failed.
+    /// The backup failed.
     #[error(transparent)]
     Backup(#[from] StoreError),
-    /// A bridge is not there, or there already.
+    /// A bridge does not exist, or exists already.
     #[error(transparent)]
     Bridge(#[from] ManagerError),
     /// The settings of a bridge are not TOML, or have unknown keys.
@@ -209,37 +210,37 @@ pub enum CommandError {
     /// The settings of a bridge have a mistake.
     #[error(transparent)]
     BridgeSettings(#[from] BridgeError),
-    /// Parts that could not be read again; they stay as they were.
+    /// Parts that could not be reloaded; they stay unchanged.
     #[error("{}", .0.join("; "))]
     Reload(Vec<String>),
-    /// A task of ours ended in a panic.
+    /// A task panicked.
     #[error("a bug: {0}")]
     Bug(String),
 }
 
-/// Reports how far a long command is: done, and of how much.
+/// Reports the progress of a long command: amount done, and total.
 pub type ProgressSender = mpsc::Sender<(u64, u64)>;
 
-/// A command that is being carried out.
+/// A command in progress.
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, CommandError>> + Send + 'a>>;
 
 /// Carries out commands.
 pub trait CommandTarget: Send + Sync {
-    /// Does what is asked.
+    /// Carries out a command.
     fn handle(&self, command: Command, progress: ProgressSender) -> Answer<'_>;
 }
 
-/// Where commands are given. Made before the broker is open.
+/// Accepts commands. Created before the broker is open.
 #[derive(Default)]
 pub struct CommandPort(OnceLock<Arc<dyn CommandTarget>>);
 
 impl CommandPort {
-    /// From now on commands are carried out. A second target is ignored.
+    /// Sets the target that carries out commands. A second target is ignored.
     pub fn open(&self, target: Arc<dyn CommandTarget>) {
         let _first_stays = self.0.set(target);
     }
 
-    /// Carries out a command whose progress nobody watches.
+    /// Carries out a command without progress reports.
     ///
     /// # Errors
     /// [`CommandError`]

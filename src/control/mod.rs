@@ -1,8 +1,8 @@
-//! Commands to a running broker over a Unix socket: what `petrel ctl` says and who answers.
+//! Commands to a running broker over a Unix socket, as used by `petrel ctl`.
 //!
-//! One JSON object on a line asks ([`command::Command`]), lines of JSON answer ([`protocol::Line`]): any number with
-//! progress, then one with the result or the error. Whoever may open the socket may do everything, so it is made with
-//! mode 0600.
+//! A command is one line with a JSON object ([`command::Command`]). The answer is lines of JSON ([`protocol::Line`]):
+//! any number with progress, then one with the result or the error. Whoever can open the socket has full control, so
+//! it has mode 0600.
 
 pub mod client;
 pub mod command;

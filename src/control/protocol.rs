@@ -1,26 +1,27 @@
-//! How a [`Command`](crate::control::command::Command) and its answer travel on the control socket: one line of JSON each.
+//! The protocol of the control socket: a [`Command`](crate::control::command::Command) and each part of its answer is one
+//! line of JSON.
 
 use serde::{Deserialize, Serialize};
 
-/// One line of an answer. The broker writes it with a [`Reply`](crate::control::command::Reply) inside, the command line
-/// reads it with any JSON.
+/// One line of an answer. The broker writes it with a [`Reply`](crate::control::command::Reply), the command line reads
+/// it with any JSON value.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Line<R> {
     /// More follows.
     Progress {
-        /// So much is done.
+        /// The amount done.
         done: u64,
-        /// Of so much; zero: unknown.
+        /// The total; zero if unknown.
         total: u64,
     },
-    /// Done; the result.
+    /// The result.
     Ok(R),
-    /// Not done; why.
+    /// The error.
     Error(String),
 }
 
-/// The longest line that is read: a bridge with thousands of rules fits.
+/// The longest line accepted: enough for a bridge with thousands of rules.
 pub(crate) const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 #[cfg(test)]

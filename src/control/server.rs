@@ -1,4 +1,4 @@
-//! The broker's end of the control socket.
+//! The server side of the control socket.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -15,11 +15,11 @@ use tokio::task::JoinSet;
 use crate::control::command::{Command, CommandTarget};
 use crate::control::protocol::{LINE_BYTES_MAX, Line};
 
-/// Connections served at a time.
+/// Simultaneous connections.
 const CONNECTIONS_MAX: usize = 16;
-/// How long a connection may wait with its next command.
+/// How long a connection may be idle.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// Pause after a failed accept, so that a lack of descriptors does not spin.
+/// Pause after a failed accept, so that a lack of file descriptors does not cause a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why there is no control socket.

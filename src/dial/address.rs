@@ -1,15 +1,15 @@
-//! Where a remote broker is: addresses and URLs as people write them, and as parsed.
+//! Addresses of remote brokers: parses addresses and URLs.
 
 use std::fmt;
 
-/// How the MQTT bytes travel.
+/// What carries the MQTT bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Carrier {
     /// TCP, or TLS over it.
     Stream,
     /// WebSocket with the path of its request. [MQTT-6.0.0-1]
     WebSocket {
-        /// For instance `/mqtt`.
+        /// The path, for example `/mqtt`.
         path: String,
     },
 }
@@ -21,16 +21,16 @@ pub struct Address {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Whether TLS is spoken.
+    /// Whether TLS is used.
     pub tls: bool,
-    /// What the bytes travel in.
+    /// What carries the MQTT bytes.
     pub carrier: Carrier,
 }
 
-/// Why an address was not understood.
+/// Why an address is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Not one of ours.
+    /// An unknown scheme.
     #[error("\"{0}://\" is unknown; use mqtt://, mqtts://, ws:// or wss://")]
     Scheme(String),
     /// Nothing between scheme and port.
@@ -42,7 +42,7 @@ pub enum AddressError {
     /// An IPv6 address is ambiguous without brackets.
     #[error("write an IPv6 address in brackets: [::1]:1883")]
     Brackets,
-    /// Secrets do not belong where they are printed.
+    /// Secrets do not belong in an address, which is printed.
     #[error("user name and password do not belong in the address")]
     UserInfo,
     /// Only WebSocket has a path.
@@ -50,23 +50,23 @@ pub enum AddressError {
     Path,
 }
 
-/// What stands before `://`.
+/// The part before `://`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scheme {
     pub(crate) tls: bool,
     pub(crate) websocket: bool,
 }
 
-/// A URL taken apart, with nothing filled in.
+/// The parts of a URL, without defaults.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parts<'a> {
     pub(crate) scheme: Option<Scheme>,
-    /// What stands before `@`.
+    /// The part before `@`.
     pub(crate) user_info: Option<&'a str>,
     /// Name or IP address, IPv6 without brackets.
     pub(crate) host: &'a str,
     pub(crate) port: Option<u16>,
-    /// From its slash on, or empty.
+    /// The path with its leading slash, or empty.
     pub(crate) path: &'a str,
 }
 
@@ -95,7 +95,7 @@ impl Scheme {
 }
 
 impl<'a> Parts<'a> {
-    /// Takes a URL apart; the scheme may be left out.
+    /// Splits a URL into its parts; the scheme is optional.
     ///
     /// # Errors
     /// [`AddressError`] says what is wrong with it.
@@ -118,7 +118,7 @@ impl<'a> Parts<'a> {
 }
 
 impl Carrier {
-    /// WebSocket with the path of a URL, which may have none.
+    /// WebSocket with the path of a URL, which may be empty.
     pub(crate) fn websocket(path: &str) -> Self {
         let path = if path.len() > 1 { path } else { "/mqtt" };
         Self::WebSocket { path: path.to_owned() }

@@ -1,5 +1,5 @@
-//! From an address to a stream of bytes: look-up, TCP, TLS, WebSocket. The resolver and the reading of files run on
-//! blocking threads. The caller limits the time of all steps, with what MQTT adds to them; [`Stage`] says how far they came.
+//! Connects to an address: name look-up, TCP, TLS, WebSocket. Resolving and reading files run on blocking threads. The
+//! caller limits the total time, including the MQTT handshake; [`Stage`] tells how far the attempt got.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +18,7 @@ use crate::dial::stream::{BoxStream, ByteStream};
 use crate::dial::tls::{RemoteTls, client_config};
 use crate::dial::websocket::upgrade;
 
-/// How far an attempt came, for the message when its time is over.
+/// How far an attempt got, for the error message on a timeout.
 #[derive(Debug, Default)]
 pub(crate) struct Stage(AtomicU8);
 
@@ -35,12 +35,12 @@ impl Stage {
         self.0.store(stage, Ordering::Relaxed);
     }
 
-    /// The remote broker's CONNACK is awaited.
+    /// Enters the last stage: waiting for the remote broker's CONNACK.
     pub(crate) fn awaits_connack(&self) {
         self.reached(4);
     }
 
-    /// What is under way.
+    /// The current stage.
     #[must_use]
     pub(crate) fn name(&self) -> &'static str {
         STAGES.get(usize::from(self.0.load(Ordering::Relaxed))).copied().unwrap_or_default()
@@ -52,7 +52,7 @@ impl Stage {
 pub(crate) struct Route<'a> {
     /// Where the broker is.
     pub address: &'a Address,
-    /// What its name resolved to, if that is known.
+    /// The addresses its name resolved to, if known.
     pub resolved: Option<SocketAddr>,
     /// How TLS is spoken, if it is.
     pub tls: Option<Tls<'a>>,

@@ -55,7 +55,7 @@ pub enum DialError {
     /// Nobody is known who could vouch for the broker.
     #[error("cannot set up TLS: no certificate authorities were found")]
     NoAuthorities,
-    /// A name that no certificate can carry.
+    /// A name that no certificate can contain.
     #[error("cannot set up TLS: \"{0}\" is not a valid server name")]
     ServerName(String),
     /// TLS settings cannot be used.
@@ -73,25 +73,25 @@ fn of_family(local_address: Option<IpAddr>) -> String {
     local_address.map_or_else(String::new, |own| format!(" of the family of {own}"))
 }
 
-/// What a failed TLS handshake means, with the words of the library.
+/// The cause of a failed TLS handshake, with the message of the library.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsFailure {
-    /// No authority that we trust vouches for the certificate.
+    /// The certificate is not signed by a trusted authority.
     #[error("the certificate is signed by an authority that is not trusted ({0})")]
     Authority(String),
-    /// The certificate does not carry the name that we connect to.
+    /// The certificate does not contain the name that we connect to.
     #[error("the certificate is for another name ({0})")]
     Name(String),
     /// The certificate is too old.
     #[error("the certificate has expired ({0})")]
     Expired(String),
-    /// The broker ended the handshake and said so.
+    /// The broker ended the handshake with an alert.
     #[error("the broker rejected our certificate or settings ({0})")]
     Refused(String),
-    /// The broker ended the connection without a word.
+    /// The broker closed the connection without an alert.
     #[error("the broker closed the connection; does this port speak TLS? ({0})")]
     Closed(String),
-    /// The broker speaks something else.
+    /// The broker does not use TLS.
     #[error("the answer is not TLS; does this port speak TLS? ({0})")]
     NotTls(String),
     /// Anything else.
@@ -128,21 +128,21 @@ impl From<&io::Error> for TlsFailure {
     }
 }
 
-/// What the users of a front end can do about errors, as it ends a sentence; empty where they can do nothing.
+/// Hints on how to fix errors, as the end of a sentence; empty if there is no fix. Each front end has its own.
 #[derive(Debug)]
 pub struct WaysOut {
-    /// Nobody vouches for the broker.
+    /// The certificate of the broker is not trusted.
     pub authorities: &'static str,
     /// The certificate of the broker is for another name.
     pub name: &'static str,
     /// The broker may want a certificate of ours.
     pub certificate: &'static str,
-    /// We cannot connect from the local address that was asked for.
+    /// We cannot connect from the requested local address.
     pub local_address: &'static str,
 }
 
 impl TlsFailure {
-    /// The error, and what can be done about it.
+    /// The error, and how to fix it.
     #[must_use]
     pub fn with(&self, ways_out: &WaysOut) -> String {
         with(self, self.way_out(ways_out))
@@ -159,7 +159,7 @@ impl TlsFailure {
 }
 
 impl DialError {
-    /// The error, and what can be done about it.
+    /// The error, and how to fix it.
     #[must_use]
     pub fn with(&self, ways_out: &WaysOut) -> String {
         let way_out = match self {

@@ -1,8 +1,9 @@
-//! The client's side of the wire: where a remote broker is, and the way there up to where MQTT begins.
+//! The client side of connections: addresses of remote brokers, and connecting to them up to the point where MQTT
+//! begins.
 //!
-//! Bridges, `petrel pub` and its like, and `petrel bench` connect through this. It knows nothing of their settings: what
-//! they offer becomes an [`address`], [`tls`] settings and options of the socket ([`connect`]), and what their users can
-//! do about an [`error`] they say themselves.
+//! Bridges, `petrel pub` and the other clients, and `petrel bench` connect through this. It does not know their
+//! settings: they pass an [`address`], [`tls`] settings and socket options ([`connect`]), and add their own hints to an
+//! [`error`].
 
 pub(crate) mod address;
 pub(crate) mod connect;

@@ -1,4 +1,4 @@
-//! A stream of bytes, whatever carries it.
+//! A stream of bytes, independent of its transport.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

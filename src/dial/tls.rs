@@ -1,4 +1,4 @@
-//! TLS towards a remote broker: the settings, and what `rustls` makes of them.
+//! TLS for connections to a remote broker: the settings, and the `rustls` configuration built from them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::dial::error::DialError;
 
-/// How TLS is spoken with a broker.
+/// TLS settings for a remote broker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RemoteTls {
-    /// Authorities, PEM; without it and `ca_dir` those of the system.
+    /// Certificate authorities, PEM; without this and `ca_dir`, those of the system.
     pub ca_file: Option<PathBuf>,
     /// Directory of authorities, PEM.
     pub ca_dir: Option<PathBuf>,
@@ -26,31 +26,31 @@ pub struct RemoteTls {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Protocols offered by ALPN.
     pub alpn: Vec<String>,
-    /// Name expected in the certificate and sent as SNI; without it the host of the address.
+    /// Name expected in the certificate and sent as SNI; by default the host of the address.
     pub server_name: Option<String>,
-    /// What is checked of the broker's certificate.
+    /// How the broker's certificate is verified.
     pub verify: Verify,
-    /// Not TLS 1.2.
+    /// Whether TLS 1.2 is disabled.
     pub only_tls13: bool,
 }
 
-/// What is checked of a remote certificate.
+/// How a remote certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
     /// Chain and name.
     #[default]
     Full,
-    /// The chain only: anyone certified by these authorities can pose as the remote broker.
+    /// The chain only: anyone certified by these authorities can impersonate the remote broker.
     Chain,
-    /// Nothing: anyone can.
+    /// Nothing: anyone can impersonate it.
     None,
 }
 
-/// Reads the files and builds a configuration. Blocks for the disk.
+/// Reads the files and builds a configuration. Blocks on the disk.
 ///
 /// # Errors
-/// A file cannot be used, or no authority is known.
+/// A file cannot be used, or there is no authority.
 pub(crate) fn client_config(settings: &RemoteTls) -> Result<ClientConfig, DialError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] = match settings.only_tls13 {
@@ -101,7 +101,7 @@ fn roots(settings: &RemoteTls) -> Result<RootCertStore, DialError> {
     if let Some(path) = &settings.ca_dir {
         let entries = std::fs::read_dir(path).map_err(|error| in_file(path, &error))?;
         for entry in entries.flatten() {
-            // As mosquitto: a directory may hold other things, too.
+            // As in mosquitto, the directory may contain other files, too.
             let path = entry.path();
             let is_certificate =
                 path.extension().is_some_and(|extension| extension == "pem" || extension == "crt");
@@ -145,7 +145,7 @@ fn in_file(path: &Path, error: &dyn std::fmt::Display) -> DialError {
     DialError::TlsFile { path: path.to_owned(), reason: error.to_string() }
 }
 
-/// Checks less than it should, as configured: the chain without the name, or only that the other side owns its key.
+/// A verifier that checks less, as configured: the chain without the name, or only that the other side owns its key.
 #[derive(Debug)]
 struct Lenient {
     chain: Option<Arc<WebPkiServerVerifier>>,

@@ -1,4 +1,4 @@
-//! The client's side of the WebSocket handshake. [MQTT-6.0.0-1]
+//! The client side of the WebSocket handshake. [MQTT-6.0.0-1]
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tungstenite::handshake::client::{self, Response, generate_request};
@@ -9,10 +9,10 @@ use tungstenite::http::{HeaderValue, StatusCode, header};
 use crate::websocket::frame::Role;
 use crate::websocket::{HandshakeError, PROTOCOLS, WebSocketStream, read_head};
 
-/// Upgrades a connected stream. `host` is what the server is called in the `Host` header.
+/// Upgrades a connected stream. `host` is the value of the `Host` header.
 ///
 /// # Errors
-/// The connection broke, or the server answered something else than that it changes to WebSocket.
+/// The connection was lost, or the server did not switch to WebSocket.
 pub async fn upgrade<S>(
     mut stream: S,
     host: &str,
@@ -57,7 +57,7 @@ fn check(response: &Response, accept_key: &str) -> Result<(), HandshakeError> {
     if key.is_none_or(|key| key.as_bytes() != accept_key.as_bytes()) {
         return Err(HandshakeError::Answer("the key does not fit"));
     }
-    // Some servers leave the sub-protocol out; one that chooses another does not speak MQTT here. [MQTT-6.0.0-4]
+    // Some servers omit the sub-protocol; one that chooses another does not offer MQTT here. [MQTT-6.0.0-4]
     match headers.get(header::SEC_WEBSOCKET_PROTOCOL) {
         Some(chosen) if chosen.as_bytes() != PROTOCOLS[0].as_bytes() => {
             Err(HandshakeError::Answer("the sub-protocol is not mqtt"))

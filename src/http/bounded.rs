@@ -1,9 +1,9 @@
-//! A listener whose connections are bounded in number, in time and in what they may send.
+//! A listener that limits the number of connections, their lifetime and the bytes they may send.
 //!
-//! A connection is *silent* until it has sent a whole request, and again when that is answered. Silent ones end after a few
-//! seconds, and when all places are taken, a newcomer gets that of a silent one: of the address that has most, the one that
-//! is silent for longest. So whoever only opens connections cannot keep out those who ask. One that does not read its answer
-//! counts as silent when it should have it.
+//! A connection is *silent* until it has sent a complete request, and again after the answer. Silent connections are closed
+//! after a few seconds. If all places are taken, a new connection replaces the one that has been silent longest among those
+//! of the address with the most silent connections. So connections without requests cannot keep others out. A connection
+//! that does not read its answer counts as silent once the answer should have been read.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -21,25 +21,25 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-/// Connections at a time.
+/// Simultaneous connections.
 const MAX_CONNECTIONS: usize = 64;
 
-/// A request has to be complete this long after the connection was opened, or after the last answer.
+/// A request must be complete this long after the connection was opened, or after the last answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection is closed after this time, whatever it does. Those who ask more rarely connect again.
+/// A connection is closed after this time, whatever it does. Slower clients reconnect.
 const LIFETIME: Duration = Duration::from_secs(30);
 
-/// Bytes that a connection may send in this time: some hundred requests.
+/// Bytes that a connection may send in its lifetime: several hundred requests.
 const MAX_RECEIVED_BYTES: usize = 64 * 1024;
 
-/// After a failed accept.
+/// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What ends the head of a request.
+/// The end of the head of a request.
 const HEAD_END: &[u8; 4] = b"\r\n\r\n";
 
-/// Accepts for `axum`.
+/// The listener used by `axum`.
 pub(crate) struct BoundedListener {
     listener: TcpListener,
     places: Arc<Places>,
@@ -61,16 +61,16 @@ struct Taken {
 #[derive(Debug)]
 struct Place {
     address: IpAddr,
-    /// A request is being answered.
+    /// Whether a request is being answered.
     is_answering: bool,
-    /// Since it is so.
+    /// Since when.
     since: Instant,
-    /// To be told when the place is given to somebody else.
+    /// Woken when the place is given to another connection.
     task: Option<Waker>,
 }
 
 impl BoundedListener {
-    /// Around a bound listener.
+    /// Wraps a bound listener.
     #[must_use]
     pub(crate) fn new(listener: TcpListener) -> Self {
         Self { listener, places: Arc::default() }
@@ -103,13 +103,13 @@ impl Listener for BoundedListener {
 }
 
 impl Places {
-    /// Takes a place, that of a silent connection if need be; waits where all are being answered.
+    /// Takes a place, that of a silent connection if necessary; waits if all connections are being answered.
     async fn enter(&self, address: IpAddr) -> u64 {
         loop {
             if let Some(number) = self.taken.lock().enter(address, Instant::now()) {
                 return number;
             }
-            // Those who do not read their answers become silent without a word.
+            // Connections that do not read their answers become silent without an event.
             let _looks_again = timeout(PAUSE, self.freed.notified()).await;
         }
     }
@@ -152,7 +152,7 @@ pub(crate) struct BoundedStream {
     lifetime: Pin<Box<Sleep>>,
     request_due: Pin<Box<Sleep>>,
     left: usize,
-    /// How much of the end of a head was seen last.
+    /// How much of [`HEAD_END`] was matched so far.
     matched: usize,
     is_answering: bool,
     has_written: bool,
@@ -175,7 +175,7 @@ impl BoundedStream {
         }
     }
 
-    /// Whether the connection is over: it is old, its place is gone, or its request was not complete in time.
+    /// Whether the connection must end: it is too old, its place is taken, or its request was not complete in time.
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         match self.places.taken.lock().by_number.get_mut(&self.number) {
             Some(place) => place.task = Some(cx.waker().clone()),
@@ -221,7 +221,7 @@ impl Drop for BoundedStream {
 }
 
 impl AsyncRead for BoundedStream {
-    /// Beyond the bounds the connection has ended, as far as the server can see.
+    /// To the server, a connection beyond its limits looks closed.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -258,7 +258,7 @@ impl AsyncWrite for BoundedStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        // Flushed when all that there was to say was written: the answer is complete.
+        // `axum` flushes when everything is written: the answer is complete.
         if std::mem::take(&mut self.has_written) {
             self.set_answering(false);
         }

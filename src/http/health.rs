@@ -1,4 +1,4 @@
-//! Whether the broker should get Clients, and if not, why.
+//! Whether the broker is ready for Clients, and if not, why.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::durable::{Store, StoreState};
 
-/// Whether Clients are served. It only advances.
+/// The phase of the broker. It only advances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Availability {
@@ -14,14 +14,14 @@ pub(crate) enum Availability {
     Starting = 0,
     /// Clients are served.
     Serving = 1,
-    /// Clients are told to go.
+    /// Clients are being disconnected.
     Draining = 2,
 }
 
-/// What `/ready` answers.
+/// The answer of `/ready`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// Clients are served, and what they send becomes durable.
+    /// Clients are served, and their messages become durable.
     Ready,
     /// Not yet.
     Starting,
@@ -57,25 +57,25 @@ impl fmt::Display for Readiness {
     }
 }
 
-/// Shared by the parts that know: who starts and stops the broker says how far it is, the store is asked.
+/// The health of the broker: the node sets the phase, and the store is queried.
 pub(crate) struct Health {
     availability: AtomicU8,
     store: OnceLock<Arc<dyn Store>>,
 }
 
 impl Health {
-    /// Starting, without a store.
+    /// In the starting phase, without a store.
     #[must_use]
     pub(crate) fn new() -> Self {
         Self { availability: AtomicU8::new(Availability::Starting as u8), store: OnceLock::new() }
     }
 
-    /// The store is open. Only the first one counts.
+    /// Sets the opened store. Only the first call has an effect.
     pub(crate) fn watch_store(&self, store: Arc<dyn Store>) {
         let _first_one_stays = self.store.set(store);
     }
 
-    /// Goes on to this one; going back is ignored.
+    /// Advances to this phase; going back is ignored.
     pub(crate) fn advance(&self, availability: Availability) {
         self.availability.fetch_max(availability as u8, Ordering::Relaxed);
     }

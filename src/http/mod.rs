@@ -1,8 +1,8 @@
 //! The HTTP listener for operators: `/metrics`, `/live`, `/ready`, `/status`.
 //!
-//! It is meant for the machine itself. It has no authentication, so it refuses every address but loopback unless the
-//! configuration says that it may be reached from elsewhere. Requests, their time and the number of connections are
-//! bounded: a monitoring system that misbehaves must not be felt by the Clients of the broker.
+//! It has no authentication, so it accepts only loopback addresses unless the configuration allows others. The size
+//! and duration of requests and the number of connections are limited, so that a misbehaving monitoring system does
+//! not affect the Clients of the broker.
 
 pub(crate) mod bounded;
 pub(crate) mod health;
@@ -27,7 +27,7 @@ use crate::http::health::Health;
 use crate::metrics::{Metrics, exposition};
 use crate::net::shutdown::Shutdown;
 
-/// Responses that are on their way when the broker stops have this long.
+/// How long responses in progress may take when the broker stops.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Who may reach the listener.
@@ -36,7 +36,7 @@ pub(crate) enum Exposure {
     /// This machine only.
     #[default]
     Loopback,
-    /// Everybody who can reach the address: figures and health are no secret there.
+    /// Everybody who can reach the address: metrics and health are not secret there.
     Remote,
 }
 
@@ -55,12 +55,12 @@ pub enum HttpError {
          address"
     )]
     InUse(SocketAddr),
-    /// Anything else the system says.
+    /// Any other error of the operating system.
     #[error("http: cannot listen on {address}: {source}")]
     System {
         /// Where.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -71,7 +71,7 @@ pub(crate) struct HttpListener {
     address: SocketAddr,
 }
 
-/// What the pages show.
+/// The data that the pages show.
 #[derive(Clone)]
 struct Pages {
     metrics: Metrics,
@@ -80,7 +80,7 @@ struct Pages {
 }
 
 impl HttpListener {
-    /// Binds.
+    /// Binds the listener.
     pub(crate) async fn bind(address: SocketAddr, exposure: Exposure) -> Result<Self, HttpError> {
         if exposure == Exposure::Loopback && !address.ip().to_canonical().is_loopback() {
             return Err(HttpError::Exposed(address));
@@ -94,14 +94,14 @@ impl HttpListener {
         Ok(Self { listener, address })
     }
 
-    /// Where it really listens.
+    /// Where it actually listens.
     #[cfg(test)]
     #[must_use]
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until the very end: while the broker drains, `/ready` must say so.
+    /// Serves until the end of the shutdown, so that `/ready` can report that the broker is draining.
     pub(crate) async fn run(
         self,
         metrics: Metrics,
@@ -152,7 +152,7 @@ async fn index() -> impl IntoResponse {
     ([TEXT, NOT_CACHED], text)
 }
 
-/// Reading the figures takes locks and looks into `/proc`: not on a thread that serves Clients.
+/// Collecting metrics takes locks and reads `/proc`, so it does not run on a thread that serves Clients.
 async fn metrics(State(pages): State<Pages>) -> Response {
     match tokio::task::spawn_blocking(move || pages.metrics.exposition()).await {
         Ok(text) => {
@@ -178,7 +178,7 @@ async fn ready(State(pages): State<Pages>) -> impl IntoResponse {
     (status, [TEXT, NOT_CACHED], format!("{readiness}\n"))
 }
 
-/// What `petrel ctl --json status` prints.
+/// The output of `petrel ctl --json status`.
 async fn status(State(pages): State<Pages>) -> Response {
     match pages.commands.ask(Command::Status).await {
         Ok(reply) => ([NOT_CACHED], Json(reply)).into_response(),

@@ -76,7 +76,7 @@ async fn raw(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut response = Vec::new();
-    // A server that closes with input unread resets the connection; what it answered before counts.
+    // A server that closes with unread input resets the connection; its answer before that counts.
     let _end_or_reset = stream.read_to_end(&mut response).await;
     String::from_utf8(response).unwrap()
 }
@@ -151,8 +151,8 @@ async fn endless_requests_are_cut() {
     assert_eq!(get_page(server.address, "/live").await.0, 200);
 }
 
-/// Once thirty-two connections that said nothing, or half a request, kept everybody out for half a minute, so that the broker
-/// was taken for dead.
+/// Once, thirty-two silent connections, or connections with half a request, kept everybody out for half a minute, so the
+/// broker appeared to be dead.
 #[tokio::test]
 async fn silent_connections_do_not_keep_out_those_who_ask() {
     let server = start().await;
@@ -165,7 +165,7 @@ async fn silent_connections_do_not_keep_out_those_who_ask() {
         silent.push(stream);
     }
     assert_eq!(get_page(server.address, "/live").await, (200, "alive\n".to_owned()));
-    // The oldest had to go, the youngest have not been silent for long.
+    // The oldest were closed, the newest have not been silent for long.
     let mut rest = Vec::new();
     let _end_or_reset = silent[0].read_to_end(&mut rest).await;
     let youngest = silent.last_mut().unwrap();

@@ -1,4 +1,4 @@
-//! The bridges of this node: how they reach the broker, and how they show in `/metrics` and `$SYS`.
+//! The bridges of this node: their connection to the broker, and their metrics in `/metrics` and `$SYS`.
 
 use std::collections::HashMap;
 use std::future::ready;
@@ -35,7 +35,7 @@ type OldestArrivals = HashMap<SessionId, (Sequence, Option<Timestamp>)>;
 /// The broker as its bridges see it.
 struct NodeBroker {
     handle: NodeHandle,
-    /// When the oldest messages arrived that only the store knows, by their places, as far as they were read.
+    /// Arrival times of the oldest messages that are only in the store, by position, as far as they were read.
     oldest: Arc<Mutex<OldestArrivals>>,
 }
 
@@ -44,8 +44,8 @@ impl NodeBroker {
         Self { handle, oldest: Arc::default() }
     }
 
-    /// When the message at the front of a queue in the store arrived. It is read once, on a thread that may block; whoever asks
-    /// first learns it the next time.
+    /// When the first message of a queue in the store arrived. It is read once, on a blocking thread; the first caller gets the
+    /// answer only at its next call.
     fn stored_arrival(&self, id: SessionId, from: Sequence, to: Sequence) -> Option<Timestamp> {
         if let Some((known, arrived)) = self.oldest.lock().get(&id)
             && *known == from
@@ -144,11 +144,10 @@ impl From<QueueLimits> for QueueRules {
     }
 }
 
-/// Starts the bridges of a configuration. `data_dir` is where they keep their small memories, and where the name of
-/// this broker in hop trails lies.
+/// Starts the bridges of a configuration. `data_dir` contains their state, and the name of this broker in hop trails.
 ///
 /// # Errors
-/// The name cannot be kept.
+/// The name cannot be saved.
 pub(crate) fn start_bridges(
     handle: &NodeHandle,
     data_dir: Option<&Path>,
@@ -170,7 +169,7 @@ pub(crate) fn start_bridges(
     Ok(manager)
 }
 
-/// The name of this broker in hop trails: drawn once and kept, since messages outlive the process.
+/// The name of this broker in hop trails: random, and saved because messages outlive the process.
 fn broker_id(directory: Option<&Path>) -> io::Result<String> {
     let fresh = || format!("{:012x}", random::<u64>() & 0xFFFF_FFFF_FFFF);
     let Some(directory) = directory else { return Ok(fresh()) };
@@ -191,7 +190,7 @@ fn is_broker_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Publishes the state of the bridges below `$SYS/broker/bridge/`, retained, whenever it has changed.
+/// Publishes the state of the bridges below `$SYS/broker/bridge/`, retained, whenever it changes.
 pub(crate) async fn publish_bridges(
     handle: NodeHandle,
     manager: Arc<BridgeManager>,
@@ -203,7 +202,7 @@ pub(crate) async fn publish_bridges(
     loop {
         ticks.tick().await;
         let topics = manager.sys_topics();
-        // A bridge that was removed leaves nothing behind.
+        // The topics of removed bridges are cleared.
         known.retain(|topic, _| {
             let is_present = topics.iter().any(|(present, _)| present == topic);
             if !is_present {
@@ -220,7 +219,7 @@ pub(crate) async fn publish_bridges(
     }
 }
 
-/// The bridges in `/metrics`.
+/// The metrics of bridges.
 struct BridgeFigures(Arc<BridgeManager>);
 
 type Figure = (&'static str, Kind, &'static str, fn(&BridgeStatus) -> u64);

@@ -1,4 +1,4 @@
-//! Carries out the commands of operators on this node.
+//! Carries out operator commands on this node.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::node::handle::NodeHandle;
 use crate::packet::ProtocolVersion;
 use crate::session::Session;
 
-/// Reads the configuration again, from where it came.
+/// Rereads the configuration from its source.
 pub type ReadAgain = Box<dyn Fn() -> Result<Settings, ConfigError> + Send + Sync>;
 
-/// A node as operators see it.
+/// The target of operator commands.
 pub struct NodeCommands {
     handle: NodeHandle,
     bridges: Arc<BridgeManager>,
@@ -66,7 +66,7 @@ impl NodeCommands {
         }
     }
 
-    /// A page of Sessions. Looks at many of them: not on a thread that serves Clients.
+    /// A page of Sessions. It visits many Sessions, so it does not run on a thread that serves Clients.
     async fn sessions(&self, query: SessionQuery) -> Result<SessionPage, CommandError> {
         let broker = Arc::clone(self.handle.broker());
         let now = self.handle.clock().now();
@@ -90,7 +90,7 @@ impl NodeCommands {
         };
         let copied = spawn_blocking(move || {
             store.back_up(&directory, &|done, total| {
-                // Whoever asked is slower than the disk: the next step tells more.
+                // If the caller is slower than the disk, it misses this report; the next one has more.
                 let _late = progress.try_send((done, total));
             })
         });
@@ -98,7 +98,8 @@ impl NodeCommands {
         Ok(Reply::BackedUp(copied?))
     }
 
-    /// Reads again what can change without a restart. Each part on its own: a mistake in one leaves that one as it is.
+    /// Reloads everything that can change without a restart. Each part is separate: a mistake in one leaves only that
+    /// one unchanged.
     async fn reload(&self) -> Result<ReloadReport, CommandError> {
         info!("reloading certificates, users and bridges");
         let handle = self.handle.clone();

@@ -1,4 +1,4 @@
-//! What broker and store show in `/metrics` and `$SYS`, asked when somebody reads.
+//! The metrics of broker and store for `/metrics` and `$SYS`, collected on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,13 +9,13 @@ use crate::metrics::histogram::HistogramSample;
 use crate::metrics::{Gauges, Source, StoreGauges};
 use crate::store::upkeep::Upkeep;
 
-/// Figures of Sessions, Subscriptions, queues and Retained Messages.
+/// Metrics of Sessions, Subscriptions, queues and Retained Messages.
 pub(crate) struct BrokerFigures {
     broker: Arc<Broker>,
 }
 
 impl BrokerFigures {
-    /// Those of this broker.
+    /// Creates the metrics of this broker.
     #[must_use]
     pub(crate) fn new(broker: Arc<Broker>) -> Self {
         Self { broker }
@@ -48,7 +48,7 @@ impl Source for BrokerFigures {
     }
 }
 
-/// Figures of the store.
+/// Metrics of the store.
 pub(crate) struct StoreFigures {
     store: Arc<dyn Store>,
     upkeep: Option<Arc<dyn Upkeep>>,
@@ -56,7 +56,7 @@ pub(crate) struct StoreFigures {
 }
 
 impl StoreFigures {
-    /// Those of this store; `upkeep` is what it has if it is on disk.
+    /// Creates the metrics of this store; `upkeep` is present if the store is on disk.
     #[must_use]
     pub(crate) fn new(
         store: Arc<dyn Store>,

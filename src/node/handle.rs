@@ -1,4 +1,4 @@
-//! What the parts of a running broker, and those who started it, may do with it.
+//! A handle to a running broker, for its parts and for whoever started it.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::session::policies::Policies;
 use crate::store::clock::BrokerClock;
 use crate::store::upkeep::Upkeep;
 
-/// Bytes in each direction of a connection within the process.
+/// Buffer size, in each direction, of a connection within the process.
 const INTERNAL_BYTES: usize = 256 * 1024;
 
-/// What others may do with a running broker. Cheap to clone.
+/// A handle to a running broker. Cheap to clone.
 #[derive(Clone)]
 pub struct NodeHandle {
     pub(super) broker: Arc<Broker>,
@@ -67,8 +67,7 @@ impl NodeHandle {
         self.trigger.observe()
     }
 
-    /// Reads certificates and users again. What can not be read stays as it was; returns what went
-    /// wrong, in words.
+    /// Reloads certificates and users. Parts that cannot be read stay unchanged; returns the error messages.
     #[must_use]
     pub fn reload(&self) -> Vec<String> {
         let mut problems: Vec<_> = self
@@ -88,8 +87,8 @@ impl NodeHandle {
         problems
     }
 
-    /// A connection of one of the broker's own parts: MQTT bytes within the process, served like
-    /// any other, without authentication.
+    /// Opens a connection for a part of the broker: MQTT within the process, served like any other connection,
+    /// without authentication.
     #[must_use]
     pub fn connect_internal(&self, name: &str, policies: Policies) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(INTERNAL_BYTES);

@@ -1,5 +1,5 @@
-//! One running broker: store, core, listeners, bridges, HTTP, control socket and timers put together from the settings, and
-//! taken apart again in order.
+//! One running broker: starts store, core, listeners, bridges, HTTP, control socket and timers from the settings, and stops
+//! them in order.
 
 pub(crate) mod bridges;
 pub mod commands;
@@ -59,23 +59,23 @@ pub enum NodeError {
     /// The users file could not be read.
     #[error(transparent)]
     Users(#[from] UsersError),
-    /// The control socket could not be made.
+    /// The control socket could not be created.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The directory of the control socket could not be made.
+    /// The directory of the control socket could not be created.
     #[error("cannot create {path}: {source}", path = path.display())]
     ControlDirectory {
         /// The directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The bridges cannot keep what they must remember.
+    /// The bridges cannot save their state.
     #[error("cannot keep the state of the bridges in the data directory: {0}")]
     Bridges(io::Error),
 }
 
-/// A broker, open and bound, not yet serving.
+/// A broker that is open and bound but does not serve yet.
 pub struct Node {
     handle: NodeHandle,
     settings: Settings,
@@ -90,10 +90,10 @@ pub struct Node {
 
 impl Node {
     /// Opens the store, loads the broker, binds every listener, and starts the bridges. Blocks while the store opens. A reload
-    /// asks `read_again` for the configuration.
+    /// calls `read_again` for the configuration.
     ///
     /// # Errors
-    /// [`NodeError`] says which part and what to do.
+    /// [`NodeError`] names the part and the fix.
     pub async fn open(settings: Settings, read_again: ReadAgain) -> Result<Self, NodeError> {
         let users = settings.users_file.as_deref().map(UsersFile::open).transpose()?.map(Arc::new);
         let metrics = Metrics::new();
@@ -101,7 +101,7 @@ impl Node {
         let commands = Arc::new(CommandPort::default());
         let listeners = Listeners::bind(&settings.listeners, settings.accept, &metrics)?;
         let (trigger, shutdown) = Shutdown::new();
-        // Before the store is open: while that takes its time, `/ready` says so.
+        // Before the store is opened, so that `/ready` can report that it is starting.
         let http = match bind_http(&settings).await? {
             Some(listener) => {
                 let (health, commands) = (Arc::clone(&health), Arc::clone(&commands));
@@ -147,7 +147,7 @@ impl Node {
         Ok(Self { handle, settings, health, listeners, http, control, bridges, commands, shutdown })
     }
 
-    /// Where the listeners really listen.
+    /// Where the listeners actually listen.
     #[must_use]
     pub fn addresses(&self) -> Vec<ListenAddress> {
         self.listeners.addresses()
@@ -159,19 +159,19 @@ impl Node {
         self.listeners.descriptions()
     }
 
-    /// What others may do with it.
+    /// A handle to this broker.
     #[must_use]
     pub fn handle(&self) -> NodeHandle {
         self.handle.clone()
     }
 
-    /// Where commands are given.
+    /// The port for commands.
     #[must_use]
     pub fn commands(&self) -> Arc<CommandPort> {
         Arc::clone(&self.commands)
     }
 
-    /// Serves until the shutdown begins, drains for the grace configured at most, and closes the store.
+    /// Serves until shutdown, drains for at most the configured grace period, and closes the store.
     pub async fn run(self) {
         let NodeHandle { broker, clock, metrics, handler, trigger, upkeep, .. } =
             self.handle.clone();
@@ -226,7 +226,7 @@ async fn bind_http(settings: &Settings) -> Result<Option<HttpListener>, HttpErro
 }
 
 fn bind_control(path: &Path) -> Result<ControlListener, NodeError> {
-    // A store in memory makes no data directory.
+    // A store in memory creates no data directory.
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)
             .map_err(|source| NodeError::ControlDirectory { path: directory.to_owned(), source })?;
@@ -252,7 +252,7 @@ fn open_store(settings: &Settings) -> Result<OpenedStore, NodeError> {
     Ok(OpenedStore { store, loaded, clock: rocks.clock(), upkeep: Some(rocks) })
 }
 
-/// The way out of a running broker.
+/// The shutdown of a running broker.
 struct Leaving {
     broker: Arc<Broker>,
     bridges: Arc<BridgeManager>,
@@ -263,10 +263,10 @@ struct Leaving {
 }
 
 impl Leaving {
-    /// When the shutdown begins: bridges say goodbye, Clients are sent away, and the wait for them ends in time.
+    /// Runs the shutdown: stops bridges, disconnects Clients, and waits for them for a limited time.
     async fn run(mut self) {
         self.shutdown.reached(Stage::Leaving).await;
-        // Bridges first: their Sessions are still there to take the last acknowledgements.
+        // Bridges first, while their Sessions can still take the last acknowledgements.
         let goodbye = tokio::time::timeout(self.grace / 2, self.bridges.shut_down());
         tokio::select! {
             _in_time = goodbye => {}

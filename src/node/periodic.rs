@@ -1,4 +1,4 @@
-//! What a running broker does at intervals: expiry, Wills and limits of all its Sessions, and the `$SYS` topics.
+//! Periodic work of a running broker: expiry, Wills and limits of all Sessions, and the `$SYS` topics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::session::effects::Effects;
 use crate::session::work::Budget;
 use crate::store::clock::BrokerClock;
 
-/// How often expiry, wills and limits of the whole broker are looked at.
+/// How often expiry, wills and limits of the whole broker are checked.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Sessions that expire, wills that are due, and the limit of all queues together.
+/// Expires Sessions, publishes due wills, and enforces the limit of all queues together.
 pub(super) async fn keep_time(
     broker: Arc<Broker>,
     clock: BrokerClock,
@@ -56,7 +56,7 @@ pub(super) async fn keep_time(
     }
 }
 
-/// The `$SYS` topics, retained, at an interval; only what has changed.
+/// Publishes the `$SYS` topics, retained, at an interval; only those that have changed.
 pub(super) async fn publish_sys(
     broker: Arc<Broker>,
     clock: BrokerClock,
@@ -77,7 +77,7 @@ pub(super) async fn publish_sys(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // Looks at every Session: not on a thread that serves Clients.
+        // Visits every Session, so it does not run on a thread that serves Clients.
         let sampled = metrics.clone();
         let Ok(sample) = tokio::task::spawn_blocking(move || sampled.sample()).await else {
             continue;

@@ -25,7 +25,7 @@ pub struct Statistics {
     pub failures: AtomicU64,
     /// Entries removed from queues.
     pub removals: AtomicU64,
-    /// Values met that could not be understood.
+    /// Values that could not be decoded.
     pub unreadable_values: AtomicU64,
     latency_microseconds: Mutex<Histogram<u64>>,
     last_error: Mutex<Option<String>>,
@@ -48,7 +48,7 @@ pub struct StatisticsSnapshot {
     pub written_bytes: u64,
     /// Writes and syncs that failed.
     pub failures: u64,
-    /// Values met that could not be understood.
+    /// Values that could not be decoded.
     pub unreadable_values: u64,
     /// Bytes of waiting batches.
     pub pending_bytes: usize,

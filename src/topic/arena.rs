@@ -1,4 +1,4 @@
-//! Storage for many small items at stable places named by `u32`: half a pointer, and no allocation
+//! Storage for many small items at stable positions, which are `u32`: half the size of a pointer, and no allocation
 //! per item.
 
 use crate::topic::chunks::Chunks;
@@ -7,7 +7,7 @@ use crate::topic::chunks::Chunks;
 #[derive(Debug)]
 pub(super) struct Arena<T> {
     items: Chunks<T>,
-    /// Not one array either: ten million places that become free at once would move it again and again.
+    /// Also in chunks: if ten million places become free at once, a single array would be moved repeatedly.
     free: Chunks<u32>,
 }
 
@@ -18,7 +18,7 @@ impl<T> Default for Arena<T> {
 }
 
 impl<T: Default> Arena<T> {
-    /// Stores an item and tells its place.
+    /// Stores an item and returns its place.
     pub(super) fn insert(&mut self, item: T) -> u32 {
         if let Some(place) = self.free.pop() {
             *self.at_mut(place) = item;
@@ -29,7 +29,7 @@ impl<T: Default> Arena<T> {
         place.expect("memory ends long before four thousand million items")
     }
 
-    /// Takes an item out; its place is used again.
+    /// Removes an item; its place will be reused.
     pub(super) fn remove(&mut self, place: u32) -> T {
         self.free.push(place);
         std::mem::take(self.at_mut(place))

@@ -1,11 +1,10 @@
-//! A hash table of small values: two bytes an item more than the values take, and no insertion that
-//! rehashes the whole table.
+//! A hash table of small values that needs two bytes per item in addition to the values, and never rehashes the whole
+//! table.
 //!
-//! One growing hash table would move a million items while it is locked. This one is linear hashing
-//! over many buckets of about 16 values: it grows by splitting one bucket at a time, in less than a
-//! microsecond, and shrinks likewise. A bucket is exactly as long as what is in it and is searched
-//! from one end to the other: two or three cache lines that lie side by side, where the groups and
-//! slots of a larger table would be two misses and half empty.
+//! An ordinary hash table would move a million items while it is locked. This one uses linear hashing over many
+//! buckets of about 16 values: it grows by splitting one bucket at a time, in less than a microsecond, and shrinks in
+//! the same way. A bucket is exactly as long as its contents and is searched linearly: two or three adjacent cache
+//! lines, where the groups and slots of a larger table would cost two cache misses and be half empty.
 
 use crate::topic::chunks::Chunks;
 
@@ -13,10 +12,10 @@ use crate::topic::chunks::Chunks;
 const SPLIT_ABOVE: usize = 16;
 const MERGE_BELOW: usize = 6;
 
-/// Hashes that are compared at once: as many as fit into a vector register.
+/// Hashes compared at once: as many as fit into a vector register.
 const GROUP: usize = 4;
 
-/// What is kept of a hash.
+/// The part of a hash that is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShortHash(u32);
 
@@ -49,7 +48,7 @@ impl<T: Hashed> BucketTable<T> {
         position(bucket, hash, is_it).map(|position| &bucket[position])
     }
 
-    /// The value with this hash that satisfies `is_it`, to give it other contents of the same hash.
+    /// The value with this hash that satisfies `is_it`, to change it without changing its hash.
     pub(crate) fn find_mut(
         &mut self,
         hash: ShortHash,
@@ -92,8 +91,8 @@ impl<T: Hashed> BucketTable<T> {
         Some(removed)
     }
 
-    /// Takes some of the values out, in no particular order, to take the table apart: nothing can be
-    /// found in it any more.
+    /// Removes some of the values, in no particular order, to dismantle the table: afterwards nothing can be found in
+    /// it.
     pub(crate) fn take_some(&mut self) -> Option<Box<[T]>> {
         loop {
             let bucket = self.buckets.pop()?;
@@ -104,7 +103,7 @@ impl<T: Hashed> BucketTable<T> {
         }
     }
 
-    /// Adds a bucket and moves to it what belongs there, all from one other bucket.
+    /// Adds a bucket and moves its values to it, all from one other bucket.
     fn split(&mut self) {
         let added = self.buckets.len();
         self.buckets.push(Box::default());
@@ -113,7 +112,7 @@ impl<T: Hashed> BucketTable<T> {
         }
         let moves = |value: &&T| value.hash().bucket(added + 1) == added;
         let source = self.buckets.at_mut(buddy_of(added));
-        // Both are allocated once and exactly: the table is as long as what is in it.
+        // Both are allocated once with their exact size.
         let mut moved = Vec::with_capacity(source.iter().filter(moves).count());
         let mut kept = Vec::with_capacity(source.len() - moved.capacity());
         for value in source.iter() {
@@ -171,9 +170,8 @@ fn buddy_of(added: usize) -> usize {
     added & (((added + 1).next_power_of_two() - 1) >> 1)
 }
 
-/// Where in a bucket the value with this hash is that satisfies `is_it`. Most values are not, and are
-/// passed over a group at a time: compilers make one comparison of it, and a whole bucket takes a
-/// third of the time that one comparison after the other would.
+/// The position in a bucket of the value with this hash that satisfies `is_it`. Other values are skipped a group at a
+/// time, which compiles to one comparison, so a whole bucket takes a third of the time of single comparisons.
 fn position<T: Hashed>(
     bucket: &[T],
     hash: ShortHash,
@@ -191,8 +189,8 @@ fn position<T: Hashed>(
     Some(groups.len() * GROUP + position)
 }
 
-/// Changes a bucket that stays exactly as long as what is in it. Seldom moves it: allocators have
-/// a few sizes, and most changes stay within one.
+/// Changes a bucket and keeps it exactly as long as its contents. This rarely moves it, because most changes stay
+/// within one size class of the allocator.
 fn change<T, R>(bucket: &mut Box<[T]>, change: impl FnOnce(&mut Vec<T>) -> R) -> R {
     let mut values = std::mem::take(bucket).into_vec();
     let result = change(&mut values);
@@ -265,8 +263,8 @@ mod tests {
         assert!(taken.into_iter().eq(0..1_000));
     }
 
-    /// What makes the table worth its linear search: at a million values it takes two bytes more
-    /// for each than the values.
+    /// The benefit that justifies the linear search: with a million values, the table takes two bytes per value in
+    /// addition to the values.
     #[test]
     fn takes_little_more_than_its_values() {
         let mut table = BucketTable::default();

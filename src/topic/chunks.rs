@@ -1,5 +1,5 @@
-//! A growing array that moves nothing but its first few items: no insertion ever holds a lock for
-//! the time it takes to copy megabytes.
+//! A growing array that never moves more than its first few items, so that no insertion holds a lock while it copies
+//! megabytes.
 
 /// Items per chunk, as a power of two.
 const CHUNK_BITS: u32 = 9;
@@ -17,7 +17,7 @@ impl<T> Default for Chunks<T> {
 }
 
 impl<T> Chunks<T> {
-    /// How many there are.
+    /// The number of items.
     pub(super) fn len(&self) -> usize {
         self.0.len().saturating_sub(1) * CHUNK_ITEMS + self.0.last().map_or(0, Vec::len)
     }
@@ -45,7 +45,7 @@ impl<T> Chunks<T> {
         }
     }
 
-    /// Takes the item at the end away.
+    /// Removes the item at the end.
     pub(super) fn pop(&mut self) -> Option<T> {
         let chunk = self.0.last_mut()?;
         let item = chunk.pop();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::topic::name::{MAX_TOPIC_BYTES, TopicName, level_count};
 
-/// What every Shared Subscription starts with. [MQTT-4.8.2-1]
+/// The prefix of every Shared Subscription. [MQTT-4.8.2-1]
 const SHARE_PREFIX: &str = "$share/";
 
 /// A valid Topic Filter without `$share/…/`. Cloning shares the text.
@@ -17,21 +17,21 @@ pub struct TopicFilter(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShareName(Arc<str>);
 
-/// A Topic Filter as it stands in SUBSCRIBE or UNSUBSCRIBE, taken apart.
+/// The parts of a Topic Filter in SUBSCRIBE or UNSUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ParsedFilter {
     /// The group, if this is a Shared Subscription.
     pub share: Option<ShareName>,
-    /// What is matched with Topic Names.
+    /// The part that is matched with Topic Names.
     pub filter: TopicFilter,
     /// The whole text; shares its memory with `filter` unless this is a Shared Subscription.
     pub full: Arc<str>,
 }
 
-/// Why a string is no Topic Filter.
+/// Why a string is not a Topic Filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopicFilterError {
-    /// It has no character. [MQTT-4.7.3-1]
+    /// It is empty. [MQTT-4.7.3-1]
     #[error("the topic filter is empty")]
     Empty,
     /// It is longer than 65,535 bytes. [MQTT-4.7.3-3]
@@ -55,8 +55,8 @@ pub enum TopicFilterError {
 }
 
 impl TopicFilter {
-    /// Checks a Topic Filter and takes a Shared Subscription apart. The Specification of MQTT 5.0
-    /// reserves `$share/`; it means the same to Clients of older versions.
+    /// Checks a Topic Filter and parses a Shared Subscription. Only MQTT 5.0 reserves `$share/`, but it works the
+    /// same for Clients of older versions.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -115,8 +115,8 @@ impl TopicFilter {
         memchr::memchr2(b'+', b'#', self.0.as_bytes()).is_some()
     }
 
-    /// Whether it matches this Topic Name. The measure of the trees, and good enough for a few
-    /// filters. [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.2-1] [MQTT-4.7.3-4]
+    /// Whether it matches this Topic Name. The reference for the trees, and fast enough for a few filters.
+    /// [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.2-1] [MQTT-4.7.3-4]
     #[must_use]
     pub fn matches(&self, name: &TopicName<'_>) -> bool {
         if name.is_dollar() && self.0.starts_with(['+', '#']) {
@@ -124,7 +124,7 @@ impl TopicFilter {
         }
         let mut levels = name.levels();
         for pattern in self.levels() {
-            // Ahead of the name's next level, because `sport/#` matches `sport` as well.
+            // Before the next level of the name is read, because `sport/#` also matches `sport`.
             if pattern == "#" {
                 return true;
             }

@@ -1,41 +1,36 @@
-//! A stamp of that part of the tree of Subscriptions that can match one Topic Name.
+//! A fingerprint of the part of the subscription tree that can match one Topic Name.
 //!
-//! Devices repeat their topics, so a Network Connection keeps what it matched. The stamp tells in a
-//! few nanoseconds, without a lock, whether that still holds; and it holds while others subscribe
-//! to other topics.
+//! Devices repeat their topics, so a Network Connection caches the matches. The fingerprint tells in a few
+//! nanoseconds, without a lock, whether they are still valid; they stay valid while others subscribe to other topics.
 //!
 //! # How
-//! There is a fixed table of counters that only rise. A change of a filter with wildcards raises
-//! the counter of its literal prefix (the levels before the first wildcard, at most four); a change
-//! of a filter without wildcards raises the counter of its whole text. A filter can match a Topic
-//! Name only if its prefix is one of the name's prefixes, or its text is the name. So the counters
-//! of the name's prefixes of zero to four levels, and of its whole text, rise with every change
-//! that could matter. The stamp is their sum: as none of them ever falls, an equal sum means that
-//! each of them is the same. Two names may share a counter, which costs a needless match and
-//! nothing else.
+//! There is a fixed table of counters that only rise. A change of a filter with wildcards raises the counter of its
+//! literal prefix (the levels before the first wildcard, at most four); a change of a filter without wildcards raises
+//! the counter of its whole text. A filter can match a Topic Name only if its prefix is one of the name's prefixes,
+//! or its text is the name. So the counters of the name's prefixes of zero to four levels, and of its whole text,
+//! rise with every change that could matter. The fingerprint is their sum: none of them ever falls, so an equal sum
+//! means that each of them is the same. Two names may share a counter, which only causes unnecessary matching.
 //!
-//! # Why a stamp that is still equal proves that the matches are still right
-//! A reader takes the stamp, then matches, then keeps both. A writer changes the tree under its
-//! lock, *then* raises the counter (`Release`), then returns.
-//! - Every change that had returned when a later publish takes its stamp (`Acquire`) raised its
-//!   counter before, so that publish reads this value or a higher one: reads of one atomic never go
-//!   back. If the kept stamp is smaller, the cache is refused and the tree is asked, whose lock
-//!   shows the change.
-//! - If the kept stamp contains the change already, the reader had read the raised counter before
-//!   it matched. That read synchronises with the writer (each raise is a read-modify-write, so a
-//!   later one by others continues its release sequence), whose change of the tree came first; so
-//!   the kept matches contain the change.
+//! # Why an equal fingerprint proves that the matches are still right
+//! A reader takes the fingerprint, then matches, then keeps both. A writer changes the tree under its lock, *then*
+//! raises the counter (`Release`), then returns.
+//! - Every change that has returned before a later publish takes its fingerprint (`Acquire`) has raised its counter,
+//!   so that publish reads this value or a higher one: reads of one atomic never go back. If the cached fingerprint
+//!   is smaller, the cache is not used and the tree is searched, whose lock makes the change visible.
+//! - If the cached fingerprint contains the change already, the reader had read the raised counter before it matched.
+//!   That read synchronises with the writer (each raise is a read-modify-write, so a later one by others continues
+//!   its release sequence), whose change of the tree came first; so the cached matches contain the change.
 //!
-//! Raising before changing would be wrong: a reader could take the new stamp and the old matches,
-//! and keep them for ever.
+//! Raising before changing would be wrong: a reader could take the new fingerprint and the old matches, and keep them
+//! forever.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 
-/// Counters in the table: 128 KiB, so that ten thousand unrelated changes a second refuse a kept
-/// result about thrice.
+/// Counters in the table: 128 KiB, so that ten thousand unrelated changes per second invalidate a cached result about
+/// three times.
 const SLOT_COUNT: usize = 1 << 14;
 
 /// Longest literal prefix with a counter of its own.
@@ -44,7 +39,7 @@ const MAX_PREFIX_LEVELS: usize = 4;
 /// Marks the counter of a whole text, as opposed to a number of levels.
 const WHOLE: u8 = u8::MAX;
 
-/// Which counters concern a Topic Name. Computed once per name and kept with what was matched.
+/// The counters that concern a Topic Name. Computed once per name and cached with its matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TopicHash {
     slots: [u16; MAX_PREFIX_LEVELS + 2],
@@ -90,7 +85,7 @@ impl Versions {
         size_of_val(&*self.slots)
     }
 
-    /// A Subscription of this filter was added, changed or removed, and readers of the tree can see
+    /// Records that a Subscription of this filter was added, changed or removed, after readers of the tree can see
     /// it.
     pub(super) fn raise(&self, filter: &str) {
         let slot = filter_slot(filter);
@@ -99,7 +94,7 @@ impl Versions {
         }
     }
 
-    /// The stamp of a Topic Name.
+    /// The fingerprint of a Topic Name.
     pub(super) fn fingerprint(&self, hash: &TopicHash) -> Fingerprint {
         let counters = hash.slots.iter().filter_map(|&slot| self.slots.get(usize::from(slot)));
         let values = counters.map(|counter| counter.load(Ordering::Acquire));
@@ -126,7 +121,7 @@ fn filter_slot(filter: &str) -> u16 {
     slot_of(levels, prefix)
 }
 
-/// Not secret: a Client that brings about collisions makes others match again, no more.
+/// Not secret, because a Client that causes collisions only makes others match again.
 fn slot_of(kind: u8, text: &str) -> u16 {
     let mut hasher = FixedState::with_seed(u64::from(kind)).build_hasher();
     hasher.write(text.as_bytes());

@@ -1,6 +1,5 @@
-//! A hash table of places in an arena, ten bytes for each: places and half of their hashes. Asking
-//! the items for their hash would be a cache miss for each that is moved, and for each that is not
-//! the one looked for.
+//! A hash table of places in an arena, with ten bytes per entry: the place and half of its hash. Reading hashes from
+//! the items would cost a cache miss for each item that is moved or compared.
 
 use std::hash::{Hash, Hasher};
 
@@ -55,8 +54,7 @@ impl IndexTable {
     }
 }
 
-/// The secret of all hashes in one tree: Clients choose the names, and must not be able to choose
-/// collisions.
+/// The secret seed of all hashes in one tree, so that Clients, who choose the names, cannot choose collisions.
 #[derive(Debug)]
 pub(super) struct HashSeed {
     shared: SharedSeed,

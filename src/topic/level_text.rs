@@ -1,16 +1,16 @@
-//! The texts of topic levels in the nodes of a branch: short ones in place, long ones apart. A text
-//! of its own for each node takes less memory than a table of distinct texts and references to it,
-//! because most nodes have a text that no other has; and matching needs no look-up in that table.
+//! The texts of topic levels in the nodes of a branch: short ones are stored in the node, long ones separately.
+//! Storing the text in each node takes less memory than a table of distinct texts with references, because most texts
+//! are unique, and matching needs no look-up in a table.
 
 use crate::topic::arena::Arena;
 
-/// Longer texts are allocated apart. Chosen so that a [`LevelText`] takes 20 bytes.
+/// Longer texts are allocated separately. Chosen so that a [`LevelText`] takes 20 bytes.
 const INLINE_BYTES: usize = 18;
 
 /// The last level of the filter that a node stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LevelText {
-    /// The node for no level at all.
+    /// The root node, which has no level.
     Root,
     /// `+`.
     Plus,
@@ -56,7 +56,7 @@ impl LevelText {
         }
     }
 
-    /// Gives back what is apart; the node goes.
+    /// Releases a separately stored text when its node is removed.
     pub(super) fn release(self, long: &mut LongTexts) {
         if let Self::Long(place) = self {
             long.heap_bytes -= long.texts.remove(place).len();
@@ -65,7 +65,7 @@ impl LevelText {
 }
 
 impl LongTexts {
-    /// How many there are.
+    /// The number of texts.
     pub(super) fn len(&self) -> usize {
         self.texts.len()
     }

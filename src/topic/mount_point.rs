@@ -1,8 +1,8 @@
-//! Mount points: the part of all topics in which the Clients of a listener live.
+//! Mount points: the topic prefix of the Clients of a listener.
 //!
-//! Inside, a Client sees Topic Names without the mount point; outside, and in everything that the broker keeps, they
-//! stand behind it. Both ways are here, so that they cannot disagree. A Topic Name that has no counterpart inside is not
-//! shown there: `site-1` is not below `site-1/`, and `site-1/` itself would be empty inside. [MQTT-4.7.3-1]
+//! Inside, a Client sees Topic Names without the mount point; outside, and in the state of the broker, they have it as a
+//! prefix. Both directions are implemented here, so that they agree. A Topic Name without a counterpart inside is not
+//! visible there: `site-1` is not below `site-1/`, and `site-1/` itself would be empty inside. [MQTT-4.7.3-1]
 //!
 //! Topics that begin with `$` keep that property on both sides, because no wildcard at the first level may match them
 //! [MQTT-4.7.2-1]: `$aws/x` inside `site-1/` is `$site-1/$aws/x` outside, and neither `#` inside nor `#` outside sees it.
@@ -18,11 +18,11 @@ use crate::topic::reserved::reserved_root;
 /// The longest mount point, in bytes.
 const MAX_MOUNT_POINT_BYTES: usize = 1024;
 
-/// The beginning of a Topic Name, whole levels with the `/` behind them. Cloning shares the text.
+/// A prefix of Topic Names: whole levels, with a `/` at the end. Cloning shares the text.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct MountPoint(Arc<str>);
 
-/// Why a string is no mount point.
+/// Why a string is not a mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MountPointError {
     /// It is longer than [`MAX_MOUNT_POINT_BYTES`].
@@ -34,14 +34,14 @@ pub enum MountPointError {
     /// It begins with `$`.
     #[error("it begins with $")]
     Dollar,
-    /// With `$` before it, its first level is one that the broker owns.
+    /// With `$` before it, its first level is reserved for the broker.
     #[error("topics below ${0} are reserved for the broker")]
     Reserved(&'static str),
 }
 
 impl MountPoint {
-    /// Checks a mount point; none if the text is empty. A `/` at the end is added where it is missing: without it
-    /// `site-1` would reach into `site-10/`.
+    /// Checks a mount point; `None` if the text is empty. A missing `/` at the end is added: without it `site-1`
+    /// would include `site-10/`.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -71,7 +71,7 @@ impl MountPoint {
         &self.0
     }
 
-    /// What a Topic Name, or a Topic Filter without `$share/…/`, is called outside.
+    /// The outside name of a Topic Name, or of a Topic Filter without `$share/…/`.
     #[must_use]
     pub fn outside(&self, inside: &str) -> String {
         let dollar = if inside.starts_with('$') { "$" } else { "" };
@@ -79,7 +79,7 @@ impl MountPoint {
         format!("{dollar}{mount}{inside}")
     }
 
-    /// The same for a Topic Filter as it stands in SUBSCRIBE: the group of a Shared Subscription stays in front.
+    /// The same for a Topic Filter as in SUBSCRIBE: the group of a Shared Subscription stays in front.
     #[must_use]
     pub fn filter_outside(&self, inside: &str) -> String {
         match inside.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
@@ -88,7 +88,7 @@ impl MountPoint {
         }
     }
 
-    /// What a Topic Name is called inside; `None` if it is not there.
+    /// The inside name of a Topic Name; `None` if it is not visible there.
     #[must_use]
     pub fn inside<'a>(&self, outside: &'a str) -> Option<&'a str> {
         match outside.strip_prefix('$') {
@@ -99,8 +99,8 @@ impl MountPoint {
         }
     }
 
-    /// Properties of a PUBLISH or a Will from inside, with their Response Topic as it is called outside. `None` if that
-    /// would be longer than a Topic Name can be.
+    /// Properties of a PUBLISH or a Will from inside, with the outside name of their Response Topic. `None` if that
+    /// would be too long for a Topic Name.
     #[must_use]
     pub fn properties_outside<'a>(&self, properties: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let Some(topic) = response_topic(properties) else { return Some(properties.into()) };
@@ -111,8 +111,8 @@ impl MountPoint {
         Some(with_response_topic(properties, Some(&outside)).into())
     }
 
-    /// Properties of a message for a Client inside, with their Response Topic as it is called there; without it if it is
-    /// not there: nobody inside could send the response, but the message itself concerns them.
+    /// Properties of a message for a Client inside, with the inside name of their Response Topic. A Response Topic that
+    /// is not visible inside is removed: nobody there could send the response, but the message is still delivered.
     #[must_use]
     pub fn properties_inside<'a>(&self, properties: &'a [u8]) -> Cow<'a, [u8]> {
         match response_topic(properties) {
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(MountPoint::parse(&"a".repeat(1025)), Err(MountPointError::TooLong));
     }
 
-    /// What goes out comes in again, under the name it had.
+    /// A name mapped outside and back inside is unchanged.
     #[test]
     fn both_ways_agree() {
         for topic in ["a", "/", "/a", "a/", "$aws/x", "$", "a/$b", "site-1/a", "$site-1/a"] {

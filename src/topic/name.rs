@@ -1,4 +1,4 @@
-//! Topic Names: what Application Messages are published to.
+//! Topic Names, to which Application Messages are published.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ pub(crate) const MAX_TOPIC_BYTES: usize = 65_535;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TopicName<'a>(&'a str);
 
-/// Why a string is no Topic Name.
+/// Why a string is not a Topic Name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopicNameError {
-    /// It has no character. [MQTT-4.7.3-1]
+    /// It is empty. [MQTT-4.7.3-1]
     #[error("the topic name is empty")]
     Empty,
     /// It is longer than 65,535 bytes. [MQTT-4.7.3-3]

@@ -1,14 +1,15 @@
-//! First levels below `$` that the broker owns: nobody else exchanges messages there.
+//! First levels with `$` that are reserved for the broker: Clients cannot exchange messages there.
 //!
-//! Every other topic that begins with `$` (`$aws/…`, `$iothub/…`) is an ordinary one, which no wildcard at the first level
-//! matches. [MQTT-4.7.2-1]
+//! Every other topic that begins with `$` (`$aws/…`, `$iothub/…`) is an ordinary topic, which no wildcard at the first
+//! level matches. [MQTT-4.7.2-1]
 
-/// The roots, without their `$`. A `;` ends a root as `/` does: options of an address will stand behind it.
+/// The reserved first levels, without their `$`. A `;` ends a level as `/` does: options of an address will follow
+/// it.
 const ROOTS: [&str; 11] = [
-    // Figures of the broker; Shared Subscriptions.
+    // Metrics of the broker; Shared Subscriptions.
     "SYS",
     "share",
-    // Kept free for queues, streams, delayed messages, transactions, requests and exclusive Subscriptions.
+    // For future queues, streams, delayed messages, transactions, requests and exclusive Subscriptions.
     "queue",
     "stream",
     "with",
@@ -23,7 +24,7 @@ const ROOTS: [&str; 11] = [
 /// Where Clients that stand between brokers say whether they are connected.
 const CONNECTION_STATE: (&str, &str) = ("$SYS/broker/connection/", "/state");
 
-/// The root that a Topic Name or Topic Filter lies below, if it is one of the broker's.
+/// The reserved first level of a Topic Name or Topic Filter, if it has one.
 #[must_use]
 pub(crate) fn reserved_root(topic: &str) -> Option<&'static str> {
     let rest = topic.strip_prefix('$')?;

@@ -1,14 +1,13 @@
 //! The tree of Retained Messages: which Topic Names does a Topic Filter match?
 //!
-//! The values know their own topic, so the tree is a few ordered sets of values and costs less than
-//! 20 bytes for each. The order is level by level: what is below a level lies side by side, behind
-//! the level itself. A filter is answered in pages from one place in that order to a later one, so
-//! that millions are streamed without a copy of them all and with locks held for microseconds.
-//! Where the names at hand cannot match, the search jumps to the next that may.
+//! The values know their own topic, so the tree is a few ordered sets of values and costs less than 20 bytes for
+//! each. They are ordered level by level: all topics below a level are adjacent and follow the level itself. The
+//! matches of a filter are returned in pages in that order, so millions are streamed without copying all of them, and
+//! locks are held for microseconds only. Where the next names cannot match, the search jumps to the next one that
+//! may.
 //!
-//! The sets are shards: a name belongs to the shard that its first two levels hash to, always the
-//! same. A filter whose first two levels are literal concerns one shard, any other all of them, one
-//! after the other.
+//! The sets are shards: a hash of the first two levels determines the shard of a name. A filter whose first two
+//! levels are literal concerns one shard, any other all of them, one after the other.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -21,20 +20,20 @@ use parking_lot::RwLock;
 use crate::topic::filter::TopicFilter;
 use crate::topic::index_table::HashSeed;
 
-/// Few in tests, so that a few names meet in one shard.
+/// Few in tests, so that a few names share a shard.
 const SHARD_COUNT: usize = if cfg!(test) { 2 } else { 32 };
 
-/// Names looked at under one lock. At a cache miss each, some tens of microseconds.
+/// Names visited under one lock. With a cache miss each, this takes some tens of microseconds.
 const NAMES_PER_LOCK: usize = 128;
 
-/// Names looked at in one page, unless it is full before.
+/// Names visited in one page, unless it is full before.
 const NAMES_PER_PAGE: usize = 1_024;
 
-/// Names in a row that do not match before the search jumps: a jump costs about as much as this
-/// many steps. Few in tests, so that a few names suffice for all jumps.
+/// Consecutive names without a match before the search jumps: a jump costs about as much as this many steps. Few in
+/// tests, so that a few names exercise all jumps.
 const STEPS_BEFORE_JUMP: usize = if cfg!(test) { 2 } else { 12 };
 
-/// What the tree keeps: it must always return the same topic.
+/// A value in the tree. It must always return the same topic.
 pub trait RetainedValue {
     /// The Topic Name.
     fn topic(&self) -> &str;
@@ -56,20 +55,20 @@ pub struct RetainedTree<V> {
 #[repr(align(128))]
 struct Shard<V>(RwLock<BTreeSet<ByTopic<V>>>);
 
-/// What a page came to.
+/// The result of a page.
 #[derive(Debug)]
 pub struct Page {
     /// Where the next page starts; `None` at the end.
     pub next: Option<Cursor>,
-    /// How many names were looked at.
+    /// How many names were visited.
     pub names: usize,
 }
 
-/// Where a page ended. Stays valid whatever is set and removed meanwhile.
+/// Where a page ended. It stays valid while values are set and removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     shard: usize,
-    /// The last name looked at in that shard.
+    /// The last name visited in that shard.
     after: Option<Box<str>>,
 }
 
@@ -88,7 +87,7 @@ impl<V: RetainedValue + Clone> RetainedTree<V> {
         let added_bytes = value.memory_bytes();
         let mut shard = self.shards[self.shard_of(value.topic())].0.write();
         let replaced = shard.replace(ByTopic(value)).map(|old| old.0);
-        // Counted under the lock: a removal that came between would count below zero.
+        // Counted under the lock, because a removal in between would make the count negative.
         self.value_bytes.fetch_add(added_bytes, AtomicOrdering::Relaxed);
         match &replaced {
             None => self.len.fetch_add(1, AtomicOrdering::Relaxed),
@@ -113,12 +112,12 @@ impl<V: RetainedValue + Clone> RetainedTree<V> {
         shard.get(&topic as &dyn Topic).map(|found| found.0.clone())
     }
 
-    /// Appends the values whose names match `filter`, starting at the beginning or where the page
-    /// before ended. Appends at most `max_count` values, and fewer (even none) when many names had to be passed over: a page
-    /// never takes longer than about a thousand names do.
+    /// Appends the values whose names match `filter`, starting at the beginning or where the page before ended. Appends at
+    /// most `max_count` values, and fewer (even none) if many names had to be skipped: a page never visits more than about a
+    /// thousand names.
     ///
-    /// A name that is there from the first page to the last is met exactly once; one that is set or
-    /// removed in between is met at most once.
+    /// A name that exists from the first page to the last is returned exactly once; one that is set or removed in
+    /// between at most once.
     #[must_use]
     pub fn page(
         &self,
@@ -198,7 +197,7 @@ impl<V> RetainedTree<V> {
     }
 }
 
-/// What a walk may do, and what it did.
+/// The limits of a walk.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     matches: usize,
@@ -209,12 +208,12 @@ struct Limits {
 struct Walk {
     matches: usize,
     names: usize,
-    /// The last name looked at; `None` at the end of the shard.
+    /// The last name visited; `None` at the end of the shard.
     last: Option<Box<str>>,
 }
 
 impl<V: RetainedValue + Clone> Shard<V> {
-    /// One read section.
+    /// Walks part of a shard under one read lock.
     fn walk(&self, filter: &str, after: Option<&str>, limits: Limits, out: &mut Vec<V>) -> Walk {
         let set = self.0.read();
         let prefix = literal_prefix(filter);
@@ -260,19 +259,19 @@ impl<V: RetainedValue + Clone> Shard<V> {
     }
 }
 
-/// What a name tells about itself and those behind it.
+/// What a name tells about itself and the names after it.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict<'a> {
     Matches,
-    /// It does not match, the next one may.
+    /// It does not match, but the next one may.
     Passes,
     /// Neither it nor any before the target match.
     PassesUntil(Jump<'a>),
-    /// No name behind it matches.
+    /// No name after it matches.
     Ends,
 }
 
-/// To the first name behind `kept_bytes` of the present one, followed by what cannot match.
+/// A jump to the first name that may match again, after `kept_bytes` of the current name.
 #[derive(Debug, PartialEq, Eq)]
 struct Jump<'a> {
     kept_bytes: usize,
@@ -281,11 +280,11 @@ struct Jump<'a> {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Target<'a> {
-    /// To this level, after what is kept (which ends with its separator).
+    /// To this level, after the kept part (which ends with its separator).
     Level(&'a str),
-    /// Behind everything below what is kept.
+    /// After everything below the kept part.
     BehindSubtree,
-    /// Behind all names that start with `$`.
+    /// After all names that start with `$`.
     BehindDollar,
 }
 
@@ -373,7 +372,7 @@ fn compare(left: &str, right: &str) -> Ordering {
 #[derive(Debug, Clone)]
 struct ByTopic<V>(V);
 
-/// Lets the sets be searched by a text as well as by a value, without a copy of either.
+/// Lets the sets be searched by a text or by a value, without a copy.
 trait Topic {
     fn topic(&self) -> &str;
 }

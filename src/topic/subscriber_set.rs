@@ -1,5 +1,4 @@
-//! Who subscribes to one Topic Filter: one destination in place, a few in a list, ten thousand with
-//! an index.
+//! The subscribers of one Topic Filter: one is stored in place, a few in a list, many with an index.
 
 use std::hash::Hash;
 use std::mem;
@@ -12,7 +11,7 @@ use crate::topic::index_table::{HashSeed, IndexTable};
 /// A Subscription that matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Match<D> {
-    /// Where messages go to.
+    /// The destination of messages.
     pub destination: D,
     /// Subscription Identifier.
     pub subscription_id: Option<NonZeroU32>,
@@ -20,8 +19,7 @@ pub struct Match<D> {
     pub options: SubscriptionOptions,
 }
 
-/// A part of a large set. Reading shares it and leaves the lock; writing copies it if it is being
-/// read.
+/// A part of a large set. Readers share it and release the lock; writers copy it if it is being read.
 pub(super) type SharedMatches<D> = Arc<Vec<Match<D>>>;
 
 /// A list becomes a crowd above the first and a list again below the second.
@@ -32,8 +30,8 @@ const LIST_BELOW: usize = 12;
 const PART_BITS: u32 = 6;
 const PART_MATCHES: usize = 1 << PART_BITS;
 
-/// The Subscriptions of one filter, one for each destination. Takes no more than the one match that
-/// most have.
+/// The Subscriptions of one filter, one for each destination. It is as small as the single match that most filters
+/// have.
 #[derive(Debug, Default)]
 pub(super) enum SubscriberSet<D> {
     #[default]
@@ -45,7 +43,7 @@ pub(super) enum SubscriberSet<D> {
     Crowd(Box<Crowd<D>>),
 }
 
-/// Many matches: removing one takes as long as in a set of two.
+/// Many matches: removing one takes no longer than in a set of two.
 #[derive(Debug)]
 pub(super) struct Crowd<D> {
     parts: Vec<SharedMatches<D>>,

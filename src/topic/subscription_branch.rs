@@ -1,9 +1,8 @@
-//! One shard of the tree of Subscriptions: a trie of topic levels without any lock of its own.
+//! One shard of the tree of Subscriptions: a trie of topic levels without its own lock.
 //!
-//! Nodes take 40 bytes, the text of their level included, and lie in an arena. Literal children are
-//! found in one hash table for the whole branch, keyed by parent and level; the child for `+` and
-//! the Subscriptions of `…/#` are fields. A node exists while it has a child or a Subscription, so
-//! an empty branch has none.
+//! Nodes take 40 bytes, including the text of their level, and are stored in an arena. Literal children are found in
+//! one hash table for the whole branch, keyed by parent and level; the child for `+` and the Subscriptions of `…/#`
+//! are fields. A node exists while it has a child or a Subscription, so an empty branch has none.
 
 use std::hash::Hash;
 
@@ -43,7 +42,7 @@ struct Node {
     literal_count: u32,
     /// Subscriptions of the filter that ends here.
     exact: u32,
-    /// Subscriptions of that filter with `/#` behind it.
+    /// Subscriptions of that filter followed by `/#`.
     multi: u32,
 }
 
@@ -76,8 +75,8 @@ impl Default for Node {
 }
 
 impl<D: Clone + Eq + Hash> SubscriptionBranch<D> {
-    /// Adds a Subscription; tells the place of its filter, and the Subscription of the same
-    /// destination that it replaces.
+    /// Adds a Subscription; returns the place of its filter, and the Subscription of the same destination that it
+    /// replaces.
     pub(super) fn subscribe(
         &mut self,
         seed: &HashSeed,
@@ -329,8 +328,8 @@ impl Node {
     }
 }
 
-/// The hash of a node, from its parent and the hash of its level. That one is secret and spread
-/// already: one multiplication mixes the parent in.
+/// The hash of a node, from its parent and the hash of its level. The latter is already secret and well distributed,
+/// so one multiplication suffices to mix the parent in.
 fn child_hash(parent: u32, level_hash: u64) -> u64 {
     let key = level_hash ^ u64::from(parent).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let product = u128::from(key) * 0xa5a3_5625_6ed9_eba9_u128;

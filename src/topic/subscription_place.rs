@@ -1,9 +1,9 @@
-//! Where a Subscription is in the tree: eight bytes by which its Session knows it, instead of a copy
-//! of its Topic Filter.
+//! The position of a Subscription in the tree: eight bytes that its Session stores instead of a copy of its Topic
+//! Filter.
 
 use crate::topic::bucket_table::{Hashed, ShortHash};
 
-/// Names a Topic Filter in the tree for as long as it is subscribed to; later it may name another.
+/// Identifies a Topic Filter in the tree as long as it is subscribed to; later it may identify another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SubscriptionPlace {
     pub(super) node: u32,
@@ -21,7 +21,7 @@ pub(super) enum Ending {
 }
 
 impl Hashed for SubscriptionPlace {
-    /// Our numbers, not the Client's: one multiplication spreads them well enough.
+    /// The numbers are ours, not the Client's, so one multiplication distributes them well enough.
     fn hash(&self) -> ShortHash {
         let [shard, ending] = [u64::from(self.shard), u64::from(self.ending == Ending::Multi)];
         let key = u64::from(self.node) | shard << 32 | ending << 40;

@@ -1,12 +1,11 @@
-//! The tree of all Subscriptions: which destinations does a Topic Name go to?
+//! The tree of all Subscriptions, which finds the destinations of a Topic Name.
 //!
-//! Used by every connection at once through a shared reference. The broker adds and removes;
-//! publishers match. The tree is cut into shards, so that writers seldom meet: a filter whose first
-//! two levels are literal lies in the shard that these levels hash to, any other in the shard for
-//! wildcards. A Topic Name therefore concerns two shards at most. Every write section is one
-//! Subscription long, a few microseconds: no table is ever rehashed and no array moved as a whole,
-//! so a publish waits for no more than that, even while ten thousand Clients subscribe.
-//! `docs/decisions/2026-11-21-subscription-tree.md` says what was measured.
+//! All connections use it concurrently through a shared reference. The broker adds and removes; publishers match. The
+//! tree is divided into shards, so that writers rarely contend: a filter whose first two levels are literal is in the
+//! shard that these levels hash to, any other in the wildcard shard. So a Topic Name concerns at most two shards. A
+//! write lock is held for one Subscription, a few microseconds: no table is ever rehashed and no array moved as a
+//! whole, so a publish waits no longer than that, even while ten thousand Clients subscribe.
+//! `docs/decisions/2026-11-21-subscription-tree.md` has the measurements.
 
 use std::hash::Hash;
 use std::hint;
@@ -33,7 +32,7 @@ const LITERAL_SHARDS: u8 = 64;
 /// The shard for all other filters, behind those.
 const WILDCARD_SHARD: u8 = LITERAL_SHARDS;
 
-/// Some microseconds.
+/// Attempts to get a lock before waiting for it: some microseconds.
 const TRIES_BEFORE_WAITING: usize = 128;
 
 /// Subscriptions by Topic Filter, see the module. `D` is a cheap handle of a destination: a Session
@@ -46,7 +45,7 @@ pub struct SubscriptionTree<D> {
     placements: WildcardPlacements,
 }
 
-/// What has become of a Subscription that was added.
+/// The result of adding a Subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subscribed {
     /// Where its filter is while it exists.
@@ -55,7 +54,7 @@ pub struct Subscribed {
     pub replaced: Option<SubscriptionOptions>,
 }
 
-/// Apart from its neighbours in memory, since the locks are written by all cores.
+/// Aligned to avoid false sharing, because all cores write to the locks.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Shard<D> {
@@ -82,8 +81,8 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
         }
     }
 
-    /// Adds a Subscription. If this destination subscribes to this filter already, it is replaced
-    /// and its options are returned. [MQTT-3.8.4-3]
+    /// Adds a Subscription. If this destination already subscribes to this filter, that Subscription is replaced and
+    /// its options are returned. [MQTT-3.8.4-3]
     pub fn subscribe(
         &self,
         filter: &TopicFilter,
@@ -105,13 +104,13 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
         Subscribed { place, replaced: replaced.map(|replaced| replaced.options) }
     }
 
-    /// Removes a Subscription; tells where its filter was, if it existed. [MQTT-3.10.4-1]
+    /// Removes a Subscription; returns the place of its filter, if it existed. [MQTT-3.10.4-1]
     pub fn unsubscribe(&self, filter: &TopicFilter, destination: &D) -> Option<SubscriptionPlace> {
         let filter = filter.as_str();
         let shard = self.shard_of(filter);
         let removed = self.shard(shard).change(|branch| {
             let place = branch.find(&self.seed, filter)?;
-            // Returned, because only outside the lock the destination may be dropped.
+            // Returned, because the destination must be dropped outside the lock.
             let removed = branch.unsubscribe(&self.seed, place, destination)?;
             Some((place, removed))
         });
@@ -135,10 +134,10 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
         level_count(&filter)
     }
 
-    /// Whether a filter may be added without making a topic that nearly matches everything too
-    /// dear: its `+` stand where they stand in others, or in the first eight levels, or there are
-    /// fewer than `max_placements` that reach beyond those. [`Self::matches`] never visits more
-    /// nodes at one level than `max_placements` and 256.
+    /// Whether a filter may be added without making a topic that nearly matches everything too expensive: its `+` are
+    /// at the same positions as in other filters, or within the first eight levels, or fewer than `max_placements`
+    /// placements reach beyond those. [`Self::matches`] never visits more nodes at one level than `max_placements`
+    /// and 256.
     #[must_use]
     pub fn admits(&self, filter: &TopicFilter, max_placements: usize) -> bool {
         self.placements.admits(filter.as_str(), max_placements)
@@ -175,9 +174,9 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
         visited
     }
 
-    /// The state of everything that can match this Topic Name. What [`Self::matches`] found *after*
-    /// taking a fingerprint is right as long as the fingerprint stays equal; a `subscribe` or
-    /// `unsubscribe` that has returned and changes the answer has changed the fingerprint.
+    /// The state of everything that can match this Topic Name. The result of [`Self::matches`] *after* taking a
+    /// fingerprint is valid as long as the fingerprint stays equal; a `subscribe` or `unsubscribe` that has returned
+    /// and changes the answer has changed the fingerprint.
     #[must_use]
     pub fn fingerprint(&self, hash: &TopicHash) -> Fingerprint {
         self.versions.fingerprint(hash)
@@ -258,8 +257,8 @@ impl SubscriptionPlace {
 }
 
 impl<D> Shard<D> {
-    /// A read section. Waiting in the queue of the lock costs a switch of threads, many times what
-    /// any write section takes; so try for about as long as a few of those take first.
+    /// Takes the read lock. Waiting for a lock costs a thread switch, which takes many times longer than any write
+    /// section; so this first tries for about as long as a few of those take.
     fn read(&self) -> RwLockReadGuard<'_, SubscriptionBranch<D>> {
         for _ in 0..TRIES_BEFORE_WAITING {
             if let Some(branch) = self.branch.try_read() {
@@ -270,12 +269,12 @@ impl<D> Shard<D> {
         self.branch.read()
     }
 
-    /// One write section, as short as the change.
+    /// Makes a change under the write lock.
     fn change<R>(&self, change: impl FnOnce(&mut SubscriptionBranch<D>) -> R) -> R {
         let mut branch = self.branch.write();
         let result = change(&mut branch);
         self.len.store(branch.len(), Ordering::Release);
-        // Gives back the memory of a branch that once was large, outside the lock.
+        // Frees the memory of a branch that was once large, outside the lock.
         let emptied = (branch.len() == 0).then(|| mem::take(&mut *branch));
         drop(branch);
         drop(emptied);

@@ -1,10 +1,11 @@
-//! Where `+` stands in Topic Filters: what decides how many filters a Topic Name can nearly match at once.
+//! The placements of `+` in Topic Filters, which determine how many filters a Topic Name can nearly match at once.
 //!
-//! Matching follows all nodes whose path matches the levels seen so far. Two such nodes of one depth differ in where
-//! their `+` stand: where those are equal, the levels of the name leave one choice. So there are never more nodes at
-//! one depth than *placements* of `+` in all filters. Placements within the first [`FREE_LEVELS`] levels are few by
-//! themselves. Those beyond are counted here and bounded: 2^17 filters out of `a` and `+` would make every message to
-//! a topic that nearly matches them visit 2^17 nodes, and no cache helps who publishes to a new topic each time.
+//! Matching follows all nodes whose path matches the levels seen so far. Two such nodes of one depth differ in the
+//! positions of their `+`: if these are equal, the levels of the name leave one choice. So there are never more nodes
+//! at one depth than *placements* of `+` in all filters. Within the first [`FREE_LEVELS`] levels there can only be a
+//! few placements. Those beyond are counted here and limited: 2^17 filters made of `a` and `+` would make every
+//! message to a topic that nearly matches them visit 2^17 nodes, and no cache helps against publishing to a new topic
+//! each time.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -22,7 +23,7 @@ pub(super) struct WildcardPlacements(Mutex<HashMap<Placement, u64, RandomState>>
 type Placement = Box<[u16]>;
 
 impl WildcardPlacements {
-    /// Whether this filter needs no placement that is not there yet, or there is room for one more.
+    /// Whether the placement of this filter exists already or is not limited, or there is room for one more.
     pub(super) fn admits(&self, filter: &str, max_placements: usize) -> bool {
         let Some(placement) = deep_placement(filter) else { return true };
         let known = self.0.lock();
@@ -47,13 +48,13 @@ impl WildcardPlacements {
         }
     }
 
-    /// How many there are.
+    /// The number of placements.
     pub(super) fn len(&self) -> usize {
         self.0.lock().len()
     }
 }
 
-/// The placement of a filter, if its last `+` is behind the free levels.
+/// The placement of a filter, if its last `+` is beyond the free levels.
 fn deep_placement(filter: &str) -> Option<Placement> {
     let last = memchr::memrchr(b'+', filter.as_bytes())?;
     let before = filter.as_bytes().get(..last)?;

@@ -56,7 +56,7 @@ fn leading_wildcards_do_not_match_dollar_topics() {
     assert_eq!(destinations(&tree, "SYS/uptime"), [0, 1, 4]);
 }
 
-/// Filters out of `a` and `+` of so many levels would make one message visit as many nodes as there are.
+/// Deep filters made of `a` and `+` would make one message visit as many nodes as there are filters.
 #[test]
 fn nearly_matching_filters_are_bounded() {
     let tree = SubscriptionTree::new(1);
@@ -228,7 +228,7 @@ proptest! {
             found.sort_unstable();
             prop_assert_eq!(found, expected, "{}", topic);
         }
-        // Nothing is left of what was removed: a tree that never had it is no smaller.
+        // Nothing is left of removed Subscriptions: a tree that never had them is no smaller.
         let fresh = SubscriptionTree::new(seed);
         for ((text, destination), options) in &model {
             fresh.subscribe(&filter(text), *destination, *options, None);
@@ -299,7 +299,7 @@ fn publish_until(
     checked_hits
 }
 
-/// What a Session does at its end: the removal by place is a change like any other.
+/// Removal by place, as at the end of a Session, is a change like any other.
 #[test]
 fn removal_by_place_changes_the_fingerprint() {
     let tree = SubscriptionTree::new(1);
