@@ -1,8 +1,8 @@
-//! Every counter of the broker, in cells that cost next to nothing to raise.
+//! Every counter of the broker, in cells that are cheap to increment.
 //!
-//! A counter exists once per shard, and each thread raises the cells of its own shard, so two cores never fight over a
-//! cache line. Reading adds the shards up, which is for `/metrics` and `$SYS`, not for the message path. Counters start
-//! at zero with the process and never go back, as Prometheus demands.
+//! A counter exists once per shard, and each thread increments the cells of its own shard, so cores do not contend for
+//! a cache line. Reading sums the shards, which is for `/metrics` and `$SYS`, not for the message path. Counters start
+//! at zero with the process and never decrease, as Prometheus requires.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::thread::available_parallelism;
 pub struct Description {
     /// Name of the family, with its unit and `_total`.
     pub family: &'static str,
-    /// The label that tells members of one family apart.
+    /// The label that distinguishes the members of one family.
     pub label: Option<(&'static str, &'static str)>,
     /// What is counted; the same for the whole family.
     pub help: &'static str,
@@ -77,7 +77,7 @@ counters! {
     TurnedAwayBrokerFull = "petrel_connections_turned_away_total" {"reason": "broker-full"} TURNED_AWAY,
     /// Its address had its maximum of Network Connections.
     TurnedAwayAddressFull = "petrel_connections_turned_away_total" {"reason": "address-full"} TURNED_AWAY,
-    /// It had not finished CONNECT, and gave way to another when there was no more room.
+    /// It had not finished CONNECT, and was closed to make room for another.
     TurnedAwaySilent = "petrel_connections_turned_away_total" {"reason": "silent"} TURNED_AWAY,
     /// The process had no file descriptor or memory left for it.
     TurnedAwayNoDescriptor = "petrel_connections_turned_away_total" {"reason": "no-descriptor"} TURNED_AWAY,
@@ -100,7 +100,7 @@ counters! {
     ConnectsAbandoned = "petrel_connects_refused_total" {"reason": "abandoned"} REFUSED,
     /// No complete CONNECT arrived in time.
     ConnectsRefusedTimeout = "petrel_connects_refused_total" {"reason": "timeout"} REFUSED,
-    /// The first packet was malformed or no CONNECT.
+    /// The first packet was malformed or not a CONNECT.
     ConnectsRefusedProtocol = "petrel_connects_refused_total" {"reason": "protocol"} REFUSED,
     /// Wrong or missing credentials, or not allowed to connect.
     ConnectsRefusedAuthentication = "petrel_connects_refused_total" {"reason": "authentication"} REFUSED,
@@ -115,7 +115,7 @@ counters! {
     DisconnectsKeepAlive = "petrel_disconnects_total" {"cause": "keep-alive"} DISCONNECTED,
     /// The Client sent something malformed or broke a rule.
     DisconnectsProtocol = "petrel_disconnects_total" {"cause": "protocol"} DISCONNECTED,
-    /// Another Network Connection took the Session over.
+    /// Another Network Connection took over the Session.
     DisconnectsTakeOver = "petrel_disconnects_total" {"cause": "take-over"} DISCONNECTED,
     /// An operator asked for it.
     DisconnectsAdministrative = "petrel_disconnects_total" {"cause": "administrative"} DISCONNECTED,
@@ -152,9 +152,9 @@ counters! {
     SubscribeOverLimit = "petrel_subscriptions_over_limit_total" OVER_LIMIT,
     /// A Will Message was published.
     WillsPublished = "petrel_wills_published_total" WILLS,
-    /// Lines of the log that Clients brought about and that found no room.
+    /// Log lines about Clients that exceeded the budget.
     LogLinesLeftOut = "petrel_log_lines_left_out_total" LEFT_OUT,
-    /// A task panicked; its connection was closed, the broker went on.
+    /// A task panicked; its connection was closed, the broker continued.
     TaskPanics = "petrel_task_panics_total" PANICS,
 }
 
@@ -183,7 +183,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// The recipient's queue was at its limit of messages or bytes.
     QueueFull = "queue-full",
-    /// The oldest message of a full queue gave way to a new one.
+    /// The oldest message of a full queue was dropped for a new one.
     QueueFullOldest = "queue-full-oldest",
     /// A QoS 0 message for a Client that does not read as fast as it is sent to.
     OutboxFull = "outbox-full",
@@ -199,7 +199,7 @@ drop_reasons! {
     StoreUnavailable = "store-unavailable",
     /// It came back over bridges to the broker it started from.
     BridgeLoop = "bridge-loop",
-    /// It has no name below the mount point where the recipient lives.
+    /// It has no name below the mount point of the recipient.
     OutsideMountPoint = "outside-mount-point",
 }
 
@@ -224,7 +224,7 @@ thread_local! {
     static THREAD: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// A number for the calling thread, dealt out in order of first use so that shards fill evenly.
+/// A number for the calling thread, assigned in order of first use so that shards fill evenly.
 fn thread_number() -> usize {
     THREAD.with(|cell| {
         let mut number = cell.get();

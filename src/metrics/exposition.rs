@@ -1,4 +1,4 @@
-//! The text format of Prometheus, written directly: three kinds of lines do not justify a registry of objects.
+//! Writes the text format of Prometheus directly: three kinds of lines do not justify a registry of objects.
 
 use std::fmt::{Display, Write as _};
 

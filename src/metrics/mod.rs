@@ -1,8 +1,8 @@
-//! What the broker knows about itself: counters, gauges, `/metrics` and the `$SYS` topics.
+//! Metrics: counters, gauges, `/metrics` and the `$SYS` topics.
 //!
-//! [`Counters`] are raised where things happen. Figures that rise and fall belong to the part that owns them: it
-//! registers a [`Source`] and is asked when somebody reads, so nothing is kept twice. The HTTP listener writes
-//! [`Metrics::exposition`], and the broker publishes what [`sys::SysTopics`] makes of a [`Sample`].
+//! [`Counters`] are incremented where things happen. Gauges belong to the part that owns the value: it registers a
+//! [`Source`], which is queried on demand, so nothing is stored twice. The HTTP listener serves
+//! [`Metrics::exposition`], and the broker publishes the topics that [`sys::SysTopics`] derives from a [`Sample`].
 
 pub mod counter;
 pub(crate) mod exposition;
@@ -20,17 +20,17 @@ use crate::metrics::exposition::{Exposition, Kind};
 use crate::metrics::histogram::HistogramSample;
 use crate::metrics::process::ProcessSample;
 
-/// A part of the broker that has figures to show.
+/// A part of the broker that provides metrics.
 pub trait Source: Send + Sync {
-    /// Adds its share to the figures that the whole broker has. Several sources may add to one figure.
+    /// Adds its share to the gauges of the whole broker. Several sources may add to one gauge.
     fn fill(&self, gauges: &mut Gauges);
 
-    /// Writes families of its own, such as one value per bridge. The names of families must be its own, too.
+    /// Writes its own families, such as one value per bridge. The family names must be unique.
     #[expect(unused_variables, reason = "most sources have nothing of their own")]
     fn write(&self, exposition: &mut Exposition) {}
 }
 
-/// Figures that rise and fall.
+/// Values that rise and fall.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Gauges {
     /// Network Connections that listeners hold, also those without a CONNECT yet.
@@ -122,19 +122,19 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted, no sources.
+    /// Creates metrics with zero counters and no sources.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Where to count.
+    /// The counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Asks this part, too, from now on.
+    /// Registers a source.
     pub fn register(&self, source: Arc<dyn Source>) {
         self.sources.write().push(source);
     }

@@ -1,8 +1,8 @@
-//! The `$SYS` topics, with the names and meanings that mosquitto gave them, because dashboards and scripts know them.
+//! The `$SYS` topics, with mosquitto's names and meanings, because dashboards and scripts use them.
 //!
 //! [`SysTopics`] turns a [`Sample`] into topics and values; the broker publishes them as Retained Messages at its
-//! interval. It returns only what has changed since the last time, as mosquitto does: a subscriber to `$SYS/#` of an
-//! idle broker is left alone.
+//! interval. It returns only values that have changed since the last time, as mosquitto does, so an idle broker sends
+//! nothing to subscribers of `$SYS/#`.
 
 use std::collections::HashMap;
 use std::time::Duration;

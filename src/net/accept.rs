@@ -1,8 +1,9 @@
-//! Taking Network Connections in.
+//! Accepts Network Connections.
 //!
-//! One task per listener accepts and does nothing else: every Network Connection is a task of its own from the first
-//! byte on, so a slow handshake holds nobody up. The loop survives whatever `accept` answers; out of file descriptors
-//! it uses a spare one to turn Clients away rather than to let them wait for an answer that does not come.
+//! One task per listener does nothing but accept: every Network Connection is a task of its own from the first byte,
+//! so a slow handshake delays no one else. The loop survives every error of `accept`. If there are no file
+//! descriptors left, it uses a spare one to turn Clients away rather than let them wait for an answer that does not
+//! come.
 
 use std::fs::File;
 use std::io;
@@ -31,10 +32,11 @@ use crate::net::tls::{TlsAcceptor, TlsError};
 
 /// Serves MQTT on byte streams.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Serves one Network Connection until it ends. Observes the shutdown itself; at [`Stage::Stop`] the future is
-    /// dropped wherever it stands. The size of the future is what an idle connection costs. It settles in its place once
-    /// its Client is known; until then it may be dropped as well, to make room for another. A guest, which has no place,
-    /// settles only if it replaces one that has. Connections within the process need none.
+    /// Serves one Network Connection until it ends. It observes the shutdown itself; at [`Stage::Stop`] the future is
+    /// dropped at any point. The size of the future is the cost of an idle connection. The connection settles in its
+    /// place once its Client is known; until then its future may also be dropped to make room for another. A guest,
+    /// which has no place, settles only if it replaces a connection that has one. Connections within the process need no
+    /// place.
     fn handle<S: ClientStream>(
         self,
         stream: S,
@@ -51,7 +53,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds all of them; the first that fails releases the others again. Must be called in a Tokio runtime.
+    /// Binds all of them; if one fails, the others are released. Must be called in a Tokio runtime.
     pub fn bind(
         settings: &[ListenerSettings],
         limits: AcceptLimits,
@@ -71,19 +73,19 @@ impl Listeners {
         Ok(Self { bound, limits, counters })
     }
 
-    /// What listens where, in the order of the settings.
+    /// The addresses, in the order of the settings.
     #[must_use]
     pub fn addresses(&self) -> Vec<ListenAddress> {
         self.bound.iter().map(|(listener, _)| listener.address.clone()).collect()
     }
 
-    /// Name and address of each, and what it speaks, for people.
+    /// Name, address and transport of each listener, for people.
     #[must_use]
     pub fn descriptions(&self) -> Vec<String> {
         self.bound.iter().map(|(listener, _)| describe(listener)).collect()
     }
 
-    /// What reloads certificates while the listeners run.
+    /// A handle to reload certificates while the listeners run.
     #[must_use]
     pub fn certificates(&self) -> Certificates {
         let with_tls = self.bound.iter().filter_map(|(listener, _)| {
@@ -93,8 +95,8 @@ impl Listeners {
         Certificates { acceptors: with_tls.collect() }
     }
 
-    /// Accepts until draining begins, then closes the listening sockets and waits for the Network Connections: until
-    /// the last has ended, or [`Stage::Stop`] ends them.
+    /// Accepts until draining begins, then closes the listening sockets and waits until the last Network Connection
+    /// has ended, or [`Stage::Stop`] ends them.
     pub async fn run<H: Handler>(self, handler: H, shutdown: Shutdown) {
         let mut loops = JoinSet::new();
         for (listener, entrance) in self.bound {
@@ -155,8 +157,8 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Reads every file again. A listener whose files are bad keeps what it has. Connections are not disturbed. Blocks
-    /// for the disk. Returns the listeners that failed.
+    /// Rereads every file. A listener with invalid files keeps its certificates. Connections are not affected. Blocks
+    /// on the disk. Returns the listeners that failed.
     #[must_use]
     pub fn reload(&self) -> Vec<(String, TlsError)> {
         let failed = self.acceptors.iter().filter_map(|(name, acceptor)| {
@@ -186,7 +188,7 @@ impl Source for Rooms {
     }
 }
 
-/// A socket that was accepted.
+/// An accepted socket.
 pub(crate) enum Accepted {
     /// TCP.
     Tcp(TcpStream, SocketAddr),
@@ -207,9 +209,9 @@ impl ListeningSocket {
     }
 }
 
-/// The accept loop of one listener, and the connections it took in.
+/// The accept loop of one listener, and its connections.
 struct Intake<H> {
-    /// What a connection knows before anything was read from it.
+    /// What is known about a connection before anything is read from it.
     peer: Peer,
     establishment: Arc<Establishment>,
     entrance: Entrance,
@@ -218,7 +220,7 @@ struct Intake<H> {
     connections: JoinSet<()>,
     full: Throttle,
     failed: Throttle,
-    /// A descriptor to give up when there is no other.
+    /// A spare file descriptor, released when there is no other.
     spare: Option<File>,
 }
 
@@ -235,7 +237,7 @@ impl<H: Handler> Intake<H> {
                 },
             }
         }
-        // New Clients are refused from now on, so that they turn to another broker.
+        // New Clients are refused from now on, so that they try another broker.
         drop(socket);
         loop {
             tokio::select! {
@@ -263,7 +265,7 @@ impl<H: Handler> Intake<H> {
         }
     }
 
-    /// Each shape of connection is a future of its own type, so an idle plain one does not pay for the size of the
+    /// Each kind of connection is a future of its own type, so an idle plain one does not pay for the size of the
     /// others.
     fn spawn<S: ClientStream>(&mut self, stream: S, address: Option<SocketAddr>) {
         let (place, watch) = self.enter(address);
@@ -317,7 +319,8 @@ impl<H: Handler> Intake<H> {
         sleep(PAUSE).await;
     }
 
-    /// Closes the spare descriptor, accepts with it, closes what was accepted, and so on; then takes a spare again.
+    /// Repeatedly closes the spare descriptor, accepts with it and closes the accepted socket; then opens a spare
+    /// again.
     fn turn_away(&mut self, socket: &ListeningSocket) {
         if self.spare.take().is_some() {
             for _ in 0..MAX_TURNED_AWAY {
@@ -330,19 +333,19 @@ impl<H: Handler> Intake<H> {
     }
 }
 
-/// After an error that will not pass by itself, the loop waits this long.
+/// Pause after an error that will not go away by itself.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Turned away at one go, before the loop looks at the shutdown again.
+/// Connections turned away before the loop checks the shutdown again.
 const MAX_TURNED_AWAY: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Severity {
-    /// One Client went away, or its network did: accept the next.
+    /// One Client disconnected, or its network failed: accept the next.
     OneClient,
-    /// No file descriptor is left for it.
+    /// No file descriptor is left.
     NoDescriptor,
-    /// Something that will last for a moment.
+    /// An error that lasts for a while.
     Lasting,
 }
 
@@ -366,7 +369,7 @@ fn severity(error: &io::Error) -> Severity {
     }
 }
 
-/// Lets a message through every ten seconds, and counts what it held back.
+/// Lets one message through every ten seconds, and counts the others.
 #[derive(Debug, Default)]
 struct Throttle {
     last: Option<Instant>,
@@ -376,7 +379,7 @@ struct Throttle {
 impl Throttle {
     const INTERVAL: Duration = Duration::from_secs(10);
 
-    /// How many events the message stands for, if it may be written now.
+    /// The number of events that the message covers, if it may be written now.
     fn permit(&mut self) -> Option<u64> {
         self.held_back += 1;
         let now = Instant::now();

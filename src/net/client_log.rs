@@ -1,7 +1,7 @@
-//! What operators read about Clients: who connected, who was refused, who left and why, what was denied.
+//! Log lines about Clients: connected, refused, disconnected and why, denied requests.
 //!
-//! One line each, at `info`, under the name `petrel::client`, so that `modules = { "petrel::client" = "warn" }` turns them
-//! off. Their number is bounded ([`LineBudget`]); what Clients have sent is escaped and cut ([`shown`]).
+//! One line each, at `info`, with the target `petrel::client`, so that `modules = { "petrel::client" = "warn" }` turns
+//! them off. Their number is limited ([`LineBudget`]); text from Clients is escaped and truncated ([`shown`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::net::client_text::shown;
 use crate::net::line_budget::LineBudget;
 use crate::packet::ProtocolVersion;
 
-/// What the lines are told apart by.
+/// The target of the lines.
 const TARGET: &str = "petrel::client";
 
 /// Writes lines about the Clients of one broker.
@@ -29,7 +29,7 @@ impl ClientLog {
         Self { lines: LineBudget::new(counters) }
     }
 
-    /// A Client has got its CONNACK.
+    /// Logs that a Client has connected.
     #[cold]
     pub(crate) fn connected(&self, connection: &ClientConnection, introduction: &Introduction) {
         if !self.writes(connection) {
@@ -49,7 +49,7 @@ impl ClientLog {
         );
     }
 
-    /// The Network Connection of a connected Client has ended.
+    /// Logs that the Network Connection of a connected Client has ended.
     #[cold]
     pub(crate) fn disconnected(&self, connection: &ClientConnection, reason: &dyn fmt::Display) {
         if !self.writes(connection) {
@@ -66,7 +66,7 @@ impl ClientLog {
         );
     }
 
-    /// A CONNECT was refused, or its Client left before it was answered.
+    /// Logs that a CONNECT was refused, or that its Client disconnected before the answer.
     #[cold]
     pub(crate) fn refused(
         &self,
@@ -89,7 +89,7 @@ impl ClientLog {
         );
     }
 
-    /// A Client could not even introduce itself.
+    /// Logs a Client that was closed before its CONNECT was understood.
     #[cold]
     pub(crate) fn stranger(&self, connection: &ClientConnection, reason: &dyn fmt::Display) {
         if !self.writes(connection) {
@@ -104,7 +104,7 @@ impl ClientLog {
         );
     }
 
-    /// What a connected Client was denied.
+    /// Logs what a connected Client was denied.
     #[cold]
     pub(crate) fn denied(&self, connection: &ClientConnection, remarks: Vec<Remark>) {
         for remark in remarks {
@@ -128,7 +128,8 @@ impl ClientLog {
         }
     }
 
-    /// Whether somebody listens, the Client is none of the broker's own parts, and there is a line left for it.
+    /// Whether to write a line: the target is enabled, the Client is not a part of the broker, and the budget is not
+    /// spent.
     fn writes(&self, connection: &ClientConnection) -> bool {
         enabled!(target: TARGET, Level::INFO)
             && !connection.peer().listener.internal

@@ -1,12 +1,12 @@
-//! Text that a Client has sent, on its way into the log. Handed over as a text, not as something printed, it is escaped by
-//! whatever form the log has, so that it cannot look like lines or colours of it; here it is bounded.
+//! Text from a Client for the log. It is logged as a string field, so the log format escapes it, and it cannot imitate
+//! lines or colours of the log; this module limits its length.
 
 use std::borrow::Cow;
 
-/// Characters that are shown.
+/// Most characters shown.
 const MAX_CHARACTERS: usize = 128;
 
-/// The text, or its beginning and how much is missing.
+/// The text, or its beginning and the number of bytes left out.
 pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(MAX_CHARACTERS) {
         None => text.into(),

@@ -1,10 +1,9 @@
-//! The loop of one Network Connection: moves bytes between a stream and the core, carries out what
-//! the core may not wait for, and keeps its time.
+//! The loop of one Network Connection: moves bytes between a stream and the core, runs the jobs that the core cannot
+//! wait for, and watches its deadlines.
 //!
-//! The future is written by hand rather than as `async` code, because a connection at rest should
-//! cost little memory and a busy one should do much per wake-up: it reads, handles a whole buffer,
-//! and writes what came of it, in one poll. Buffers for reading and for effects belong to the
-//! thread, not to the connection.
+//! The future is written by hand rather than as `async` code, because an idle connection should take little memory
+//! and a busy one should do much per wake-up: one poll reads, handles a whole buffer and writes the result. Buffers
+//! for reading and for effects belong to the thread, not to the connection.
 
 mod job;
 mod last_input;
@@ -48,11 +47,11 @@ use crate::store::clock::BrokerClock;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
-/// Reads handled in one poll before others get their turn.
+/// Reads handled in one poll before other tasks get their turn.
 const READS_PER_POLL: usize = 8;
 /// Slices of one vectored write.
 const SLICES: usize = 32;
-/// How long, and over how many bytes, a Client may take to notice that it was sent away.
+/// How long, and for how many bytes, the broker waits until a Client notices that it was disconnected.
 const LINGER_TIME: Duration = Duration::from_secs(3);
 const LINGER_BYTES: usize = 1024 * 1024;
 
@@ -63,7 +62,7 @@ thread_local! {
     });
 }
 
-/// What every poll needs and no connection keeps.
+/// Per-thread buffers that every poll needs.
 struct Scratch {
     input: Box<[u8]>,
     effects: Effects,
@@ -86,7 +85,7 @@ struct Shared {
 }
 
 impl MqttHandler {
-    /// A handler whose connections belong to `broker`.
+    /// Creates a handler for connections of `broker`.
     #[must_use]
     pub fn new(
         broker: Arc<Broker>,
@@ -100,7 +99,7 @@ impl MqttHandler {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Keeps the time of its connections: without it, none is closed for being silent.
+    /// Watches the deadlines of the connections: without this, no silent connection is closed.
     pub async fn keep_time(self) {
         self.shared.deadlines.run(self.shared.clock).await;
     }
@@ -118,11 +117,11 @@ impl Handler for MqttHandler {
         async move {
             let ending = (&mut driver).await;
             driver.finish(&ending);
-            // Whoever only waits for its Client to close takes nobody's place.
+            // A connection that only waits for its Client to close needs no place.
             let farewell = driver.place.take().map(Place::into_farewell);
             if matches!(ending, Ending::Closing) && !matches!(farewell, Some(None)) {
                 let stream = &mut driver.stream;
-                // Behind a pointer: every connection would have room for this farewell.
+                // Boxed, because otherwise every connection would reserve memory for this future.
                 Box::pin(close_gracefully(stream, LINGER_TIME, LINGER_BYTES)).await;
             }
         }
@@ -131,7 +130,7 @@ impl Handler for MqttHandler {
 
 /// How the loop ended.
 enum Ending {
-    /// We close, and the Client is to see the last packet.
+    /// We close, and the Client should receive the last packet.
     Closing,
     /// The Client closed its side.
     Closed,
@@ -139,13 +138,13 @@ enum Ending {
     Failed(io::Error),
 }
 
-/// What reading has come to.
+/// The result of reading.
 enum Input {
     /// Something was handled.
     Handled,
     /// The Client has closed its side.
     Ended,
-    /// All that had arrived when the last call began has been handled, or its time is over.
+    /// Everything that had arrived when the last call began has been handled, or its time is over.
     Last,
 }
 
@@ -154,35 +153,34 @@ struct Driver<S> {
     stream: S,
     connection: ClientConnection,
     shared: Arc<Shared>,
-    /// Bytes received and not handled yet; without memory when there are none.
+    /// Bytes received but not handled yet; holds no memory when empty.
     unhandled: Vec<u8>,
     needs_more: bool,
     writing: Outbox,
     written: usize,
     needs_flush: bool,
-    /// Since when the stream has taken nothing although there is something to write.
+    /// Since when the stream has accepted nothing although there is something to write.
     stalled_since: Option<Timestamp>,
     /// Since when the connection has been closing.
     closing_since: Option<Timestamp>,
-    /// Why nothing more can be written.
+    /// The error, if nothing more can be written.
     failure: Option<Box<io::Error>>,
-    /// What was read in the last call, while there is one.
+    /// The state of the last call, while there is one.
     last_input: Option<Box<LastInput>>,
-    /// Room of the listener; none within the process.
+    /// The place at the listener; none within the process.
     place: Option<Place>,
-    /// For Keep Alive and the connect timeout, armed for this time.
+    /// The entry in the table of deadlines, for Keep Alive and the connect timeout.
     deadline: Option<DeadlinePlace>,
     due: Timestamp,
-    /// For waits of a tenth of a second; most connections never have one.
+    /// A timer for short waits (a tenth of a second); most connections never have one.
     timer: Option<Pin<Box<Sleep>>>,
     job: Option<JoinHandle<JobResult>>,
-    /// Watched until the Client is connected; afterwards its Session is told.
+    /// Watched until the Client is connected; afterwards its Session is notified.
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl<S> Drop for Driver<S> {
-    /// A connection that is dropped in the middle (the broker stops, or a bug) still lets its
-    /// Session go.
+    /// A connection that is dropped in the middle (the broker stops, or a bug) still releases its Session.
     fn drop(&mut self) {
         let now = self.shared.clock.now();
         let mut effects = Effects::new();
@@ -193,7 +191,7 @@ impl<S> Drop for Driver<S> {
             self.shared.deadlines.remove(deadline);
         }
         if let Some(job) = &self.job {
-            // A password that nobody waits for need not be checked.
+            // The result of a password check is no longer needed.
             job.abort();
         }
     }
@@ -248,7 +246,7 @@ impl<S: ClientStream> Driver<S> {
             if self.connection.closing().is_some() {
                 return self.poll_farewell(is_written, now, &mut scratch.effects, cx);
             }
-            // However much there is to do: the time of a last call ends.
+            // The time of a last call is limited, even if there is more work.
             if scratch.effects.budget.is_spent() && !self.connection.is_last_call_overdue(now) {
                 return give_way(cx);
             }
@@ -272,8 +270,8 @@ impl<S: ClientStream> Driver<S> {
         give_way(cx)
     }
 
-    /// Writes all there is; true when that is done. What a Client sent before it broke the connection counts, so a
-    /// failure to write does not end it before that has been handled.
+    /// Writes all pending output; true when done. Input that the Client sent before the connection was lost counts,
+    /// so a write error does not end the connection before that input has been handled.
     fn poll_written(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
         if self.failure.is_some() {
             return false;
@@ -303,8 +301,7 @@ impl<S: ClientStream> Driver<S> {
         }
     }
 
-    /// The connection closes: the Session is free for others, nothing more is read, and the rest is written for as long
-    /// as that takes at most.
+    /// Closes the connection: releases the Session, reads nothing more, and writes the rest within a time limit.
     fn poll_farewell(
         &mut self,
         is_written: bool,
@@ -327,7 +324,7 @@ impl<S: ClientStream> Driver<S> {
         }
     }
 
-    /// The end, unless writing has failed before.
+    /// How the connection ended, unless writing has failed before.
     fn ending(&mut self, ending: Ending) -> Ending {
         self.failure.take().map_or(ending, |error| Ending::Failed(*error))
     }
@@ -371,14 +368,14 @@ impl<S: ClientStream> Driver<S> {
         let consumed = self.connection.handle_bytes(&self.unhandled, now, effects);
         note_handled(&mut self.connection, &self.shared.log, &self.unhandled, consumed);
         self.unhandled.drain(..consumed);
-        // Stopped although it may read: the packet at the front is not complete.
+        // Stopped although it may read, because the first packet is not complete.
         self.needs_more = self.connection.is_reading();
         if self.unhandled.is_empty() {
             self.unhandled = Vec::new();
         }
     }
 
-    /// Writes all there is. `Pending` if the stream takes no more; then it wakes the task.
+    /// Writes all pending output. `Pending` if the stream accepts no more; then it wakes the task.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while self.written < self.writing.bytes() {
@@ -412,15 +409,15 @@ impl<S: ClientStream> Driver<S> {
                 self.needs_flush = false;
             }
             if has_output {
-                // Signalled without bytes: the loop has to look again.
+                // A signal without bytes: the loop must check again.
                 cx.waker().wake_by_ref();
             }
             return Poll::Ready(Ok(()));
         }
     }
 
-    /// Acts on a deadline that has passed, and sees to it that the next one is noticed. A deadline
-    /// that moves away is looked at only when its old time has come: packets do not touch it.
+    /// Acts on a deadline that has passed, and arms the next one. A deadline that moves is checked only at its old
+    /// time, so packets do not update it.
     #[inline]
     fn poll_timer(&mut self, now: Timestamp, cx: &mut Context<'_>) {
         if self.draining.is_some() && self.connection.is_connected() {
@@ -456,7 +453,7 @@ impl<S: ClientStream> Driver<S> {
         }
     }
 
-    /// When the clock has to be looked at again.
+    /// When to check the clock again.
     #[inline]
     fn next_deadline(&self) -> Option<Timestamp> {
         if let Some(since) = self.closing_since {
@@ -469,19 +466,19 @@ impl<S: ClientStream> Driver<S> {
         }
     }
 
-    /// When a Client that reads nothing is given up.
+    /// When a Client that reads nothing is disconnected.
     fn write_deadline(&self) -> Option<Timestamp> {
         Some(self.stalled_since?.plus(self.connection.write_patience()))
     }
 
-    /// When a wait of a moment is over: for recipients that lag behind, or for the end of the last input.
+    /// When a short wait is over: for recipients that lag behind, or for the end of the last input.
     #[inline]
     fn waits_until(&self) -> Option<Timestamp> {
         let silent = self.last_input.as_ref().and_then(|input| input.silent_until());
         silent.or_else(|| self.connection.waits_until())
     }
 
-    /// Waits for others are too short for the table of deadlines.
+    /// Handles short waits, which are too short for the table of deadlines.
     fn poll_wait(&mut self, now: Timestamp, cx: &mut Context<'_>) {
         let Some(until) = self.waits_until() else {
             self.timer = None;
@@ -497,7 +494,7 @@ impl<S: ClientStream> Driver<S> {
         }
     }
 
-    /// Starts what may block, one thing at a time.
+    /// Starts jobs that may block, one at a time.
     fn start_job(&mut self) {
         if self.job.is_some() {
             return;
@@ -507,8 +504,8 @@ impl<S: ClientStream> Driver<S> {
         self.job = Some(start(shared, request));
     }
 
-    /// Starts the next job if none runs, and takes in the result of one that is done; then there is
-    /// more to look at. A job that was started must be polled, or nobody would be woken by its end.
+    /// Starts the next job if none is running, and handles the result of a finished one; returns true if there is
+    /// more to do. A started job must be polled so that its end wakes the task.
     fn poll_jobs(&mut self, now: Timestamp, effects: &mut Effects, cx: &mut Context<'_>) -> bool {
         self.start_job();
         let Some(job) = &mut self.job else { return false };
@@ -575,8 +572,8 @@ impl<S: ClientStream> Future for Driver<S> {
     }
 }
 
-/// Ends the turn with more to do. The next comes behind all that is ready, and behind a look at the sockets: a task that
-/// only wakes itself would be polled dozens of times before anybody looks who else has sent something.
+/// Yields with more to do. The next turn comes after all ready tasks and after a check of the sockets: a task that only
+/// wakes itself would be polled dozens of times before the sockets are checked.
 fn give_way<T>(cx: &mut Context<'_>) -> Poll<T> {
     let next_turn = pin!(tokio::task::yield_now());
     if next_turn.poll(cx).is_ready() {

@@ -1,6 +1,6 @@
-//! When connections have to look at the clock again: Keep Alive and the connect timeout. One table for
-//! all of them instead of a timer each, which is a fifth of the memory and costs a poll nothing; in
-//! return a deadline is noticed up to a [`TICK`] late.
+//! The deadlines of connections: Keep Alive and the connect timeout. One table for all of them instead of a timer
+//! each takes a fifth of the memory and costs nothing per poll; in return a deadline is noticed up to a [`TICK`]
+//! late.
 
 use std::task::Waker;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::durable::message::Timestamp;
 use crate::store::clock::BrokerClock;
 
-/// How often the table is looked at.
+/// How often the table is checked.
 pub const TICK: Duration = Duration::from_millis(250);
-/// Independent parts, so that connecting Clients seldom meet.
+/// Independent parts, so that connecting Clients rarely contend.
 const SHARDS: u32 = 16;
-/// Of a place without deadline.
+/// The time of a place without deadline.
 const NEVER: Timestamp = Timestamp(u64::MAX);
 
 /// The deadlines of all connections.
@@ -24,7 +24,7 @@ pub struct Deadlines {
     shards: [Mutex<Shard>; SHARDS as usize],
 }
 
-/// Times and wakers apart: a tick reads all times, and next to no wakers.
+/// Times and wakers are separate, because a tick reads all times but very few wakers.
 #[derive(Debug, Default)]
 struct Shard {
     due: Vec<Timestamp>,
@@ -39,13 +39,13 @@ pub struct Place(u32);
 impl Deadlines {
     /// Takes a place: `waker` is woken when `due` has come.
     pub fn add(&self, due: Timestamp, waker: &Waker) -> Place {
-        // Tasks are spread by where they lie; the lowest bits of that are the same for all.
+        // Tasks are distributed by their address, without the lowest bits, which are the same for all.
         let shard_index = u32::try_from(waker.data().addr() >> 7 & 0xFFFF).unwrap_or(0) % SHARDS;
         let mut shard = self.shards[shard_index as usize].lock();
         let index = shard.free.pop().unwrap_or_else(|| {
             shard.due.push(NEVER);
             shard.wakers.push(None);
-            // Open files are fewer.
+            // There are fewer open files than this.
             u32::try_from(shard.due.len() - 1).unwrap_or(u32::MAX)
         });
         shard.due[index as usize] = due;
@@ -66,12 +66,12 @@ impl Deadlines {
         shard.due[index] = NEVER;
         shard.free.push(place.0 / SHARDS);
         let waker = shard.wakers[index].take();
-        // The last reference to a task may go with it.
+        // This may drop the last reference to a task, so release the lock first.
         drop(shard);
         drop(waker);
     }
 
-    /// Wakes everyone whose time has come, once.
+    /// Wakes every connection whose deadline has passed, once.
     pub fn wake_due(&self, now: Timestamp) {
         let mut woken = Vec::new();
         for shard in &self.shards {
@@ -87,7 +87,7 @@ impl Deadlines {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Looks at the table for as long as the future lives.
+    /// Checks the table for as long as the future lives.
     pub async fn run(&self, clock: BrokerClock) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,12 +1,12 @@
-//! Who may come in: places for Network Connections, and who gives way when there are too many.
+//! Limits on Network Connections: places, and which connection gives way when there are too many.
 //!
 //! A Network Connection takes a place when it is accepted. Until its CONNECT has been answered with success it is a
 //! *newcomer*. When the listener or the broker is full, a newcomer gives way to the next Network Connection: the oldest
-//! of the address that has the most of them. So nobody keeps others out with sockets that say nothing.
+//! of the address that has the most of them. So silent sockets cannot keep others out.
 //!
-//! With nobody left to give way, the next one is a *guest*: it has no place, but its CONNECT is read. It is told in CONNACK that
-//! the broker is full, unless it takes over the Network Connection of its own Session, whose place becomes free by
-//! that. Guests are few, and give way in the same manner.
+//! If no newcomer is left, the next connection is a *guest*: it has no place, but its CONNECT is read. Its CONNACK says that the
+//! broker is full, unless it takes over the Network Connection of its own Session, whose place becomes free. Guests are few, and
+//! give way in the same manner.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -19,15 +19,15 @@ use tokio::task::AbortHandle;
 
 use crate::metrics::counter::{Counter, Counters};
 
-/// Guests of the broker at a time.
+/// Most guests of the broker.
 const MAX_GUESTS: usize = 64;
-/// Network Connections that may wait at a time for their Clients to notice that they were sent away.
+/// Most Network Connections that wait until their Clients notice that they were disconnected.
 const MAX_FAREWELLS: usize = 256;
-/// How often somebody may have to give way for one that comes in.
+/// How many newcomers may have to give way for one new connection.
 const MAX_ROUNDS: usize = 3;
 
-/// Where Network Connections come from, as far as places are shared out: an IPv4 address, a network of IPv6 (64 bits),
-/// or this machine by a Unix socket.
+/// The source of Network Connections, for sharing out places: an IPv4 address, an IPv6 /64 network, or this machine
+/// through Unix sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Source(u64);
 
@@ -35,14 +35,14 @@ impl From<Option<SocketAddr>> for Source {
     fn from(address: Option<SocketAddr>) -> Self {
         match address.map(|address| address.ip().to_canonical()) {
             None => Self(0),
-            // Beside all networks of IPv6 that a Network Connection can come from.
+            // Outside the range of all IPv6 networks that a Network Connection can come from.
             Some(IpAddr::V4(address)) => Self(u64::MAX << 32 | u64::from(address.to_bits())),
             Some(IpAddr::V6(address)) => Self(u64::try_from(address.to_bits() >> 64).unwrap_or(0)),
         }
     }
 }
 
-/// What is full, so that a Network Connection has no place.
+/// Which limit leaves a Network Connection without a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     /// The listener has its maximum.
@@ -54,7 +54,7 @@ pub enum Full {
 }
 
 impl Full {
-    /// What counts those who were turned away for it.
+    /// The counter for connections turned away because of it.
     #[must_use]
     pub(crate) const fn counter(self) -> Counter {
         match self {
@@ -77,7 +77,7 @@ impl Room {
         Self { used: AtomicUsize::new(0), max: max.unwrap_or(usize::MAX) }
     }
 
-    // Relaxed throughout: the number guards nothing but itself.
+    // Relaxed throughout, because the number protects no other data.
     fn enter(&self) -> bool {
         let is_full = self.used.fetch_add(1, Ordering::Relaxed) >= self.max;
         if is_full {
@@ -86,7 +86,7 @@ impl Room {
         !is_full
     }
 
-    /// Takes a place whether there is one or not.
+    /// Takes a place even beyond the limit.
     fn squeeze_in(&self) {
         self.used.fetch_add(1, Ordering::Relaxed);
     }
@@ -100,7 +100,7 @@ impl Room {
     }
 }
 
-/// Those who may have to give way, in order of their arrival.
+/// The connections that may have to give way, in order of arrival.
 #[derive(Debug, Default)]
 struct Crowd {
     next: u64,
@@ -113,7 +113,7 @@ struct Crowd {
 #[derive(Debug)]
 struct Newcomer {
     source: Source,
-    /// Ends its task; unknown for the moment between its place and its task.
+    /// Aborts its task; unknown between taking the place and starting the task.
     abort: Option<AbortHandle>,
 }
 
@@ -132,7 +132,7 @@ impl Crowd {
         Some(newcomer)
     }
 
-    /// It turned out to come from elsewhere.
+    /// Changes the source of a connection, which turned out to be another one.
     fn set_source(&mut self, number: u64, source: Source) {
         let Some(newcomer) = self.all.get_mut(&number) else { return };
         let before = std::mem::replace(&mut newcomer.source, source);
@@ -140,7 +140,7 @@ impl Crowd {
         self.link(number, source);
     }
 
-    /// How many there are of `source`, or of the source that has the most.
+    /// The number of connections of `source`, or of the source that has the most.
     fn size(&self, source: Option<Source>) -> usize {
         match source {
             Some(source) => self.by_source.get(&source).map_or(0, BTreeSet::len),
@@ -148,7 +148,7 @@ impl Crowd {
         }
     }
 
-    /// Takes out the oldest of `source`, or of the source that has the most.
+    /// Removes the oldest connection of `source`, or of the source that has the most.
     fn evict(&mut self, source: Option<Source>) -> Option<(Source, AbortHandle)> {
         let source = source.or(self.sizes.last().map(|(_, source)| *source))?;
         let numbers = self.by_source.get(&source)?;
@@ -176,26 +176,26 @@ impl Crowd {
     }
 }
 
-/// What all listeners share.
+/// State shared by all listeners.
 pub(crate) struct House {
     room: Room,
     doors: Mutex<Vec<Arc<Door>>>,
     guests: Mutex<Crowd>,
-    /// Places taken by each source, kept only where they are limited.
+    /// Places taken by each source, counted only if they are limited.
     sources: Mutex<HashMap<Source, usize>>,
     max_per_source: Option<usize>,
     farewells: AtomicUsize,
     counters: Counters,
 }
 
-/// Where the Network Connections of one listener come in.
+/// The state of one listener.
 pub(crate) struct Door {
     room: Room,
     newcomers: Mutex<Crowd>,
 }
 
 impl House {
-    /// With a limit for all, and one for each source.
+    /// Creates it with a limit for all, and one for each source.
     pub(crate) fn new(
         max: Option<usize>,
         max_per_source: Option<usize>,
@@ -212,12 +212,12 @@ impl House {
         })
     }
 
-    /// The limit for all, and what is used of it.
+    /// The limit for all, and its use.
     pub(crate) fn room(&self) -> &Room {
         &self.room
     }
 
-    /// The entrance of one more listener, with a limit of its own.
+    /// Adds the entrance of a listener, with its own limit.
     pub(crate) fn open(self: &Arc<Self>, max: Option<usize>) -> Entrance {
         let door = Arc::new(Door { room: Room::new(max), newcomers: Mutex::default() });
         self.doors.lock().push(Arc::clone(&door));
@@ -244,7 +244,7 @@ impl House {
         has_room
     }
 
-    /// Takes a place of this source whether there is one or not.
+    /// Takes a place of this source even beyond the limit.
     fn squeeze_in_source(&self, source: Source) {
         if self.max_per_source.is_some() {
             *self.sources.lock().entry(source).or_default() += 1;
@@ -265,7 +265,7 @@ impl House {
     }
 }
 
-/// The entrance of one listener; clones are the same.
+/// The entrance of one listener; clones share it.
 #[derive(Clone)]
 pub(crate) struct Entrance {
     house: Arc<House>,
@@ -278,12 +278,12 @@ impl Entrance {
         &self.door.room
     }
 
-    /// Lets a Network Connection in, with a place or as a guest. The task that will serve it is to be named to the second
-    /// value: it is ended when it has to give way.
+    /// Admits a Network Connection, with a place or as a guest. The task that serves it must be passed to the returned
+    /// [`Watch`], which aborts it when it has to give way.
     pub(crate) fn enter(&self, address: Option<SocketAddr>) -> (Place, Watch) {
         let source = Source::from(address);
         let mut full = Full::Broker;
-        // Each round somebody gives way; others may be faster to take what becomes free.
+        // In each round one newcomer gives way; others may be faster to take its place.
         for _ in 0..MAX_ROUNDS {
             match self.take(source) {
                 Ok(()) => {
@@ -322,7 +322,7 @@ impl Entrance {
         Ok(())
     }
 
-    /// Sends a newcomer away; false if there is none whose going would help.
+    /// Closes a newcomer; false if that would not help.
     fn make_room(&self, full: Full, source: Source) -> bool {
         let doors = match full {
             Full::Listener => vec![Arc::clone(&self.door)],
@@ -346,14 +346,14 @@ fn leave(door: &Door, house: &House, source: Source) {
     house.leave_source(source);
 }
 
-/// Where the task that serves a Network Connection is named.
+/// Registers the task that serves a Network Connection.
 pub(crate) struct Watch {
     entrance: Entrance,
     standing: Standing,
 }
 
 impl Watch {
-    /// This task is to be ended when its Network Connection has to give way.
+    /// Sets the task to abort when its Network Connection has to give way.
     pub(crate) fn name(&self, task: AbortHandle) {
         let Entrance { house, door } = &self.entrance;
         let (mut crowd, number) = match self.standing {
@@ -367,7 +367,7 @@ impl Watch {
     }
 }
 
-/// What a Network Connection has of the room of its listener and of the broker. Given back on drop.
+/// The place of a Network Connection at its listener and in the broker. Released on drop.
 pub struct Place {
     entrance: Entrance,
     source: Source,
@@ -382,12 +382,12 @@ enum Standing {
     Guest(u64, Full),
     /// It has a place for as long as it wants.
     Settled,
-    /// It has given back what it had.
+    /// It has released its place.
     Gone,
 }
 
 impl Place {
-    /// What was full, if it has no place.
+    /// Which limit was reached, if it has no place.
     #[must_use]
     pub fn full(&self) -> Option<Full> {
         match self.standing {
@@ -396,7 +396,7 @@ impl Place {
         }
     }
 
-    /// Its real address, where a proxy stands between.
+    /// Sets its real address, if it came through a proxy.
     pub(crate) fn set_address(&mut self, address: SocketAddr) {
         let source = Source::from(Some(address));
         let Entrance { house, door } = &self.entrance;
@@ -421,18 +421,18 @@ impl Place {
         self.source = source;
     }
 
-    /// Its Client has been accepted: it gives way to nobody any more.
+    /// Called when its Client has been accepted: it no longer has to give way.
     pub fn settle(&mut self) {
         let Entrance { house, door } = &self.entrance;
         self.standing = match self.standing {
             Standing::Newcomer(number) => match door.newcomers.lock().remove(number) {
                 Some(_) => Standing::Settled,
-                // It had to give way a moment ago: its task ends.
+                // It had to give way a moment ago: its task is being aborted.
                 None => Standing::Gone,
             },
             Standing::Guest(number, _) => {
                 house.guests.lock().remove(number);
-                // The one that it took over from is leaving.
+                // The connection that it took over is leaving.
                 door.room.squeeze_in();
                 house.room.squeeze_in();
                 house.squeeze_in_source(self.source);
@@ -443,8 +443,8 @@ impl Place {
         };
     }
 
-    /// Gives back what it has, because all that is left to do is to wait for the Client to close; `None` if too many
-    /// do so already.
+    /// Releases its place, because it only has to wait for the Client to close; `None` if too many connections wait
+    /// already.
     #[must_use]
     pub fn into_farewell(self) -> Option<Farewell> {
         let house = Arc::clone(&self.entrance.house);
@@ -475,7 +475,7 @@ impl Drop for Place {
     }
 }
 
-/// One that waits for its Client to notice that it was sent away.
+/// A connection that waits until its Client notices that it was disconnected.
 pub struct Farewell {
     house: Arc<House>,
 }

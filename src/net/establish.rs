@@ -1,7 +1,7 @@
-//! From an accepted socket to a stream of MQTT bytes: PROXY header, TLS, WebSocket, each where the listener says so.
+//! Turns an accepted socket into a stream of MQTT bytes: PROXY header, TLS, WebSocket, as the listener is configured.
 //!
-//! One deadline covers all of it, so a Client cannot add up the time limits of each. What fails here has not spoken
-//! MQTT yet: it is counted, logged at debug level and closed.
+//! One deadline covers all steps, so a Client cannot add up separate limits. A connection that fails here has not
+//! used MQTT yet: it is counted, logged at debug level and closed.
 
 use std::io;
 use std::sync::Arc;
@@ -24,21 +24,21 @@ use crate::net::tls::TlsAcceptor;
 use crate::websocket::door::Door;
 use crate::websocket::{self, HandshakeError, WebSocketStream};
 
-/// What lies between the socket and MQTT on one listener.
+/// The layers between the socket and MQTT on one listener.
 pub(crate) struct Establishment {
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) transport: Transport,
     pub(crate) proxy_protocol: bool,
     pub(crate) timeout: Duration,
     pub(crate) counters: Counters,
-    /// For lines about requests that an operator may have meant to let in.
+    /// For log lines about refused requests that an operator may have meant to accept.
     pub(crate) lines: LineBudget,
 }
 
 /// Any stream, for the kinds of connection that are too rare to be compiled for each kind of socket.
 type AnyStream = Box<dyn ClientStream>;
 
-/// A stream of MQTT bytes. What is large stands behind a pointer: the task of a connection moves it once.
+/// A stream of MQTT bytes. Large variants are boxed, because the task of a connection moves it once.
 enum Established<S> {
     Plain(S),
     Tls(Box<TlsStream<S>>),
@@ -69,7 +69,7 @@ impl EstablishError {
 }
 
 impl Establishment {
-    /// Nothing lies between: the socket is the stream.
+    /// Whether the socket itself is the stream, without layers.
     pub(crate) fn is_direct(&self) -> bool {
         self.tls.is_none() && self.transport == Transport::Mqtt && !self.proxy_protocol
     }
@@ -110,8 +110,8 @@ impl Establishment {
     }
 }
 
-/// Establishes and serves one Network Connection. The handshakes stand behind a pointer, so that their memory is given
-/// back when they are over.
+/// Establishes and serves one Network Connection. The handshakes are boxed, so that their memory is freed when they
+/// are done.
 pub(crate) async fn serve_established<H, S>(
     establishment: Arc<Establishment>,
     handler: H,

@@ -1,10 +1,10 @@
-//! Threads of their own for password hashes, and whose turn it is.
+//! Separate threads for password hashes, with fair scheduling.
 //!
-//! A password hash takes a core for some ten milliseconds, by design, and anybody who can open a connection can ask for
-//! one. So hashes have threads of their own (half of the cores at most, with less priority than everything else), and a
-//! queue that is fair: addresses take turns, and within an address user names do. A flood of wrong passwords delays the
-//! next login from another address, or of another user, by the hash in progress and one of each address that waits. What
-//! finds no room, or no turn in time, is answered Server busy.
+//! A password hash uses a core for some ten milliseconds, by design, and anybody who can open a connection can request
+//! one. So hashes run on separate threads (at most half of the cores, with lower priority than everything else), with a
+//! fair queue: addresses take turns, and within an address user names do. A flood of wrong passwords delays the next
+//! login from another address, or of another user, by the hash in progress and one for each waiting address. If there is
+//! no room, or no turn in time, the answer is Server busy.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -17,14 +17,14 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Hashes that may wait for each thread: what it can do in the time that they wait. Beyond it, whoever has most of them
-/// loses its newest.
+/// Most hashes queued for each thread: what it can do in [`MAX_WAIT`]. Beyond that, the source with the most hashes
+/// loses its newest one.
 const MAX_WAITING: usize = 1024;
 
-/// How long a hash may wait for its turn. Longer than the connect timeout of most Clients is of no use.
+/// How long a hash may wait for its turn. Waiting longer than the connect timeout of most Clients is useless.
 const MAX_WAIT: Duration = Duration::from_secs(20);
 
-/// What the threads yield to everything else, as `nice` counts.
+/// The nice value of the threads.
 const NICENESS: i32 = 5;
 
 /// The pool. Its threads are started with the first hash, and end with the last clone.
@@ -33,7 +33,7 @@ pub(crate) struct HashPool {
     owner: Arc<Owner>,
 }
 
-/// Ends the threads when nobody can ask any more.
+/// Stops the threads when the last handle is gone.
 #[derive(Debug)]
 struct Owner {
     shared: Arc<Shared>,
@@ -72,7 +72,7 @@ impl Default for HashPool {
 }
 
 impl HashPool {
-    /// Does `work` when it is the turn of `address` and `user_name`; `None` if there is no room or no turn in time.
+    /// Runs `work` when it is the turn of `address` and `user_name`; `None` if there is no room or no turn in time.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         address: Option<IpAddr>,
@@ -81,7 +81,7 @@ impl HashPool {
     ) -> Option<T> {
         let (sender, receiver) = oneshot::channel();
         let work = move || {
-            // Nobody waits for it any more: the Client has left, or its time is over.
+            // Skip it if nobody waits for it any more: the Client has disconnected, or its time is over.
             if !sender.is_closed() {
                 let _left_meanwhile = sender.send(work());
             }
@@ -102,7 +102,7 @@ impl HashPool {
             }
         });
         let refused = shared.queue.lock().waiting.push(source(address), user_name, work);
-        // Dropped outside the lock: whoever waits for it is told by that.
+        // Dropped outside the lock, because that notifies the waiting task.
         drop(refused);
         shared.arrived.notify_one();
     }
@@ -116,7 +116,7 @@ impl Drop for Owner {
 }
 
 fn work_off(shared: &Shared) {
-    // On Linux this concerns the calling thread alone.
+    // On Linux this affects only the calling thread.
     if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::debug!(%error, "cannot lower the priority of the threads for password hashing");
     }
@@ -136,7 +136,8 @@ fn work_off(shared: &Shared) {
     }
 }
 
-/// Whom a Client comes from: its address, of IPv6 the part that is assigned to one site. Unix sockets are one source.
+/// The source of a Client: its address, or for IPv6 the part that is assigned to one site. All Unix sockets are one
+/// source.
 fn source(address: Option<IpAddr>) -> IpAddr {
     match address.map(|address| address.to_canonical()) {
         Some(IpAddr::V6(address)) => {
@@ -148,8 +149,8 @@ fn source(address: Option<IpAddr>) -> IpAddr {
     }
 }
 
-/// Sources take turns; within a source, user names do. A name that has nothing waiting yet comes first in its source:
-/// many names from one address delay the next login by as little as many tries of one.
+/// A fair queue: sources take turns, and within a source user names do. A name without waiting items comes first in
+/// its source, so many names from one address delay the next login as little as many attempts of one name.
 #[derive(Debug)]
 struct FairQueue<T> {
     hasher: RandomState,
@@ -178,7 +179,7 @@ impl<T> FairQueue<T> {
         Self { hasher: RandomState::new(), sources, turns, len: 0, max_len }
     }
 
-    /// Adds one; returns one that finds no room, if there is no more.
+    /// Adds an item; if the queue is full, returns an item that was dropped.
     fn push(&mut self, source: IpAddr, user_name: &str, item: T) -> Option<T> {
         let name = self.hasher.hash_one(user_name);
         let entry = self.sources.entry(source).or_default();
@@ -239,7 +240,7 @@ impl<T> Source<T> {
         item
     }
 
-    /// Of the name with most; of several, the one whose turn is farthest.
+    /// Drops an item of the name with the most items; among several, the one whose turn is last.
     fn drop_from_longest(&mut self) -> Option<T> {
         let longest = |name: &&u64| self.names.get(*name).map_or(0, VecDeque::len);
         let name = *self.turns.iter().max_by_key(longest)?;
@@ -310,7 +311,7 @@ mod tests {
         assert!(order[..4].contains(&(2, 0)) && order[..4].contains(&(3, 0)));
     }
 
-    /// Many names from one address do not keep each other out for ever, nor the book of them growing.
+    /// Endless new names from one address neither starve each other nor grow the queue without bound.
     #[test]
     fn names_without_end_are_bounded() {
         let mut queue = FairQueue::new(MAX_WAITING);

@@ -1,7 +1,7 @@
-//! How many lines of the log Clients can bring about.
+//! Limits the log lines that Clients can cause.
 //!
-//! A line for each connection is what an operator wants, until a thousand Clients a second come and go: then the log would
-//! cost more than they do. So such lines draw on a budget; what finds it empty is left out, and counted.
+//! An operator wants a line for each connection, until a thousand Clients per second come and go: then logging would cost
+//! more than serving them. So such lines draw on a budget; when it is empty, lines are left out and counted.
 
 use std::time::Instant;
 
@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 
 use crate::metrics::counter::{Counter, Counters};
 
-/// Lines at once.
+/// Lines in a burst.
 const BURST: f64 = 1000.0;
 
-/// Lines a second when those are used up.
+/// Lines per second after that.
 const PER_SECOND: f64 = 50.0;
 
 /// A budget of lines.
@@ -31,7 +31,7 @@ struct Purse {
 }
 
 impl LineBudget {
-    /// A full one. What it leaves out is counted in `counters`.
+    /// Creates a full budget. Lines left out are counted in `counters`.
     pub(crate) fn new(counters: Counters) -> Self {
         let purse = Purse { lines: BURST, filled: Instant::now(), left_out: 0 };
         Self { purse: Mutex::new(purse), counters }
@@ -52,7 +52,7 @@ impl LineBudget {
 }
 
 impl Purse {
-    /// Takes a line out; returns how many were left out before it.
+    /// Takes one line from the budget; returns how many were left out before it.
     fn take(&mut self, now: Instant) -> Option<u64> {
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.lines = (self.lines + elapsed * PER_SECOND).min(BURST);

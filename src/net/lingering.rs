@@ -1,8 +1,8 @@
-//! Closing so that the last packet arrives.
+//! Closes a connection so that the last packet arrives.
 //!
-//! A socket that is closed with input unread answers with a reset, and a reset throws away what the Client has not read
-//! yet: the DISCONNECT or refusing CONNACK that says why. So the sending side is shut down first, and input is read and
-//! thrown away until the Client closes, for a bounded time and size.
+//! Closing a socket with unread input sends a reset, and a reset discards data that the Client has not read yet, such
+//! as the DISCONNECT or CONNACK with the reason. So the sending side is shut down first, and input is read and
+//! discarded until the Client closes, within limits of time and size.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 /// How a lingering close ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lingered {
-    /// The Client closed its side (or the connection broke): everything that could arrive has arrived.
+    /// The Client closed its side (or the connection was lost): everything that could arrive has arrived.
     Closed,
     /// The Client went on sending beyond the limit.
     TooMuch,
@@ -20,11 +20,11 @@ pub enum Lingered {
     TimedOut,
 }
 
-/// Input is thrown away in portions of this size.
+/// Input is discarded in portions of this size.
 const PORTION_BYTES: usize = 1024;
 
-/// Shuts down the sending side, and reads until the Client closes. What was written before must have been flushed to
-/// the stream. The caller drops the stream afterwards.
+/// Shuts down the sending side, and reads until the Client closes. Everything written before must have been flushed
+/// to the stream. The caller drops the stream afterwards.
 pub async fn close_gracefully<S>(stream: &mut S, max_time: Duration, max_bytes: usize) -> Lingered
 where
     S: AsyncRead + AsyncWrite + Unpin,

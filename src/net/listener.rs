@@ -1,8 +1,8 @@
-//! Binding: from settings to sockets that listen.
+//! Binds listeners: creates listening sockets from settings.
 //!
-//! All listeners are bound before any accepts, so a mistake in one of them is a broker that does not start rather than
-//! one that half works. Errors name the listener, its address and a cure, because the person who reads them is at a
-//! console and in a hurry.
+//! All listeners are bound before any of them accepts, so with a mistake in one of them the broker does not start,
+//! rather than work partly. Errors name the listener, its address and a fix, because they are read at a console and in
+//! a hurry.
 
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -18,22 +18,22 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::config::settings::{ListenAddress, ListenerSettings};
 use crate::net::tls::{TlsAcceptor, TlsError};
 
-/// Connections that the kernel completes before we accept them; more than `net.core.somaxconn` is cut to that.
+/// Connections that the kernel completes before we accept them; limited by `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// A dead peer behind a dead network is noticed even where the Client's Keep Alive is 0.
+/// TCP keepalive, so that a dead peer is noticed even if the Client's Keep Alive is 0.
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 4;
 
-/// What the kernel takes for one Client beyond what is on the wire. Else a Client that stops reading fills a send buffer
-/// that may grow to megabytes before its outbox, which has a limit, begins to fill.
+/// Unsent bytes that the kernel accepts for one Client. Otherwise a Client that stops reading fills a send buffer of up
+/// to megabytes before its outbox, which has a limit, begins to fill.
 const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Something listens there already.
+    /// The address is in use.
     #[error(
         "listener `{listener}`: {address} is in use; stop what listens there (`ss -lntxp` shows it) \
          or choose another address"
@@ -44,7 +44,7 @@ pub enum ListenError {
         /// Its address.
         address: ListenAddressText,
     },
-    /// Not allowed to bind this port or to write this directory.
+    /// No permission to bind this port or to write to this directory.
     #[error(
         "listener `{listener}`: no permission to listen on {address}; ports below 1024 need the \
          capability CAP_NET_BIND_SERVICE, a Unix socket needs a directory that Petrel may write to"
@@ -65,7 +65,7 @@ pub enum ListenError {
         /// Its address.
         address: ListenAddressText,
     },
-    /// The place of a Unix socket is taken by something that is not a socket.
+    /// The path of a Unix socket exists and is not a socket.
     #[error(
         "listener `{listener}`: {path} exists and is not a socket; remove it or choose another path"
     )]
@@ -75,14 +75,14 @@ pub enum ListenError {
         /// Its path.
         path: PathBuf,
     },
-    /// Anything else the system says.
+    /// Any other error of the operating system.
     #[error("listener `{listener}`: cannot listen on {address}: {source}")]
     System {
         /// Name of the listener.
         listener: String,
         /// Its address.
         address: ListenAddressText,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Its certificates could not be loaded.
@@ -95,7 +95,7 @@ pub enum ListenError {
     },
 }
 
-/// An address as people write it.
+/// An address as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddressText(pub ListenAddress);
 
@@ -108,7 +108,7 @@ impl fmt::Display for ListenAddressText {
     }
 }
 
-/// A socket that listens. Connections are completed by the kernel, nobody accepts them yet.
+/// A listening socket. The kernel completes connections, which are not accepted yet.
 #[derive(Debug)]
 pub enum ListeningSocket {
     /// TCP.
@@ -122,7 +122,7 @@ pub enum ListeningSocket {
 pub struct BoundListener {
     /// As configured.
     pub settings: ListenerSettings,
-    /// Where it really listens: the port is known also where the settings say 0.
+    /// Where it actually listens, with the real port if the settings say 0.
     pub address: ListenAddress,
     pub(crate) socket: ListeningSocket,
     pub(crate) tls: Option<TlsAcceptor>,
@@ -172,7 +172,7 @@ fn explain(listener: String, address: ListenAddress, source: io::Error) -> Liste
 
 fn bind_tcp(address: SocketAddr) -> io::Result<(ListeningSocket, ListenAddress)> {
     let socket = match open_tcp(address) {
-        // A kernel without IPv6: `[::]` stands for every address, so it means those that there are.
+        // The kernel has no IPv6: `[::]` stands for every address, so listen on IPv4.
         Err(error)
             if address.ip().is_unspecified()
                 && address.is_ipv6()
@@ -208,7 +208,7 @@ fn open_tcp(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Nobody can connect before `listen`, so the file has its mode before it is of any use to anybody.
+/// Binds a Unix socket. Nobody can connect before `listen`, so the file has its mode before it can be used.
 fn bind_unix(path: &Path, mode: u32) -> io::Result<ListeningSocket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -219,8 +219,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<ListeningSocket> {
     Ok(ListeningSocket::Unix(UnixListener::from_std(socket.into())?, file))
 }
 
-/// Removes what a killed broker left behind. A socket on which somebody listens is in use, and anything that is not a
-/// socket belongs to somebody else: that is `Ok(false)`.
+/// Removes the socket of a killed broker. Returns `Ok(false)` if a process listens on it, or if it is not a socket.
 fn remove_stale_socket(path: &Path) -> io::Result<bool> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -240,7 +239,7 @@ fn remove_stale_socket(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// The file of a Unix socket. Removed on drop, unless another process has put its own in the place since.
+/// The file of a Unix socket. Removed on drop, unless another process has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,

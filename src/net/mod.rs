@@ -1,9 +1,9 @@
 //! The shell: everything between a socket and the core.
 //!
-//! [`listener`] binds, [`accept`] takes Network Connections in, [`entrance`] says which of them have a place, [`establish`]
-//! speaks what lies between the socket and MQTT (PROXY protocol, TLS, WebSocket) and hands the byte stream to the
-//! [`accept::Handler`]. [`hash_pool`] says whose password is checked next; [`client_log`] and [`packet_log`] tell operators
-//! what Clients do. [`shutdown`] goes down through all of it as a value.
+//! [`listener`] binds, [`accept`] accepts Network Connections, [`entrance`] limits their number, [`establish`] handles the
+//! layers between the socket and MQTT (PROXY protocol, TLS, WebSocket) and passes the byte stream to the
+//! [`accept::Handler`]. [`hash_pool`] schedules password checks; [`client_log`] and [`packet_log`] log what Clients do.
+//! [`shutdown`] is a value that is passed down to all of them.
 
 pub mod accept;
 mod client_log;

@@ -1,7 +1,7 @@
-//! Every packet in the log at `trace`: direction, type, identifiers and sizes. No payload, no password, no property.
+//! Logs every packet at `trace`: direction, type, identifiers and sizes. No payloads, passwords or properties.
 //!
-//! The bytes have been handled, or are about to be written, so this reads them a second time and only when somebody
-//! listens: with the level off it costs a look at a flag for each buffer.
+//! It reads the bytes a second time, after they were handled or before they are written, and only if the level is
+//! enabled; otherwise it costs one check of a flag per buffer.
 
 use std::io::IoSlice;
 
@@ -12,22 +12,22 @@ use crate::net::client_text::shown;
 use crate::packet::fixed_header::PacketType;
 use crate::session::outbox::Outbox;
 
-/// What the lines are told apart by: `modules = { "petrel::packet" = "trace" }` is enough to see them.
+/// The target of the lines: `modules = { "petrel::packet" = "trace" }` enables them.
 const TARGET: &str = "petrel::packet";
 
-/// Whether anybody listens.
+/// Whether the level is enabled.
 #[inline]
 pub(crate) fn is_on() -> bool {
     enabled!(target: TARGET, Level::TRACE)
 }
 
-/// Writes a line for each packet in `bytes`, which the Client has sent and which were handled.
+/// Logs each packet in `bytes`, which the Client sent and which were handled.
 #[cold]
 pub(crate) fn write_received(connection: &ClientConnection, bytes: &[u8]) {
     write(connection, "received", bytes);
 }
 
-/// Writes a line for each packet that is about to be sent.
+/// Logs each packet that is about to be sent.
 #[cold]
 pub(crate) fn write_sent(connection: &ClientConnection, packets: &Outbox) {
     let mut bytes = Vec::with_capacity(packets.bytes());
@@ -81,7 +81,7 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// What of a PUBLISH is written.
+/// The logged fields of a PUBLISH.
 struct Publish<'a> {
     topic: &'a str,
     packet_id: Option<u16>,
@@ -110,7 +110,7 @@ const fn qos(flags: u8) -> u8 {
     (flags & 0b110) >> 1
 }
 
-/// The Packet Identifier of the types that have it first.
+/// The Packet Identifier, for types that begin with it.
 fn identifier(packet_type: PacketType, body: &[u8]) -> Option<u16> {
     let has_none = matches!(
         packet_type,

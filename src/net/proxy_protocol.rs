@@ -1,8 +1,8 @@
-//! The PROXY protocol, versions 1 and 2: a load balancer tells in front of the first byte who the Client is.
+//! The PROXY protocol, versions 1 and 2: a load balancer sends the address of the Client before the first byte.
 //!
-//! Where a listener demands the header, a connection without one is closed: otherwise anybody could choose an address.
-//! Exactly the header is read and not a byte more, so the socket goes on unwrapped, at full speed. A header for an
-//! address that the broker cannot use (LOCAL, UNKNOWN, a Unix socket) leaves the address of the socket in force.
+//! If a listener requires the header, a connection without one is closed: otherwise anybody could choose an address.
+//! Exactly the header is read and not a byte more, so the socket needs no wrapper afterwards. If the header has no
+//! usable address (LOCAL, UNKNOWN, a Unix socket), the address of the socket is used.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use ppp::{v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// The longest header of version 1, line end included.
+/// The longest header of version 1, including the line end.
 const MAX_V1_BYTES: usize = 107;
 
-/// The shortest of version 1 (`PROXY UNKNOWN\r\n`): so much can be read without knowing the version.
+/// The shortest header of version 1 (`PROXY UNKNOWN\r\n`), which can be read without knowing the version.
 const COMMON_BYTES: usize = 15;
 
 /// The fixed part of version 2.
@@ -25,24 +25,24 @@ const MAX_V2_BYTES: usize = 4096;
 /// Why a connection has no usable header.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
-    /// The connection ended or broke.
+    /// The connection ended or was lost.
     #[error("the connection ended within the header: {0}")]
     Read(#[from] io::Error),
-    /// The first bytes are none of a header.
+    /// The first bytes are not a header.
     #[error("no PROXY protocol header")]
     Missing,
     /// The header is too long.
     #[error("a header of {0} bytes")]
     TooLong(usize),
-    /// A header of version 1 that says nonsense.
+    /// A malformed header of version 1.
     #[error("malformed header of version 1: {0}")]
     V1(v1::BinaryParseError),
-    /// A header of version 2 that says nonsense.
+    /// A malformed header of version 2.
     #[error("malformed header of version 2: {0}")]
     V2(v2::ParseError),
 }
 
-/// Reads the header. `Ok(None)`: it is there and does not change the address of the socket.
+/// Reads the header. `Ok(None)`: there is one, but it does not change the address of the socket.
 pub async fn read_header<S>(stream: &mut S) -> Result<Option<SocketAddr>, HeaderError>
 where
     S: AsyncRead + Unpin,
@@ -50,7 +50,7 @@ where
     let mut header = Vec::with_capacity(MAX_V1_BYTES);
     while header.len() < COMMON_BYTES {
         read_more(stream, &mut header, COMMON_BYTES).await?;
-        // At once: a Client that sends a short CONNECT and waits must not wait for the timeout.
+        // Checked at once, so that a Client that sends a short CONNECT does not have to wait for the timeout.
         if !begins_alike(&header, v1::PROTOCOL_PREFIX.as_bytes())
             && !begins_alike(&header, v2::PROTOCOL_PREFIX)
         {
@@ -103,7 +103,7 @@ where
         (v2::Command::Proxy, v2::Addresses::IPv6(ip)) => {
             Some((ip.source_address, ip.source_port).into())
         }
-        // With LOCAL the proxy speaks for itself, for instance in a health check.
+        // With LOCAL the connection is the proxy's own, for example a health check.
         (v2::Command::Local, _)
         | (v2::Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
     })

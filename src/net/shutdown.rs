@@ -1,18 +1,19 @@
-//! Shutdown as a value: made by whoever starts the broker, handed down to every part, so that a test owns its own.
+//! Shutdown as a value: created by whoever starts the broker and passed down to every part, so that each test has its
+//! own.
 
 use tokio::sync::watch;
 
-/// How far the broker is on its way out. Stages only advance.
+/// The stage of the shutdown. Stages only advance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Stage {
     /// Serving.
     #[default]
     Running,
-    /// Bridges say goodbye, Clients are still served.
+    /// Bridges disconnect, Clients are still served.
     Leaving,
-    /// Listeners are closed, Clients are told to go, what is in hand is finished.
+    /// Listeners are closed, Clients are disconnected, pending work is finished.
     Draining,
-    /// The time for that is over: whatever still runs is dropped.
+    /// The time for that is over: everything still running is dropped.
     Stop,
 }
 
@@ -29,14 +30,14 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// A shutdown in stage [`Stage::Running`], and what advances it.
+    /// A shutdown in stage [`Stage::Running`], and its trigger.
     #[must_use]
     pub fn new() -> (ShutdownTrigger, Self) {
         let (sender, receiver) = watch::channel(Stage::Running);
         (ShutdownTrigger { stage: sender }, Self { stage: receiver })
     }
 
-    /// Where we are now.
+    /// The current stage.
     #[must_use]
     pub fn stage(&self) -> Stage {
         if self.stage.has_changed().is_err() {
@@ -63,7 +64,7 @@ impl Shutdown {
 }
 
 impl ShutdownTrigger {
-    /// Goes on to this stage; going back is not possible and is ignored.
+    /// Advances to this stage; going back is ignored.
     pub fn advance(&self, stage: Stage) {
         self.stage.send_if_modified(|current| {
             let advances = stage > *current;

@@ -1,4 +1,4 @@
-//! What a Network Connection runs over: a stream of bytes that can also say what has arrived and was not read yet.
+//! The stream under a Network Connection: a byte stream that can also tell how many unread bytes have arrived.
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpStream, UnixStream};
@@ -6,10 +6,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::websocket::WebSocketStream;
 
-/// A stream of bytes to a Client, whatever lies below.
+/// A stream of bytes to a Client, independent of its transport.
 pub trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Bytes that the system has received and nobody has read. Asked of the system, because the runtime hears of them
-    /// later: a read that would wait says nothing about what is there already.
+    /// Bytes that the system has received but that were not read. This queries the system, because the runtime learns
+    /// of them later: a read that would block does not mean that nothing is there.
     fn unread_bytes(&self) -> usize;
 }
 
@@ -25,7 +25,7 @@ impl ClientStream for UnixStream {
     }
 }
 
-/// Within the process there is nothing between the two ends: what is there can be read at once.
+/// Within the process nothing is between the two ends: everything written can be read at once.
 impl ClientStream for DuplexStream {
     fn unread_bytes(&self) -> usize {
         0
@@ -51,6 +51,6 @@ impl<S: ClientStream + ?Sized> ClientStream for Box<S> {
 }
 
 fn unread_in_socket(socket: impl std::os::fd::AsFd) -> usize {
-    // A socket that cannot say it has failed: reading will show how.
+    // If the socket cannot answer, it has failed, and reading will report the error.
     rustix::io::ioctl_fionread(socket).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(0))
 }

@@ -1,20 +1,20 @@
-//! From what the core counts to the broker's counters.
+//! Adds the counts of the core to the broker's counters.
 
 use crate::broker::connection::CloseReason;
 use crate::metrics::counter::{Counter, Counters, DropCounter};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::{DropReason, Tally};
 
-/// How far a Network Connection had come when it ended.
+/// The stage of a Network Connection when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// It had no Session yet.
     Connecting,
-    /// It had.
+    /// It had a Session.
     Connected,
 }
 
-/// Adds what was counted to the shared counters, and starts again from zero.
+/// Adds a tally to the shared counters, and resets it to zero.
 pub(crate) fn count(counters: &Counters, tally: &mut Tally) {
     if *tally == Tally::default() {
         return;

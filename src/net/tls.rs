@@ -1,8 +1,8 @@
-//! TLS of a listener: certificates from files to a `rustls` configuration, and the handshake.
+//! TLS of a listener: loads certificates from files into a `rustls` configuration, and does the handshake.
 //!
-//! The configuration in force is swapped as a whole by [`TlsAcceptor::reload`]; connections that exist keep the one
-//! they began with. A new configuration brings new session tickets, so that no old session outlives a change of the
-//! client authority: resumption does not check a certificate again.
+//! [`TlsAcceptor::reload`] replaces the whole configuration; existing connections keep the one they started with. A
+//! new configuration has new session tickets, so that no old session outlives a change of the client authority:
+//! resumption does not verify a certificate again.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,35 +25,35 @@ use crate::config::settings::{CertificateName, TlsSettings, Transport};
 /// Sessions of TLS 1.2 Clients that may be resumed without tickets; about 1 KiB each when used.
 const SESSION_CACHE_SIZE: usize = 4096;
 
-/// What is wrong with the files of a listener.
+/// An error in the TLS files of a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("cannot read {what} {path}: {source}")]
     Read {
-        /// What it was to hold.
+        /// The expected content.
         what: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
-    /// A file has no such thing in it.
+    /// A file does not contain it.
     #[error("no {what} in {path}: a PEM file with `-----BEGIN` lines is expected")]
     Empty {
-        /// What it was to hold.
+        /// The expected content.
         what: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
     /// A file is not well-formed.
     #[error("malformed {what} in {path}: {reason}")]
     Malformed {
-        /// What it was to hold.
+        /// The expected content.
         what: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The message of the parser.
         reason: String,
     },
     /// The private key is for another certificate.
@@ -64,7 +64,7 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
-    /// Client certificates are asked for, but there is nothing to check them with.
+    /// Client certificates are requested, but there is no authority to verify them.
     #[error(
         "client certificates are requested, but there is no client authority: name the file with the certificates of the authorities that sign them"
     )]
@@ -74,7 +74,7 @@ pub enum TlsError {
     Unusable {
         /// The certificate's file.
         certificate: PathBuf,
-        /// What the library says.
+        /// The error of the library.
         source: rustls::Error,
     },
 }
@@ -91,8 +91,8 @@ struct Shared {
     current: RwLock<Arc<Configurations>>,
 }
 
-/// The same configuration twice: `rustls` refuses a Client that offers protocols (ALPN) of which we know none, but a
-/// broker knows better than that what is spoken here.
+/// The same configuration with and without ALPN: `rustls` refuses a Client whose ALPN protocols are all unknown, but
+/// such Clients use MQTT all the same.
 struct Configurations {
     with_protocol: Arc<ServerConfig>,
     without_protocol: Arc<ServerConfig>,
@@ -115,14 +115,14 @@ impl TlsAcceptor {
         Ok(Self { shared: Arc::new(Shared { settings, protocol, current }) })
     }
 
-    /// Reads the files again. If they are bad, everything stays as it is.
+    /// Rereads the files. If they are invalid, nothing changes.
     pub fn reload(&self) -> Result<(), TlsError> {
         let fresh = configure(&self.shared.settings, self.shared.protocol)?;
         *self.shared.current.write() = Arc::new(fresh);
         Ok(())
     }
 
-    /// The handshake. The caller bounds its time.
+    /// Does the handshake. The caller limits its time.
     pub async fn accept<S>(&self, stream: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -138,7 +138,7 @@ impl TlsAcceptor {
         start.into_stream(Arc::clone(chosen)).await
     }
 
-    /// The name in the Client's certificate, where it presented one. It was verified in the handshake.
+    /// The name in the Client's certificate, if it presented one. It was verified in the handshake.
     pub fn client_name<S>(&self, stream: &TlsStream<S>) -> Option<Arc<str>> {
         let (_, connection) = stream.get_ref();
         let certificate = connection.peer_certificates()?.first()?;
@@ -171,7 +171,7 @@ fn configure(settings: &TlsSettings, protocol: &[u8]) -> Result<Configurations, 
     let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
     config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE_SIZE);
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(unusable)?;
-    // A Client opens one connection: one ticket does, and saves a write of each handshake.
+    // A Client opens one connection, so one ticket suffices and saves a write per handshake.
     config.send_tls13_tickets = 1;
     let without_protocol = Arc::new(config.clone());
     config.alpn_protocols = vec![protocol.to_vec()];

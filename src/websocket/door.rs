@@ -1,10 +1,10 @@
-//! Which WebSocket requests are let in: by path, and, where a browser sends them, by the page that they come from.
+//! Which WebSocket requests are accepted: by path, and for browsers by the page that sends them.
 //!
 //! A browser opens a WebSocket to any address for any page, and names the page's origin. Without a list of origins, pages
-//! of this machine (`localhost`) and of the very host and port that they call are let in. The latter only where the name
-//! in `Host` is one that the owner of a foreign page cannot have: an address, a name without a domain, or one below a
-//! domain that the public DNS does not have. Any other name could have been made to point here for a page that it also
-//! serves (DNS rebinding). Programs that are no browsers send no Origin, and are no danger that this could avert.
+//! of this machine (`localhost`) and pages served from the same host and port are accepted. The latter only if the owner
+//! of a foreign page cannot own the name in `Host`: an address, a name without a domain, or one below a domain that is
+//! not in the public DNS. Any other name could point here for a page that it also serves (DNS rebinding). Programs that
+//! are not browsers send no Origin, and this check could not stop them anyway.
 
 use std::net::IpAddr;
 
@@ -16,13 +16,13 @@ const PRIVATE_DOMAINS: [&str; 4] = ["localhost", "local", "internal", "home.arpa
 /// The rules of one listener.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Door<'a> {
-    /// Paths at which MQTT is spoken.
+    /// Accepted paths.
     pub(crate) paths: &'a [String],
-    /// Allowed values of Origin; `*` stands for every one. Empty: those of this machine and of the same host.
+    /// Accepted values of Origin; `*` accepts any. Empty: those of this machine and of the same host.
     pub(crate) origins: &'a [String],
 }
 
-/// Why a request is not let in.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Another path.
@@ -31,7 +31,7 @@ pub enum Refusal {
     /// A page that is not allowed.
     #[error("this origin is not allowed: see `origins` of the listener")]
     Origin,
-    /// A page of the same host, by a name that others could have made to point here.
+    /// A page of the same host, with a name that others could make point here.
     #[error("a page may not use this name for the host: see `origins` of the listener")]
     Host,
 }
@@ -47,7 +47,7 @@ impl Refusal {
 }
 
 impl Door<'_> {
-    /// Whether a request is let in.
+    /// Checks a request.
     ///
     /// # Errors
     /// Why not.
@@ -56,7 +56,7 @@ impl Door<'_> {
             return Err(Refusal::Path);
         }
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-        // What is not text is on no list.
+        // A value that is not text is on no list.
         let origin = origin.to_str().unwrap_or_default();
         if !self.origins.is_empty() {
             let is_listed =
@@ -96,7 +96,7 @@ fn is_this_machine(name: &str) -> bool {
     }
 }
 
-/// Whether this is no name that somebody could register and point here.
+/// Whether nobody could register this name and make it point here.
 fn is_unforgeable(name: &str) -> bool {
     name.parse::<IpAddr>().is_ok()
         || (!name.is_empty() && !name.contains('.'))

@@ -1,15 +1,15 @@
 //! WebSocket frames (RFC 6455), decoded in place from whatever a read returned.
 //!
-//! [`Decoder`] turns raw bytes into payload bytes inside the caller's own buffer: it keeps no data, only the header
-//! that is not complete yet and the few bytes of a control frame. So a connection at rest costs nothing, a frame may be
-//! of any length, and packets may be split and joined across frames. [MQTT-6.0.0-2]
+//! [`Decoder`] turns raw bytes into payload bytes inside the caller's own buffer: it keeps no data except an incomplete
+//! header and the few bytes of a control frame. So an idle connection costs nothing, a frame may have any length, and
+//! packets may be split and joined across frames. [MQTT-6.0.0-2]
 
 use smallvec::SmallVec;
 
-/// Which side we are: it decides who masks.
+/// Our side of the connection, which decides who masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Frames that come must be masked, frames that go must not be.
+    /// Incoming frames must be masked, outgoing frames must not be.
     Server,
     /// The other way round.
     Client,
@@ -29,11 +29,11 @@ const CONTROL: u8 = 0x08;
 const LENGTH_IN_16_BITS: u8 = 0x7e;
 const LENGTH_IN_64_BITS: u8 = 0x7f;
 
-/// What a frame is.
+/// The type of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Opcode {
-    /// Goes on with a message.
+    /// Continues a message.
     Continuation = 0x0,
     /// Never used by MQTT.
     Text = 0x1,
@@ -41,9 +41,9 @@ pub(crate) enum Opcode {
     Binary = 0x2,
     /// The last frame of its direction.
     Close = 0x8,
-    /// Wants a [`Self::Pong`].
+    /// Requests a [`Self::Pong`].
     Ping = 0x9,
-    /// Answers a [`Self::Ping`], or nothing.
+    /// Answers a [`Self::Ping`], or is unsolicited.
     Pong = 0xa,
 }
 
@@ -65,7 +65,7 @@ impl Opcode {
     }
 }
 
-/// What the other side did wrong.
+/// A violation of the protocol by the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Violation {
     /// A text frame. [MQTT-6.0.0-1] [MQTT311-6.0.0-1]
@@ -77,7 +77,7 @@ pub(crate) enum Violation {
     /// An opcode that does not exist.
     #[error("an unknown opcode")]
     UnknownOpcode,
-    /// A message inside a message, or a continuation of none.
+    /// A message inside a message, or a continuation without a message.
     #[error("fragments out of order")]
     Fragmentation,
     /// A control frame in fragments, or too long, or a Close with half a code.
@@ -110,19 +110,19 @@ impl Violation {
     }
 }
 
-/// What a control frame asks of us.
+/// What a control frame requires of us.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Demand {
     /// Answer with these bytes.
     Pong(Vec<u8>),
-    /// The other side is done; answer with this code, if it had one.
+    /// The other side closes; answer with this code, if it sent one.
     Close(Option<u16>),
 }
 
 /// Decodes the frames of one direction.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    /// Our own role: the frames come from the other one.
+    /// Our own role: frames come from the other side.
     role: Role,
     /// Within a message of several frames.
     fragmented: bool,
@@ -142,22 +142,22 @@ enum Part {
 /// What one call of [`Decoder::decode`] found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decoded {
-    /// So many bytes at the start of the buffer are payload now.
+    /// The number of payload bytes at the start of the buffer.
     pub payload_bytes: usize,
-    /// Raw bytes used up. Less than there were only after a demand, with the rest behind.
+    /// Raw bytes consumed. Less than all of them only after a demand.
     pub consumed_bytes: usize,
-    /// What must be answered before decoding goes on.
+    /// What must be answered before decoding continues.
     pub demand: Option<Demand>,
 }
 
 impl Decoder {
-    /// At the beginning of a frame.
+    /// Creates a decoder at the beginning of a frame.
     #[must_use]
     pub(crate) fn new(role: Role) -> Self {
         Self { role, fragmented: false, part: Part::Header(SmallVec::new()) }
     }
 
-    /// Decodes `bytes` from `consumed` on, and moves payload to `payload` and behind. Stops at a demand.
+    /// Decodes `bytes` from `consumed` on, and moves the payload to `payload` and after. Stops at a demand.
     pub(crate) fn decode(&mut self, bytes: &mut [u8], from: &mut Decoded) -> Result<(), Violation> {
         from.demand = None;
         while let Some(raw) = bytes.get_mut(from.consumed_bytes..)
@@ -202,7 +202,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// A header is complete: what follows is its payload. An empty control frame is complete as well.
+    /// Handles a complete header: its payload follows. An empty control frame is complete as well.
     fn begin(&mut self, header: &Header) -> Result<Option<Demand>, Violation> {
         let Header { is_final, opcode, mask, length } = *header;
         if mask.is_some() != (self.role == Role::Server) {
@@ -290,7 +290,7 @@ impl Header {
     }
 }
 
-/// A masking key, turned to the byte that comes next.
+/// A masking key, rotated to the next byte.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Mask {
     key: [u8; 4],
@@ -303,7 +303,7 @@ impl Mask {
         Self { key }
     }
 
-    /// Masks (or unmasks, which is the same), and turns on by as many bytes.
+    /// Masks (or unmasks, which is the same), and rotates by as many bytes.
     pub(crate) fn apply(&mut self, bytes: &mut [u8]) {
         let key = u32::from_ne_bytes(self.key);
         let (words, rest) = bytes.as_chunks_mut::<4>();
@@ -316,13 +316,13 @@ impl Mask {
         self.key.rotate_left(rest.len());
     }
 
-    /// Turns on without masking.
+    /// Rotates without masking.
     pub(crate) fn advance(&mut self, count: usize) {
         self.key.rotate_left(count % 4);
     }
 }
 
-/// The header of a final frame, as short as it can be.
+/// The shortest header of a final frame.
 #[must_use]
 pub(crate) fn header(
     opcode: Opcode,
@@ -347,7 +347,7 @@ pub(crate) fn header(
     bytes
 }
 
-/// A whole control frame.
+/// A complete control frame.
 #[must_use]
 pub(crate) fn control(opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let payload = payload.get(..MAX_CONTROL_BYTES).unwrap_or(payload);

@@ -1,9 +1,9 @@
-//! MQTT inside WebSocket: the server's side of the HTTP handshake; the client's is in [`crate::dial::websocket`]. The frames of
-//! both are in [`stream`].
+//! MQTT over WebSocket: the server side of the HTTP handshake. The client side is in [`crate::dial::websocket`], the frames of
+//! both in [`stream`].
 //!
-//! The handshake is parsed and answered with `tungstenite`. Its frame layer is not used: that one keeps a read buffer
-//! for each connection and collects whole messages, while MQTT wants a stream of bytes and does not care where frames
-//! begin. [MQTT-6.0.0-2]
+//! The handshake is parsed and answered with `tungstenite`. Its frame layer is not used: it keeps a read buffer for
+//! each connection and collects whole messages, while MQTT needs a stream of bytes and ignores frame boundaries.
+//! [MQTT-6.0.0-2]
 
 pub(crate) mod door;
 pub(crate) mod frame;
@@ -20,16 +20,16 @@ use crate::websocket::door::{Door, Refusal, text};
 use crate::websocket::frame::Role;
 pub(crate) use crate::websocket::stream::WebSocketStream;
 
-/// The longest request or response head that is read.
+/// The longest request or response head accepted.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 
-/// The sub-protocols that we speak, the better one first. [MQTT-6.0.0-4] MQTT 3.1 was spoken under a name of its own.
+/// The supported sub-protocols, best first. [MQTT-6.0.0-4] MQTT 3.1 had a name of its own.
 pub(crate) const PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
-/// Why there is no WebSocket.
+/// Why the handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The connection ended or broke.
+    /// The connection ended or was lost.
     #[error("the connection ended within the handshake: {0}")]
     Io(#[from] io::Error),
     /// Not HTTP, or not well-formed.
@@ -41,34 +41,34 @@ pub enum HandshakeError {
     /// We refused the Client with this status.
     #[error("refused: {0} ({1})")]
     Refused(StatusCode, &'static str),
-    /// The rules of the listener do not let it in.
+    /// The rules of the listener refuse the request.
     #[error("{refusal}")]
     NotLetIn {
         /// Why.
         refusal: Refusal,
-        /// What it asked for.
+        /// The request.
         asked: Box<Asked>,
     },
-    /// The server refused us, or answered something else.
+    /// The server refused us with this status.
     #[error("the server answered {0} instead of switching to WebSocket")]
     Status(StatusCode),
-    /// The answer has not what the protocol demands.
+    /// The answer violates the protocol.
     #[error("the server's answer is invalid: {0}")]
     Answer(&'static str),
 }
 
-/// What a request that is not let in asked for, as it was sent.
+/// The fields of a refused request, as sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The path.
     pub path: String,
-    /// What the server was called.
+    /// The value of Host.
     pub host: String,
-    /// The page, if a browser asked.
+    /// The page, if a browser sent it.
     pub origin: String,
 }
 
-/// The server's side of the handshake. A refused Client is told why by its HTTP status.
+/// The server side of the handshake. A refused Client gets an HTTP status.
 pub(crate) async fn accept<S>(
     mut stream: S,
     door: Door<'_>,
@@ -77,7 +77,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let accepted = match read_head::<Request, S>(&mut stream).await {
-        // Before our answer a Client has nothing to say in WebSocket.
+        // A Client must not send frames before our answer.
         Ok((request, tail)) if tail.is_empty() => answer(&request, door),
         Ok(_) => Err(HandshakeError::Refused(StatusCode::BAD_REQUEST, "data before the answer")),
         Err(error) => Err(error),
@@ -107,7 +107,7 @@ where
     }
 }
 
-/// Reads until the head is complete; what was read beyond it comes along.
+/// Reads until the head is complete; also returns the bytes read beyond it.
 pub(crate) async fn read_head<H, S>(stream: &mut S) -> Result<(H, Vec<u8>), HandshakeError>
 where
     H: TryParse,

@@ -1,10 +1,10 @@
 //! A WebSocket as a stream of bytes.
 //!
-//! Reading decodes inside the caller's buffer, writing puts a header in front of the caller's bytes and passes both on
-//! in one vectored write: neither direction has a buffer of its own. What a write begins as a frame of N bytes is kept,
-//! whatever the caller does next: the following N bytes of the stream belong to that frame.
+//! Reading decodes inside the caller's buffer; writing adds a header to the caller's bytes and passes both on in one
+//! vectored write. Neither direction has its own buffer. If a write begins a frame of N bytes, the next N bytes of the
+//! stream belong to that frame, whatever the caller does.
 //!
-//! The two directions may be driven by different tasks, because reading never takes the place of a writer that waits.
+//! Different tasks may drive the two directions, because reading never replaces the waker of a waiting writer.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,13 +20,13 @@ use crate::websocket::frame::{
 
 /// MQTT bytes on top, WebSocket frames below.
 ///
-/// After an error of kind [`io::ErrorKind::InvalidData`] (a text frame, for instance) a Close frame is on its way;
-/// shutting down and reading on until the end lets it arrive.
+/// After an error of kind [`io::ErrorKind::InvalidData`] (for example a text frame) a Close frame is pending; to let
+/// it arrive, shut down and read until the end.
 #[derive(Debug)]
 pub struct WebSocketStream<S> {
     socket: S,
     role: Role,
-    /// Raw bytes that came with the handshake, or behind a demand.
+    /// Raw bytes received with the handshake, or after a demand.
     early: Vec<u8>,
     decoder: Decoder,
     input: Input,
@@ -36,34 +36,33 @@ pub struct WebSocketStream<S> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
     Open,
-    /// A Close frame came, or the end of the connection.
+    /// A Close frame or the end of the connection was received.
     Closed,
-    /// A rule was broken; the reader has not been told yet.
+    /// The other side violated the protocol; the reader does not know yet.
     Broken(Violation),
-    /// The reader has been told; whatever comes is thrown away.
+    /// The reader knows; all further input is discarded.
     Discarding,
 }
 
 #[derive(Debug, Default)]
 struct Output {
-    /// Of the header of the frame in progress: what is not written yet.
+    /// The unwritten part of the header of the frame in progress.
     header: SmallVec<[u8; MAX_HEADER_BYTES]>,
     /// Payload bytes of the frame in progress that the caller still has to provide.
     left: u64,
     mask: Mask,
-    /// Control frames that go out at the next boundary of frames, and how much of them is written.
+    /// Control frames to send at the next frame boundary, and how much of them is written.
     control: Vec<u8>,
     control_written: usize,
-    /// A control frame was written and is perhaps not flushed.
+    /// A control frame was written but may not be flushed.
     unflushed: bool,
     /// Our Close frame is written or in `control`.
     closing: bool,
-    /// A writer waits for the socket: a reader must not take its place.
+    /// A writer waits for the socket: a reader must not replace its waker.
     writer_waits: bool,
 }
 
-/// More control frames than this are not kept for a peer that does not read; of several Pings only the last needs an
-/// answer.
+/// Most bytes of control frames kept for a peer that does not read; of several Pings only the last needs an answer.
 const MAX_PENDING_CONTROL_BYTES: usize = 512;
 
 /// Slices of one vectored write.
@@ -73,7 +72,7 @@ const MAX_SLICES: usize = 32;
 const MASKED_PORTION_BYTES: usize = 8 * 1024;
 
 impl<S> WebSocketStream<S> {
-    /// After the handshake; `early` is what was read beyond it.
+    /// Creates the stream after the handshake; `early` is data read beyond it.
     #[must_use]
     pub fn new(socket: S, role: Role, early: Vec<u8>) -> Self {
         let (input, output) = (Input::Open, Output::default());
@@ -91,7 +90,7 @@ impl<S> WebSocketStream<S> {
     }
 
     fn mask_key(&self) -> Option<[u8; 4]> {
-        // Unpredictable, so that nobody can make proxies see what he wants them to see. (RFC 6455, 10.3)
+        // Unpredictable, so that nobody can control the bytes that proxies see. (RFC 6455, 10.3)
         (self.role == Role::Client).then(rand::random)
     }
 
@@ -158,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         decoded.payload_bytes
     }
 
-    /// Writes the control frames that wait, if no frame is in progress.
+    /// Writes pending control frames, if no frame is in progress.
     fn poll_control(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let output = &mut self.output;
         if output.left > 0 || !output.header.is_empty() {
@@ -347,7 +346,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketStream<S> {
         self.note(flushed)
     }
 
-    /// Sends Close, unless a frame was cut short, and shuts the socket down behind it.
+    /// Sends Close, unless a frame is incomplete, and then shuts the socket down.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.queue_close(Some(CLOSE_NORMAL));
         let done = match self.poll_control(cx) {

@@ -1,4 +1,4 @@
-//! What a connection cannot wait for: it is done elsewhere, one thing at a time, and its result is handed back.
+//! Jobs that a connection cannot wait for: they run elsewhere, one at a time, and return a result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::session::queue::PageRequest;
 const PAGE_MESSAGES: usize = 1024;
 /// Bytes of one page of a queue.
 const PAGE_BYTES: usize = 256 * 1024;
-/// Pause before a page that could not be read is asked for again.
+/// Pause before reading a page is tried again.
 const PAGE_RETRY: Duration = Duration::from_secs(1);
 
-/// What a job brings back.
+/// The result of a job.
 pub(super) enum JobResult {
     Authenticated(Authenticated),
     Exchanged(Exchanged),
     Page(PageRequest, Option<Vec<StoredEntry>>, bool),
 }
 
-/// Starts what was asked for.
+/// Starts the requested job.
 pub(super) fn start(shared: Arc<Shared>, request: Request) -> JoinHandle<JobResult> {
     match request {
         Request::Authenticate(credentials) => tokio::spawn(authenticate(shared, credentials)),

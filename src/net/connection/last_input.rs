@@ -1,8 +1,9 @@
-//! Reading for the last time: what the system has received for a Network Connection that is about to be closed.
+//! The last read of a Network Connection that is about to be closed: everything that the system has received for it.
 //!
-//! A read that would wait proves little: the runtime may not have heard yet of what arrived, and what a Client wrote in one
-//! piece may still be in its own system because ours had no more room. So the system is asked how much there is; and after
-//! much was read, or in the middle of a packet, a moment of silence is waited for. The call is bounded in time and bytes.
+//! A read that would block proves little: the runtime may not know yet that data has arrived, and part of what a Client
+//! wrote may still be in its own system because ours had no room. So the system is asked how much there is; and after a
+//! large read, or in the middle of a packet, the broker waits for a moment of silence. The last read is limited in time and
+//! bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -17,33 +18,33 @@ use crate::net::connection::{Driver, Input, READ_BYTES, Scratch};
 use crate::net::stream::ClientStream;
 use crate::session::effects::Effects;
 
-/// Most bytes read in one last call: what the buffers of both systems usually hold of one connection.
+/// Most bytes read in one last call: what the buffers of both systems usually hold for one connection.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// After so many bytes more may be on its way: the Client's system could not send it before.
+/// After this many bytes, more may follow that the Client's system could not send before.
 const MUCH: usize = READ_BYTES / 2;
 
-/// Silence after which what the Client wrote is taken to be complete.
+/// Silence after which the input is considered complete.
 const SILENCE: Duration = Duration::from_millis(50);
 
-/// A last call as far as reading goes.
+/// The reading state of a last call.
 #[derive(Debug, Default)]
 pub(super) struct LastInput {
     /// Bytes read in it.
     read: usize,
-    /// Until when more is waited for.
+    /// Until when to wait for more.
     silent_until: Option<Timestamp>,
 }
 
 impl LastInput {
-    /// When to look again, if more is waited for.
+    /// When to check again, if more is expected.
     pub(super) fn silent_until(&self) -> Option<Timestamp> {
         self.silent_until
     }
 }
 
 impl<S: ClientStream> Driver<S> {
-    /// Reads and handles one buffer of what the Client sent before the last call.
+    /// Reads and handles one buffer of input that the Client sent before the last call.
     pub(super) fn poll_last_input(
         &mut self,
         now: Timestamp,
@@ -84,7 +85,7 @@ impl<S: ClientStream> Driver<S> {
         Poll::Ready(Ok(Input::Handled))
     }
 
-    /// Whether there may be more although the system has nothing now. Looked at again when the silence has lasted.
+    /// Whether there may be more although the system has nothing now. Checked again after the silence.
     fn expects_more(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
         let is_inside_packet = !self.unhandled.is_empty();
         let Some(input) = &mut self.last_input else { return false };
@@ -98,7 +99,7 @@ impl<S: ClientStream> Driver<S> {
         now < *input.silent_until.get_or_insert_with(|| now.plus(SILENCE))
     }
 
-    /// Ends the last call, unless acknowledgements are worth a moment.
+    /// Ends the last call, unless it should wait briefly for acknowledgements.
     pub(super) fn poll_last_call(&mut self, now: Timestamp, effects: &mut Effects) -> Poll<()> {
         match self.connection.end_last_call(now, effects) {
             LastCallEnd::Over => {

@@ -1,4 +1,4 @@
-//! What operators read of one connection: how it began and ended, what it was denied, its packets.
+//! Log lines about one connection: its beginning and end, denied requests, its packets.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::net::packet_log;
 use crate::packet::reason_code::ReasonCode;
 
 impl<S> Driver<S> {
-    /// Says that the Client is connected, once.
+    /// Logs once that the Client is connected.
     #[cold]
     pub(super) fn announce(&mut self) {
         if let Some(introduction) = self.connection.take_introduction() {
@@ -35,7 +35,7 @@ impl<S> Driver<S> {
                 log.disconnected(&self.connection, reason);
             }
             (false, Some(introduction)) => log.refused(&self.connection, &introduction, reason),
-            // One that speaks a version that we do not is a Client; everything else may be anybody.
+            // An unsupported MQTT version comes from a Client; anything else may be anything.
             (false, None) if self.speaks_other_version() => log.stranger(&self.connection, reason),
             (false, None) => {
                 let address = self.connection.peer().address;
@@ -45,7 +45,7 @@ impl<S> Driver<S> {
     }
 }
 
-/// What an operator wants to read of the bytes that were handled.
+/// Logs the handled bytes, as configured.
 #[inline]
 pub(super) fn note_handled(
     connection: &mut ClientConnection,
