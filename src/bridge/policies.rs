@@ -71,3 +71,51 @@ impl Neighbours for OtherBridges {
                 && self.echoes.is_echo(topic, payload, id.publisher.0, Instant::now()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::connect::{ConnectProperties, Will};
+    use crate::packet::{ProtocolVersion, QoS};
+
+    fn policies(bridge_bit: bool, will_topic: Option<&str>) -> Policies {
+        let will = will_topic.map(|topic| Will {
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            topic,
+            payload: b"0",
+            delay_seconds: None,
+            message_expiry: None,
+            properties: (&[]).into(),
+        });
+        let connect = Connect {
+            version: ProtocolVersion::V3_1_1,
+            bridge_bit,
+            clean_start: true,
+            keep_alive_seconds: 0,
+            client_id: "far",
+            will,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        };
+        let others = OtherBridges { broker_id: "us".into(), echoes: Arc::default() };
+        others.policies(&connect, Policies::default())
+    }
+
+    /// By the bit, or by a Will Message that says so of the Client itself, and not by that of another.
+    #[test]
+    fn bridges_of_others_show_what_they_are() {
+        assert_eq!(policies(false, None), Policies::default());
+        let of_itself = Some("$SYS/broker/connection/far/state");
+        let of_another = Some("$SYS/broker/connection/near/state");
+        assert_eq!(policies(false, of_itself).states, States::Own);
+        assert_eq!(policies(false, of_another), Policies::default());
+        for will in [None, of_itself, of_another] {
+            let found = policies(true, will);
+            assert_eq!((found.states, found.trail), (States::All, Trail::Lost));
+            assert_eq!(found.recognition, Recognition::ByContent);
+            assert_eq!(found.rights, Rights::Granted, "it is a stranger all the same");
+        }
+    }
+}

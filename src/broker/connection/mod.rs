@@ -23,6 +23,8 @@ mod rights;
 mod run;
 mod subscribe;
 mod take_over;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod turn;
 
