@@ -21,25 +21,25 @@ use crate::packet::QoS;
 /// Options of `connections`.
 #[derive(Debug, Args)]
 pub(super) struct ConnectionsOptions {
-    /// Idle clients
+    /// Number of idle clients
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     clients: usize,
-    /// Each client subscribes to a topic of its own
+    /// Let each client subscribe to its own topic
     #[arg(long)]
     subscribe: bool,
     /// Clients that connect at the same time
     #[arg(long, default_value_t = 200, value_name = "N")]
     concurrency: usize,
-    /// How long to hold the connections, to see whether any is lost
+    /// How long to hold the connections, to check that none is lost
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     hold: Duration,
-    /// Cut all connections, then connect all clients again at once
+    /// Close all connections, then reconnect all clients at once
     #[arg(long)]
     storm: bool,
-    /// As --storm, but wait until the broker is restarted instead of cutting the connections
+    /// As --storm, but wait until the broker is restarted instead of closing the connections
     #[arg(long, conflicts_with = "storm")]
     storm_after_restart: bool,
-    /// Connect and disconnect again and again for this time, instead of holding connections
+    /// Connect and disconnect repeatedly for this time, instead of holding connections
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration,
           conflicts_with_all = ["storm", "storm_after_restart", "subscribe"])]
     cycle: Option<Duration>,

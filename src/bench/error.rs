@@ -26,10 +26,10 @@ pub enum BenchError {
     /// A client panicked or was cancelled.
     #[error("a client of the generator stopped early")]
     ClientEnded(#[from] tokio::task::JoinError),
-    /// There is no connection on which MQTT could be spoken.
+    /// The connection to the broker could not be established.
     #[error("{}", .0.with(&WAYS_OUT))]
     Dial(#[from] DialError),
-    /// The broker closed a connection, or it broke.
+    /// The broker closed a connection, or it was lost.
     #[error("connection lost while {during}")]
     Lost {
         /// What was going on.
@@ -57,7 +57,7 @@ pub enum BenchError {
         /// Return code or Reason Code.
         code: u8,
     },
-    /// The broker sent what MQTT does not allow here.
+    /// The broker violated the protocol.
     #[error("unexpected answer from the broker: {0}")]
     Protocol(&'static str),
     /// `/proc/PID` cannot be read.

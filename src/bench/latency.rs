@@ -1,5 +1,5 @@
-//! `petrel bench latency`: an open loop. Messages are due at fixed times whatever the broker does, and times count from
-//! there, so that a broker that stops for a second is charged for every message of that second.
+//! `petrel bench latency`: an open loop. Messages are due at fixed times whatever the broker does, and latency is
+//! measured from these times, so that a broker that stops for a second is charged for every message of that second.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) struct LatencyOptions {
     /// Subscribers [default: as many as publishers]
     #[arg(long, value_name = "N")]
     subscribers: Option<usize>,
-    /// Messages a second of all publishers together
+    /// Messages per second of all publishers together
     #[arg(long, default_value_t = 2_000.0, value_name = "PER_SECOND")]
     rate: f64,
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub(super) struct LatencyOptions {
     /// How long to measure
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
-    /// How long to run before that
+    /// How long to warm up
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     warm_up: Duration,
 }

@@ -1,4 +1,4 @@
-//! Clock, histograms and the figures between two moments.
+//! Clock, histograms and the difference between two measurements.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

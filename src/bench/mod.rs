@@ -1,11 +1,11 @@
 //! `petrel bench`: a load generator for any MQTT broker.
 //!
 //! Connections are spread over a few single-threaded runtimes ([`engine`]); each connection is one hand-written future
-//! ([`publisher`], [`subscriber`]) that reads and writes whole buffers of packets. On that path nothing is allocated, no
-//! task hops and no channel is used, since a generator that is dearer than the broker measures itself. Every message
-//! carries its stream, sequence number and time, so that losses, duplicates and order violations are counted exactly.
+//! ([`publisher`], [`subscriber`]) that reads and writes whole buffers of packets. On that path there is no allocation,
+//! no task switch and no channel, because a generator that costs more than the broker measures itself. Every message
+//! contains its stream, sequence number and time, so that losses, duplicates and order violations are counted exactly.
 //!
-//! The scenarios, one file each, set clients up, wait, take figures twice and hand a [`report::Report`] back.
+//! The scenarios, one file each, set up clients, wait, measure twice and return a [`report::Report`].
 
 mod client;
 mod connections;
@@ -59,13 +59,13 @@ struct OutputOptions {
     /// Threads of the generator [default: half of the cores]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
-    /// Process id of the broker: adds its CPU time per message and its memory (same machine, Linux)
+    /// Process id of the broker: also report its CPU time per message and its memory (same machine, Linux)
     #[arg(long, global = true)]
     pid: Option<u32>,
     /// Print one JSON object instead of a table
     #[arg(long, global = true)]
     json: bool,
-    /// Show no progress
+    /// Do not show progress
     #[arg(long, global = true)]
     quiet: bool,
 }
@@ -75,17 +75,17 @@ struct OutputOptions {
 enum Scenario {
     /// Messages per second: pairs, fan-in, fan-out or a shared subscription
     Throughput(throughput::ThroughputOptions),
-    /// Open loop at a fixed rate; times count from the intended moment of sending
+    /// Latency at a fixed rate (open loop), measured from the intended moment of sending
     Latency(latency::LatencyOptions),
     /// Idle clients, connection storms and (TLS) handshakes per second
     Connections(connections::ConnectionsOptions),
-    /// Up to millions of Topic Filters, the cost of publishing among them, and churn
+    /// Up to millions of topic filters, the cost of publishing among them, and churn
     Subscriptions(subscriptions::SubscriptionsOptions),
-    /// Set retained messages, then receive them all through a wildcard
+    /// Set retained messages, then receive all of them through a wildcard
     Retained(retained::RetainedOptions),
     /// Fill durable sessions while their clients are away, then drain them
     Queue(queue::QueueOptions),
-    /// Readers that stop reading while others go on: alone, reading, filling, stalled
+    /// Readers that stop reading while other clients continue
     Slow(slow::SlowOptions),
 }
 

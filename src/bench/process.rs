@@ -1,4 +1,4 @@
-//! What the kernel says of the broker's process: CPU time and memory.
+//! CPU time and memory of the broker's process, from the kernel.
 
 use std::collections::BTreeMap;
 use std::fs;

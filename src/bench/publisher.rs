@@ -1,5 +1,5 @@
-//! A publisher: fills its output with messages as far as window, backlog and schedule allow, and counts what the broker
-//! acknowledges.
+//! A publisher: fills its output with messages as far as window, backlog and schedule allow, and counts
+//! acknowledgements.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,7 +17,7 @@ use crate::bench::timer::Timer;
 use crate::bench::wire::{self, PublishTemplate, Stamp, kind};
 use crate::packet::QoS;
 
-/// What a publisher is to do.
+/// The plan of a publisher.
 pub(super) struct PublisherPlan {
     /// One template for each topic, used in turn.
     pub(super) templates: Vec<PublishTemplate>,
@@ -51,7 +51,7 @@ pub(super) enum Pace {
     },
 }
 
-/// What others see and set of a running publisher. Only the publisher writes the counters, and only once per batch.
+/// The shared state of a running publisher. Only the publisher writes the counters, once per batch.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct PublisherStatus {
@@ -88,7 +88,7 @@ impl PublisherStatus {
         }
     }
 
-    /// Takes all that was sent as settled: it is lost, and waiting for it would be for ever.
+    /// Treats everything sent as settled: the rest is lost, and waiting for it would take forever.
     pub(super) fn forgive(&self, recipients: u64) {
         let sent = self.sent.load(Ordering::Acquire) * recipients;
         let settled = self.backlog.settled.load(Ordering::Acquire);
@@ -119,7 +119,7 @@ const FILL_BYTES: usize = 64 * 1024;
 const ROUNDS_PER_POLL: usize = 8;
 
 impl Publisher {
-    /// Takes a connected client over.
+    /// Creates a publisher from a connected client.
     pub(super) fn new(
         client: Client,
         plan: PublisherPlan,

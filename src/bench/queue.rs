@@ -1,5 +1,5 @@
-//! `petrel bench queue`: messages to durable Sessions whose clients are away, then the clients come back. What is
-//! measured first is how fast the broker takes responsibility; afterwards, whether it kept it.
+//! `petrel bench queue`: messages to durable Sessions whose clients are away, then the clients come back. The first
+//! part measures how fast the broker acknowledges; the second checks that it has kept everything.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,17 +31,17 @@ pub(super) struct QueueOptions {
     /// Publishers
     #[arg(long, default_value_t = 10, value_name = "N")]
     publishers: u32,
-    /// Messages in all
+    /// Messages in total
     #[arg(long, default_value_t = 200_000, value_name = "N")]
     messages: u64,
     #[command(flatten)]
     message: MessageOptions,
-    /// The clients of the sessions stay connected: acknowledged by them, or stored
+    /// Keep the clients of the sessions connected
     #[arg(long)]
     present: bool,
 }
 
-/// Nothing moved for so long: the rest will not come either.
+/// If nothing arrives for this long, the rest will not arrive either.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 impl QueueOptions {

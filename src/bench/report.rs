@@ -1,4 +1,4 @@
-//! What a scenario found, for people and for machines.
+//! The results of a scenario, for people and for machines.
 
 use std::fmt::Write as _;
 
@@ -131,7 +131,7 @@ impl Report {
         self.is_failed = true;
     }
 
-    /// Whether the broker kept what it promised.
+    /// Whether the broker kept its promises.
     pub(super) fn is_faultless(&self) -> bool {
         let Faults { missing, duplicates, disordered } = self.faults.unwrap_or_default();
         if self.is_failed {

@@ -1,4 +1,4 @@
-//! What a client keeps of TLS from one connection to the next: as devices do, each resumes with what was given to itself.
+//! The TLS state that a client keeps between connections: as with real devices, each one resumes its own session.
 
 use std::sync::Arc;
 

@@ -22,23 +22,23 @@ use crate::packet::QoS;
 /// Options of `retained`.
 #[derive(Debug, Args)]
 pub(super) struct RetainedOptions {
-    /// Retained messages
+    /// Number of retained messages
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     count: u32,
     /// Publishers that set them
     #[arg(long, default_value_t = 4, value_name = "N")]
     publishers: u32,
-    /// Subscribers that ask for all of them at the same time
+    /// Subscribers that request all of them at the same time
     #[arg(long, default_value_t = 1, value_name = "N")]
     subscribers: usize,
     #[command(flatten)]
     message: MessageOptions,
-    /// Leave the messages at the broker
+    /// Do not remove the messages afterwards
     #[arg(long)]
     keep: bool,
 }
 
-/// Nothing came for so long: the rest will not come either.
+/// If nothing arrives for this long, the rest will not arrive either.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl RetainedOptions {

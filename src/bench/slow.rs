@@ -1,8 +1,8 @@
-//! `petrel bench slow`: readers that stop reading while others go on. The others should not notice.
+//! `petrel bench slow`: readers that stop reading while other clients continue. The others should not be affected.
 //!
 //! Four phases, all with the same traffic between the others: `alone`, without the readers; `reading`, with a flood for the
-//! readers that they read; `filling`, the same flood from the moment they stop; `stalled`, after that. So what the readers
-//! cost while they live is told apart from what it costs that they stopped.
+//! readers that they read; `filling`, the same flood from the moment they stop; `stalled`, after that. So the cost of
+//! active readers is measured separately from the cost of stopped ones.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,21 +30,21 @@ pub(super) struct SlowOptions {
     /// Readers that read at first and then stop
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     slow: usize,
-    /// Messages a second that each of them should receive
+    /// Messages per second that each of them should receive
     #[arg(long, default_value_t = 50.0, value_name = "PER_SECOND")]
     slow_rate: f64,
     /// Payload of these messages
     #[arg(long, default_value_t = 1_024, value_name = "BYTES")]
     slow_payload: usize,
-    /// Pairs of clients that go on
+    /// Pairs of clients that continue
     #[arg(long, default_value_t = 10, value_name = "N")]
     pairs: usize,
-    /// Messages a second of all pairs together; left out, as many as go through
+    /// Messages per second of all pairs together [default: as many as possible]
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<f64>,
     #[command(flatten)]
     message: MessageOptions,
-    /// How long to measure while the buffers of the readers that have stopped fill
+    /// How long to measure while the buffers of the stopped readers fill
     #[arg(long, default_value = "8s", value_parser = humantime::parse_duration)]
     fill: Duration,
     /// How long to measure each of the other phases

@@ -20,22 +20,22 @@ use crate::packet::QoS;
 /// Options of `subscriptions`.
 #[derive(Debug, Args)]
 pub(super) struct SubscriptionsOptions {
-    /// Topic Filters in all
+    /// Topic filters in total
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     count: usize,
-    /// Clients that hold them
+    /// Clients that own them
     #[arg(long, default_value_t = 10, value_name = "N")]
     clients: usize,
-    /// Topic Filters in one SUBSCRIBE
+    /// Topic filters in one SUBSCRIBE
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     batch: u16,
-    /// Topics published in turn, spread over the filters; many of them show what matching costs without caches
+    /// Topics published in turn, spread over the filters; many topics show the cost of matching without caches
     #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     topics: u32,
-    /// How long to publish among them; each message matches one filter
+    /// How long to publish; each message matches one filter
     #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
     duration: Duration,
-    /// Then publish while so many subscriptions a second come and go
+    /// Then publish while this many subscriptions per second come and go
     #[arg(long, value_name = "PER_SECOND")]
     churn: Option<u64>,
 }

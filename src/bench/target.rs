@@ -1,4 +1,4 @@
-//! Which broker, how to reach it and how to introduce oneself: the options common to all scenarios.
+//! The broker and how to connect to it: the options common to all scenarios.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub(super) struct TargetOptions {
     /// Use TLS
     #[arg(long, global = true)]
     tls: bool,
-    /// Certificates (PEM) that vouch for the broker [default: those of the system]
+    /// Certificates (PEM) of trusted authorities [default: those of the system]
     #[arg(long, global = true, value_name = "FILE")]
     cafile: Option<PathBuf>,
     /// Certificate (PEM) to present
@@ -51,10 +51,10 @@ pub(super) struct TargetOptions {
     /// Accept any certificate of the broker
     #[arg(long, global = true)]
     insecure: bool,
-    /// Full TLS handshakes only: no session is resumed
+    /// Full TLS handshakes only, without session resumption
     #[arg(long, global = true)]
     no_resumption: bool,
-    /// Speak over WebSocket
+    /// Use WebSocket
     #[arg(long, global = true)]
     websocket: bool,
     /// Path of the WebSocket
@@ -73,7 +73,7 @@ enum VersionOption {
     V5_0,
 }
 
-/// A broker that was found by name and can be connected to.
+/// A resolved broker.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     address: Address,
@@ -185,7 +185,7 @@ impl Target {
         }
     }
 
-    /// Whether TLS is spoken.
+    /// Whether TLS is used.
     pub(super) fn is_tls(&self) -> bool {
         self.address.tls
     }

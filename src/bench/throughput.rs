@@ -1,4 +1,4 @@
-//! `petrel bench throughput`: how many messages go through, and what each costs the broker.
+//! `petrel bench throughput`: messages per second, and the broker's cost of each.
 
 use std::time::Duration;
 
@@ -27,30 +27,30 @@ pub(super) struct ThroughputOptions {
     /// Topics of each publisher, used in turn
     #[arg(long, default_value_t = 1, value_name = "N")]
     topics: u32,
-    /// Undelivered messages of each publisher, so that a slow broker is not flooded; 0 for no bound
+    /// Most undelivered messages of each publisher, so that a slow broker is not flooded; 0: no limit
     #[arg(long, default_value_t = 1_000, value_name = "N")]
     backlog: u64,
     /// How long to measure
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
-    /// How long to run before that
+    /// How long to warm up
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     warm_up: Duration,
-    /// Send so many messages in all instead of measuring for a time
+    /// Send this many messages in total instead of measuring for a time
     #[arg(long, value_name = "N", conflicts_with_all = ["duration", "warm_up"])]
     messages: Option<u64>,
 }
 
-/// What a message looks like and how it is sent.
+/// The form of messages, and how they are sent.
 #[derive(Debug, Clone, Args)]
 pub(super) struct MessageOptions {
-    /// Quality of Service of messages and subscriptions
+    /// QoS of messages and subscriptions
     #[arg(long, short = 'q', default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     qos: u8,
-    /// Unacknowledged messages of each publisher (QoS 1 and 2)
+    /// Most unacknowledged messages of each publisher (QoS 1 and 2)
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) window: u16,
-    /// Length of the payload; from 20 bytes on, losses, order and latencies are known
+    /// Length of the payload; with at least 20 bytes, losses, order and latencies are measured
     #[arg(long, default_value_t = 64, value_name = "BYTES")]
     pub(super) payload: usize,
 }

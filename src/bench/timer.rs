@@ -1,5 +1,5 @@
-//! Wakes an open-loop publisher on time. The runtime's own timers tick in milliseconds, which would be most of what a
-//! latency measurement reports, so on Linux this is a timer file descriptor.
+//! Wakes an open-loop publisher on time. The runtime's timers have a resolution of milliseconds, which would dominate
+//! a latency measurement, so on Linux this uses a timer file descriptor.
 
 use std::io;
 use std::task::{Context, Poll, ready};

@@ -1,4 +1,4 @@
-//! Publishers and subscribers that belong together: sets them up, starts and stops them, sums their figures.
+//! A group of publishers and subscribers: sets them up, starts and stops them, adds up their results.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ use crate::packet::QoS;
 /// Who receives from whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Shape {
-    /// Each publisher has one subscriber of its own
+    /// Each publisher has its own subscriber
     Pairs,
     /// Many publishers, few subscribers that receive everything
     FanIn,
@@ -44,7 +44,7 @@ impl Shape {
     }
 }
 
-/// What traffic to make.
+/// The traffic to generate.
 #[derive(Debug, Clone)]
 pub(super) struct TrafficPlan {
     /// Who receives from whom.
@@ -238,7 +238,7 @@ impl Traffic {
         self.acknowledgements.reset();
     }
 
-    /// Waits `time`, and sees to it that a broker that dropped a whole backlog does not end the traffic.
+    /// Waits `time`, and makes sure that the traffic continues even if the broker drops a whole backlog.
     pub(super) async fn run_for(&self, engine: &Engine, what: &'static str, time: Duration) {
         let watch = async {
             let mut sent = vec![0; self.publishers.len()];
@@ -370,7 +370,7 @@ impl Traffic {
     }
 }
 
-/// A backlog that does not move for so long is believed lost.
+/// A backlog that does not move for this long is considered lost.
 const STALL_TIME: Duration = Duration::from_secs(1);
 
 /// What a broker promises for messages of a QoS on connections that do not break.

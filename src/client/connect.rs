@@ -72,7 +72,7 @@ pub(super) fn options_v5(settings: &Settings) -> Result<v5::MqttOptions, ClientE
     let (host, port) = broker(settings);
     let mut options = v5::MqttOptions::new(settings.client_id.clone(), host, port);
     let mut properties = settings.properties.connect.clone();
-    // Without it rumqttc takes no packet of more than 10 KiB.
+    // Without this, rumqttc accepts no packet larger than 10 KiB.
     properties.max_packet_size.get_or_insert(PACKET_BYTES_MAX + HEADER_BYTES_MAX);
     options
         .set_transport(transport(settings)?)
@@ -115,7 +115,7 @@ fn credentials(settings: &Settings) -> Option<(String, String)> {
     }
 }
 
-/// What `rumqttc` wants to have as "host" and port: a URL for WebSocket, a path for a Unix socket.
+/// The "host" and port for `rumqttc`: a URL for WebSocket, a path for a Unix socket.
 fn broker(settings: &Settings) -> (String, u16) {
     match &settings.remote {
         Remote::Unix(path) => (path.to_string_lossy().into_owned(), 0),
@@ -139,12 +139,12 @@ fn transport(settings: &Settings) -> Result<Transport, ClientError> {
     })
 }
 
-/// What was reached when an error came.
+/// How far the connection got when an error occurred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reached {
     /// No CONNACK yet.
     Connecting,
-    /// Behind it.
+    /// After CONNACK.
     Connected,
 }
 
@@ -237,8 +237,8 @@ impl Explainer {
             | Code::UseAnotherServer
             | Code::ServerMoved
             | Code::UnspecifiedError
-            | Code::NormalDisconnection => self.broken(format!("the broker ended it: {reason}")),
-            _ => ClientError::Rejected(format!("{} ended the connection: {reason}", self.address)),
+            | Code::NormalDisconnection => self.broken(format!("the broker closed it: {reason}")),
+            _ => ClientError::Rejected(format!("{} closed the connection: {reason}", self.address)),
         }
     }
 
@@ -268,7 +268,7 @@ impl Explainer {
     fn timeout(&self) -> ClientError {
         self.broken(match self.reached {
             Reached::Connecting => format!("no answer within {} s", self.timeout_seconds),
-            Reached::Connected => format!("it took nothing for {} s", self.timeout_seconds),
+            Reached::Connected => format!("it accepted nothing for {} s", self.timeout_seconds),
         })
     }
 
@@ -288,7 +288,7 @@ impl Explainer {
             Reached::Connecting => {
                 format!("the answer is not MQTT ({error}); does this port speak TLS (--cafile)?")
             }
-            Reached::Connected => format!("the broker sent what is not MQTT: {error}"),
+            Reached::Connected => format!("the broker sent invalid MQTT: {error}"),
         })
     }
 
@@ -297,7 +297,7 @@ impl Explainer {
     }
 
     fn no_sub_protocol(&self) -> ClientError {
-        self.broken("the server does not speak the WebSocket sub-protocol mqtt".to_owned())
+        self.broken("the server does not support the WebSocket sub-protocol mqtt".to_owned())
     }
 
     fn websocket(&self, error: &dyn std::fmt::Display) -> ClientError {

@@ -1,8 +1,8 @@
 //! One connection to a broker: `rumqttc`'s two protocols behind one set of requests and one stream of [`Event`]s.
 //!
-//! `rumqttc` runs on a task of its own, so that a command that waits for its standard input or output does not keep it
-//! from answering the broker. A connection that is lost is not mended here: the command opens another one, and decides
-//! itself what is sent again.
+//! `rumqttc` runs in a task of its own, so that a command that waits for its standard input or output does not keep it
+//! from answering the broker. A lost connection is not restored here: the command opens another one, and decides
+//! itself what to send again.
 
 use rumqttc::v5::mqttbytes::v5::{Filter, SubscribeProperties, UnsubscribeProperties};
 use rumqttc::{Outgoing as Written, v5};
@@ -74,7 +74,7 @@ impl Connection {
     pub(super) async fn event(&mut self) -> Event {
         match self.events.recv().await {
             Some(event) => event,
-            // The task ends behind its last event only.
+            // The task ends only after its last event.
             None => std::future::pending().await,
         }
     }
@@ -160,7 +160,7 @@ impl Connection {
         }
     }
 
-    /// Sends DISCONNECT behind everything else.
+    /// Sends DISCONNECT after everything else.
     pub(super) fn disconnect(&self) {
         match &self.client {
             Client::V311(client) => {
@@ -173,8 +173,8 @@ impl Connection {
     }
 }
 
-/// `rumqttc` forgets which QoS 2 messages wait for their PUBREL when a connection ends, and closes the next one when the
-/// broker then sends it: such a session could never be resumed. So all identifiers are taken for known from the start.
+/// When a connection ends, `rumqttc` forgets which QoS 2 messages wait for PUBREL, and closes the next connection when
+/// the broker sends one: such a session could never be resumed. So all identifiers are treated as known from the start.
 /// A PUBREL is always answered. [MQTT-4.3.3-11] [MQTT311-4.3.3-2]
 fn expect_any_release_v4(state: &mut rumqttc::MqttState) {
     for packet_id in 1..=u16::MAX {
@@ -211,7 +211,7 @@ async fn run_v4(
                 }
             }
             Err(error) => {
-                // What came together with the end.
+                // Events that arrived together with the end.
                 for event in event_loop.state.events.drain(..) {
                     let _is_over = events.send(translate_v4(event)).await;
                 }

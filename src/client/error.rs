@@ -1,4 +1,4 @@
-//! What can go wrong in a client, in words, with an exit code for each kind.
+//! Errors of the clients, with an exit code for each kind.
 
 use std::io;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ const WAYS_OUT: WaysOut = WaysOut {
 /// Why a client command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The options contradict each other, or ask for what cannot be done.
+    /// The options contradict each other, or request something impossible.
     #[error("{0}")]
     Usage(String),
     /// A file cannot be read.
@@ -61,7 +61,7 @@ pub enum ClientError {
     /// A certificate or key cannot be used.
     #[error("{}", .0.with(&WAYS_OUT))]
     Dial(DialError),
-    /// The broker's CONNACK says no.
+    /// The broker refused the connection in CONNACK.
     #[error("{address} refused the connection: {reason}")]
     Refused {
         /// The broker.
@@ -69,7 +69,7 @@ pub enum ClientError {
         /// Its reason.
         reason: String,
     },
-    /// The connection broke.
+    /// The connection was lost.
     #[error("the connection to {address} is lost: {reason}")]
     Lost {
         /// The broker.
@@ -86,7 +86,7 @@ pub enum ClientError {
     /// A signal came before all was done.
     #[error("interrupted before everything was acknowledged")]
     Interrupted,
-    /// The request of `petrel request` was not taken by anybody.
+    /// Nobody answered the request of `petrel request`.
     #[error("no response within {} s", .0.as_secs_f64())]
     NoResponse(Duration),
 }
@@ -106,14 +106,14 @@ impl ClientError {
             Self::Tls { .. } | Self::Dial(_) => 4,
             Self::Refused { .. } => 5,
             Self::Rejected(_) => 6,
-            // As a shell reports SIGINT.
+            // As shells report SIGINT.
             Self::Interrupted => 130,
             // As the mosquitto tools.
             Self::TimedOut(_) | Self::NoResponse(_) => 27,
         }
     }
 
-    /// Whether trying the same again later may help.
+    /// Whether a later retry may succeed.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Lost { .. })
     }

@@ -1,14 +1,14 @@
-//! What happens on a connection, the same for both versions.
+//! Events of a connection, the same for both versions.
 
 use crate::client::error::ClientError;
 use crate::client::message::Incoming;
 use crate::packet::QoS;
 
-/// What the broker said in CONNACK.
+/// The contents of CONNACK.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Accepted {
     pub(super) session_present: bool,
-    /// How many messages may be on their way to it.
+    /// How many messages may be in flight to it.
     pub(super) receive_maximum: Option<u16>,
     pub(super) max_qos: Option<QoS>,
     pub(super) retains: bool,
@@ -35,6 +35,6 @@ pub(super) enum Event {
     Disconnected,
     /// Something for `--debug` only.
     Note(String),
-    /// The connection is over, or never came to be. The last event.
+    /// The connection ended, or could not be established. The last event.
     Lost(ClientError),
 }

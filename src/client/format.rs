@@ -133,7 +133,8 @@ fn field(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Field, S
     }
     field.width = number(rest)?.unwrap_or_default();
     if rest.next_if_eq(&'.').is_some() {
-        field.precision = Some(number(rest)?.ok_or("a . in a format is followed by a number")?);
+        field.precision =
+            Some(number(rest)?.ok_or("a . in a format must be followed by a number")?);
     }
     match rest.next() {
         Some(token) if TOKENS.contains(token) => field.token = token,
@@ -141,7 +142,7 @@ fn field(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Field, S
             let known: Vec<String> = TOKENS.chars().map(|token| format!("%{token}")).collect();
             return Err(format!("%{other} is unknown; there are {} and %%", known.join(" ")));
         }
-        None => return Err("the format ends behind %; write %% for a percent sign".to_owned()),
+        None => return Err("the format ends after %; write %% for a percent sign".to_owned()),
     }
     Ok(field)
 }
@@ -154,7 +155,7 @@ fn number(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Option<
     match digits.parse() {
         Ok(number) if number <= WIDTH_MAX => Ok(Some(number)),
         _ if digits.is_empty() => Ok(None),
-        _ => Err(format!("a width of {digits} is too much; at most {WIDTH_MAX}")),
+        _ => Err(format!("a width of {digits} is too large; at most {WIDTH_MAX}")),
     }
 }
 
@@ -165,7 +166,7 @@ fn conversion(next: Option<char>) -> Result<char, String> {
             let known: Vec<String> = CONVERSIONS.chars().map(|next| format!("@{next}")).collect();
             Err(format!("@{other} is unknown; there are {} and @@", known.join(" ")))
         }
-        None => Err("the format ends behind @; write @@ for an at sign".to_owned()),
+        None => Err("the format ends after @; write @@ for an at sign".to_owned()),
     }
 }
 
@@ -182,7 +183,7 @@ fn escape(next: Option<char>) -> Result<char, String> {
         Some(other) => {
             Err(format!("\\{other} is unknown; there are \\\\ \\0 \\a \\e \\n \\r \\t \\v"))
         }
-        None => Err("the format ends behind \\".to_owned()),
+        None => Err("the format ends after \\".to_owned()),
     }
 }
 
@@ -276,7 +277,7 @@ fn json(message: &Incoming, now: Timestamp, kind: Payload) -> Value {
         object.insert("properties".to_owned(), properties.into());
     }
     let (key, payload) = match (kind, std::str::from_utf8(&message.payload)) {
-        // What is no JSON is shown as text: one message must not make the output unreadable for a parser.
+        // Payloads that are not JSON are shown as text: one message must not make the output unreadable for a parser.
         (Payload::Json, Ok(text)) => {
             ("payload", serde_json::from_str(text).unwrap_or_else(|_| text.into()))
         }
@@ -431,14 +432,14 @@ mod tests {
     fn mistakes_are_named() {
         for (format, reason) in [
             ("%z", "%z is unknown"),
-            ("%", "ends behind %"),
-            ("%5", "ends behind %"),
+            ("%", "ends after %"),
+            ("%5", "ends after %"),
             ("%.t", "followed by a number"),
-            ("%99999t", "too much"),
+            ("%99999t", "too large"),
             ("@Q", "@Q is unknown"),
-            ("@", "ends behind @"),
+            ("@", "ends after @"),
             ("\\q", "\\q is unknown"),
-            ("\\", "ends behind \\"),
+            ("\\", "ends after \\"),
         ] {
             let error = Format::parse(format, Ending::Line).unwrap_err();
             assert!(error.contains(reason), "{format}: {error}");

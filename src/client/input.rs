@@ -1,4 +1,4 @@
-//! Where payloads come from: an option, a file, the whole of standard input, or each of its lines.
+//! Sources of payloads: an option, a file, the whole of standard input, or each of its lines.
 
 use std::io::{BufRead as _, Read as _};
 use std::path::PathBuf;
@@ -20,16 +20,16 @@ const LINES_MAX: usize = 64;
 #[command(next_help_heading = "Payload (one of these)")]
 #[group(id = "payload", required = true, multiple = false)]
 pub(super) struct PayloadOptions {
-    /// This text
+    /// Send this text
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     message: Option<String>,
-    /// The content of a file
+    /// Send the content of a file
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// All of standard input, as one message
+    /// Send all of standard input as one message
     #[arg(short = 's', long)]
     stdin_file: bool,
-    /// Nothing: an empty message, which with -r clears a retained one
+    /// Send an empty message, which with -r clears a retained message
     #[arg(short, long)]
     null_message: bool,
 }

@@ -1,11 +1,11 @@
-//! `petrel pub`, `petrel sub` and `petrel request`: clients for any MQTT broker, with the options that people know from
-//! the mosquitto tools.
+//! `petrel pub`, `petrel sub` and `petrel request`: clients for any MQTT broker, with the options of the mosquitto
+//! tools.
 //!
-//! They speak through the `rumqttc` crate, 3.1.1 and 5.0, on purpose not through this broker's own packets: what one of
-//! them says about the other is a second opinion. It connects by itself, since it takes no stream of ours; where the broker
-//! is, how TLS is spoken and what its failures mean is the business of [`crate::dial`]. [`connection`] makes one stream of
-//! events of `rumqttc`'s two protocols; the commands only decide what to do with them. What `rumqttc` cannot do is refused
-//! with its reason, never left out in silence.
+//! They use the `rumqttc` crate, for 3.1.1 and 5.0, and deliberately not this broker's own codec, so that each checks the
+//! other. `rumqttc` opens its own connections, because it accepts no existing stream; addresses, TLS settings and the
+//! meaning of failures come from [`crate::dial`]. [`connection`] merges `rumqttc`'s two protocols into one stream of
+//! events; the commands only decide how to handle them. Features that `rumqttc` lacks are refused with a reason, never
+//! silently ignored.
 
 mod address;
 mod connect;

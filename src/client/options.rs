@@ -1,4 +1,4 @@
-//! The options that all clients share, and the same checked and ready to use.
+//! The options that all clients share, as given and as checked.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::dial::address::{Address, Carrier};
 use crate::dial::tls::{RemoteTls, Verify};
 use crate::packet::QoS;
 
-/// Largest payload and Remaining Length that MQTT knows.
+/// Largest payload and Remaining Length in MQTT.
 pub(super) const PACKET_BYTES_MAX: u32 = 268_435_455;
 /// A session that never expires. [MQTT-3.1.2-23]
 const NEVER: u32 = u32::MAX;
@@ -30,12 +30,12 @@ pub(super) enum VersionName {
     /// MQTT 5.0
     #[value(name = "5", aliases = ["mqttv5", "5.0"])]
     V5,
-    /// MQTT 3.1: refused with its reason
+    /// MQTT 3.1: refused, with the reason
     #[value(name = "31", aliases = ["mqttv31", "3.1"], hide = true)]
     V31,
 }
 
-/// Version of MQTT that is spoken.
+/// Version of MQTT in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Version {
     /// 3.1.1
@@ -54,14 +54,14 @@ enum TlsVersion {
     V13,
 }
 
-/// Where the broker is, and as whom to speak to it.
+/// The broker, and the identity of the client.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectionOptions {
     /// Name or address of the broker [default: localhost]
     #[arg(short = 'h', long)]
     host: Option<String>,
-    /// Its port [default: 1883; with TLS 8883; with --ws 8083, with both 8084]
+    /// Port of the broker [default: 1883; with TLS 8883; with --ws 8083; with both 8084]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// All in one: mqtt(s)://[user[:password]@]host[:port][/topic], or ws(s)://host[:port][/path]
@@ -70,7 +70,7 @@ pub(super) struct ConnectionOptions {
     /// Connect to a Unix socket
     #[arg(long, value_name = "SOCKET", conflicts_with_all = ["host", "port", "ws"])]
     unix: Option<PathBuf>,
-    /// Speak MQTT over WebSocket, with this path
+    /// Use MQTT over WebSocket, with this path
     #[arg(long, alias = "websocket", value_name = "PATH", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "/mqtt")]
     ws: Option<String>,
@@ -80,28 +80,28 @@ pub(super) struct ConnectionOptions {
     /// Client identifier [default: petrel- and a random number]
     #[arg(short, long)]
     id: Option<String>,
-    /// Client identifier made of this and the process id; for brokers that check prefixes
+    /// Use this prefix and the process id as client identifier, for brokers that check prefixes
     #[arg(short = 'I', long, value_name = "PREFIX", conflicts_with = "id")]
     id_prefix: Option<String>,
     /// User name
     #[arg(short, long)]
     username: Option<String>,
-    /// Password; from `PETREL_PASSWORD` it is not seen in the list of processes
+    /// Password; use `PETREL_PASSWORD` to keep it out of the process list
     #[arg(short = 'P', long = "pw", alias = "password", value_name = "PASSWORD")]
     #[arg(env = "PETREL_PASSWORD", hide_env_values = true)]
     password: Option<String>,
-    /// Seconds without packets after which the connection is checked
+    /// Keep alive: seconds without packets after which the connection is checked
     #[arg(short, long, value_name = "SECONDS", default_value_t = 60)]
     #[arg(value_parser = clap::value_parser!(u16).range(5..))]
     keepalive: u16,
-    /// Resume the session of this client identifier, and leave it behind at the end
+    /// Resume the session of this client identifier, and keep it after disconnecting
     #[arg(short = 'c', long, requires = "id")]
     disable_clean_session: bool,
-    /// Seconds that the session outlives the connection (5.0); 4294967295 or -1: for ever, the default with -c
+    /// Seconds to keep the session after disconnecting (5.0); 4294967295 or -1: forever, the default with -c
     #[arg(short = 'x', long, value_name = "SECONDS", allow_negative_numbers = true)]
     #[arg(value_parser = parse_expiry)]
     session_expiry_interval: Option<u32>,
-    /// Seconds for connecting, handshakes included
+    /// Timeout for connecting in seconds, including handshakes
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     connect_timeout: u64,
@@ -110,10 +110,10 @@ pub(super) struct ConnectionOptions {
     #[arg(short = 'D', long, num_args = 3..=4, value_names = ["PACKET", "NAME", "VALUE"])]
     #[arg(allow_negative_numbers = true)]
     property: Vec<String>,
-    /// Say on standard error what happens
+    /// Print what happens to standard error
     #[arg(short, long)]
     debug: bool,
-    /// Say nothing on standard error, not even why it failed
+    /// Print nothing to standard error, not even errors
     #[arg(long)]
     quiet: bool,
     #[command(flatten)]
@@ -122,11 +122,11 @@ pub(super) struct ConnectionOptions {
     will: WillOptions,
 }
 
-/// TLS; any of these switches it on.
+/// TLS options; any of these enables TLS.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "TLS (any of these switches it on)")]
 struct TlsOptions {
-    /// Certificates of the authorities to trust, PEM
+    /// Certificates of trusted authorities, PEM
     #[arg(long, value_name = "FILE")]
     cafile: Option<PathBuf>,
     /// Directory with such files
@@ -141,7 +141,7 @@ struct TlsOptions {
     /// Its private key, PEM, not encrypted
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
-    /// Accept the certificate of the broker whatever name it is for; its signature is checked all the same
+    /// Do not check the name in the broker's certificate; its signature is still verified
     #[arg(long)]
     insecure: bool,
     /// Oldest version of TLS: tlsv1.2 or tlsv1.3
@@ -171,7 +171,7 @@ struct WillOptions {
     will_retain: bool,
 }
 
-/// Where the broker is.
+/// The address of the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Remote {
     Network(Address),
@@ -220,7 +220,7 @@ pub(super) fn parse_qos(text: &str) -> Result<QoS, String> {
 /// Reads seconds with a fraction.
 ///
 /// # Errors
-/// Negative, endless or no number at all.
+/// The number is negative, infinite or malformed.
 pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "write a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds)
@@ -241,7 +241,7 @@ impl ConnectionOptions {
         if self.quiet { Failures::Silent } else { Failures::Told }
     }
 
-    /// Checks what is written and fills in what is not. Returns the topic of the URL, too.
+    /// Checks the options and fills in defaults. Also returns the topic of the URL.
     ///
     /// # Errors
     /// [`ClientError::Usage`] names the option.
@@ -291,7 +291,7 @@ impl ConnectionOptions {
         };
         match (self.protocol_version, asks_for_5) {
             (Some(VersionName::V31), _) => Err(ClientError::Usage(
-                "-V mqttv31: the MQTT library of this client (rumqttc) speaks 3.1.1 and 5.0 only; \
+                "-V mqttv31: the MQTT library of this client (rumqttc) supports only 3.1.1 and 5.0; \
                  the broker accepts 3.1 from other clients"
                     .to_owned(),
             )),
@@ -314,7 +314,7 @@ impl ConnectionOptions {
             return match path.to_str() {
                 None => usage("--unix: the path must be UTF-8"),
                 Some(_) if tls.is_some() => {
-                    usage("a Unix socket is not combined with TLS; leave the TLS options out")
+                    usage("a Unix socket cannot use TLS; leave out the TLS options")
                 }
                 Some(_) => Ok(Remote::Unix(path.clone())),
             };
@@ -354,7 +354,7 @@ impl ConnectionOptions {
             identity: tls.cert.clone().zip(tls.key.clone()),
             alpn: tls.tls_alpn.iter().cloned().collect(),
             server_name: None,
-            // As the mosquitto tools: only the name is not checked.
+            // As in the mosquitto tools, only the name is not checked.
             verify: if tls.insecure { Verify::Chain } else { Verify::Full },
             only_tls13: tls.tls_version == Some(TlsVersion::V13),
         })
@@ -375,7 +375,7 @@ impl ConnectionOptions {
         }
         let given = &mut settings.properties.connect.session_expiry_interval;
         if given.is_some() && self.session_expiry_interval.is_some() {
-            let reason = "-x and -D connect session-expiry-interval say the same; write one";
+            let reason = "-x and -D connect session-expiry-interval mean the same; use one of them";
             return Err(ClientError::Usage(reason.to_owned()));
         }
         let default = if settings.clean_start { None } else { Some(NEVER) };
@@ -387,12 +387,13 @@ impl ConnectionOptions {
         let has_name = settings.username.as_ref().is_some_and(|name| !name.is_empty());
         let has_password = settings.password.is_some();
         if settings.username.is_some() && !has_name {
-            let reason = "-u: the MQTT library of this client (rumqttc) sends no empty user name";
+            let reason =
+                "-u: the MQTT library of this client (rumqttc) cannot send an empty user name";
             return Err(ClientError::Usage(reason.to_owned()));
         }
         // [MQTT311-3.1.2-22]
         if has_password && !has_name && settings.version == Version::V311 {
-            let reason = "MQTT 3.1.1 has no password without a user name: -u NAME";
+            let reason = "MQTT 3.1.1 does not allow a password without a user name: -u NAME";
             return Err(ClientError::Usage(reason.to_owned()));
         }
         Ok(())
@@ -422,7 +423,7 @@ impl ConnectionOptions {
 }
 
 impl Settings {
-    /// Where the broker is, for people.
+    /// The address of the broker, for people.
     pub(super) fn address(&self) -> String {
         match &self.remote {
             Remote::Unix(path) => path.display().to_string(),
@@ -440,12 +441,12 @@ impl Settings {
 /// What is wrong with it.
 pub(super) fn check_topic(topic: &str) -> Result<(), String> {
     match topic {
-        "" => Err("a topic has at least one character".to_owned()),
+        "" => Err("a topic must not be empty".to_owned()),
         _ if topic.len() > usize::from(u16::MAX) => Err("longer than 65535 bytes".to_owned()),
         _ if topic.contains(['+', '#']) => {
             Err(format!("\"{topic}\" has a wildcard (+ or #); messages go to one topic"))
         }
-        _ if topic.contains('\0') => Err("a topic has no NUL".to_owned()),
+        _ if topic.contains('\0') => Err("a topic must not contain NUL".to_owned()),
         _ => Ok(()),
     }
 }

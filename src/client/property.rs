@@ -16,7 +16,7 @@ pub(super) struct PropertySet {
     pub(super) subscribe: Option<SubscribeProperties>,
     pub(super) unsubscribe: Option<UnsubscribeProperties>,
     pub(super) will: LastWillProperties,
-    /// Whether any were asked for the Will Message.
+    /// Whether there are any for the Will Message.
     pub(super) has_will: bool,
 }
 
@@ -152,7 +152,7 @@ impl Property<'_> {
         }
         match self.number()? {
             id @ 1..=268_435_455 => single(&mut properties.id, id),
-            _ => Err("a subscription identifier lies between 1 and 268435455".to_owned()),
+            _ => Err("a subscription identifier must be between 1 and 268435455".to_owned()),
         }
     }
 
@@ -185,7 +185,7 @@ impl Property<'_> {
     }
 
     fn number<T: FromStr>(&self) -> Result<T, String> {
-        self.value.parse().map_err(|_| format!("\"{}\" is no number in range", self.value))
+        self.value.parse().map_err(|_| format!("\"{}\" is not a number in range", self.value))
     }
 
     fn positive<T: FromStr + PartialEq + Default>(&self) -> Result<T, String> {
@@ -212,8 +212,10 @@ impl Property<'_> {
 
     fn topic(&self) -> Result<String, String> {
         match self.value {
-            "" => Err("a topic has at least one character".to_owned()),
-            value if value.contains(['+', '#']) => Err("a topic has neither + nor #".to_owned()),
+            "" => Err("a topic must not be empty".to_owned()),
+            value if value.contains(['+', '#']) => {
+                Err("a topic must contain neither + nor #".to_owned())
+            }
             _ => self.text(),
         }
     }
@@ -268,8 +270,8 @@ mod tests {
             ("publish content-typo x", "-D publish content-typo: this packet has no such property"),
             ("subscribe content-type x", "no such property"),
             ("publish topic-alias 0", "0 is not allowed"),
-            ("publish topic-alias 65536", "no number in range"),
-            ("publish message-expiry-interval -1", "no number in range"),
+            ("publish topic-alias 65536", "not a number in range"),
+            ("publish message-expiry-interval -1", "not a number in range"),
             ("publish payload-format-indicator 2", "neither 0 nor 1"),
             ("publish response-topic a/#", "neither + nor #"),
             ("subscribe subscription-identifier 0", "between 1 and"),

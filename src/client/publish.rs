@@ -1,4 +1,4 @@
-//! `petrel pub`: sends messages, and ends with success only when the broker has acknowledged the last of them.
+//! `petrel pub`: sends messages, and succeeds only when the broker has acknowledged the last of them.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,55 +17,56 @@ use crate::client::options::{
 use crate::client::runtime::{Console, Interrupt, leave, run, sleep_until};
 use crate::packet::QoS;
 
-/// Messages on their way at a time; the broker may want fewer.
+/// Most messages in flight; the broker may allow fewer.
 const WINDOW: u16 = 500;
 
 /// Publish messages to a broker
 ///
-/// The options are those of `mosquitto_pub`. With QoS 1 and 2 the exit code 0 means: the broker has acknowledged every
-/// message (PUBACK or PUBCOMP). With QoS 0 it means: all was sent, and the broker closed the connection after DISCONNECT
-/// or had 300 ms for it.
+/// The options are those of `mosquitto_pub`. With QoS 1 and 2, exit code 0 means that the broker has acknowledged every
+/// message (PUBACK or PUBCOMP). With QoS 0 it means that everything was sent, and that the broker closed the connection
+/// after DISCONNECT or had 300 ms to do so.
 #[derive(Debug, Args)]
 #[command(
     disable_help_flag = true,
     after_long_help = "\
 Examples:
   petrel pub -t room/temperature -m 21.5
-  petrel pub -t room/temperature -m 21.5 -q 1 -r           retained; exit code 0: it is safe
-  petrel pub -t room/temperature -n -r                     clears the retained message
+  petrel pub -t room/temperature -m 21.5 -q 1 -r           retained; exit code 0: acknowledged
+  petrel pub -t room/temperature -n -r                     clear the retained message
   petrel pub -t firmware -f image.bin -q 2
-  sensor | petrel pub -t readings -q 1 -l                  each line a message
+  sensor | petrel pub -t readings -q 1 -l                  one message per line
   petrel pub -t a -m x -D publish content-type text/plain -D publish user-property key value
   petrel pub -L mqtts://ann:secret@broker.example/alarm --cafile ca.crt -m fire
   petrel pub -t a -m x --repeat 10 --repeat-delay 0.5
 
 Exit codes:
   0  all sent, and acknowledged if QoS is 1 or 2       5  the broker refused the connection
-  1  a file or standard input cannot be read           6  the broker rejected a message
-  2  the command line is wrong                         27  -W: the time is over
+  1  cannot read a file or standard input              6  the broker rejected a message
+  2  wrong command line                                27  -W: timed out
   3  no connection, or it was lost                     130  interrupted
   4  TLS
 
-Not available, because the MQTT library inside (rumqttc) has none of it: MQTT 3.1, AUTH, properties of DISCONNECT."
+Not available, because the MQTT library (rumqttc) does not support it: MQTT 3.1, AUTH, properties
+of DISCONNECT."
 )]
 pub struct PublishCommand {
-    /// Topic; may stand in the URL of -L instead
+    /// Topic; may also be given in the URL of -L
     #[arg(short, long)]
     topic: Option<String>,
     /// QoS: 0, 1 or 2
     #[arg(short, long, default_value = "0", value_parser = parse_qos)]
     qos: QoS,
-    /// Have the broker keep the last message of the topic for later subscribers
+    /// Retain the message for later subscribers
     #[arg(short, long)]
     retain: bool,
-    /// Send the message so often
+    /// Send the message this many times
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "stdin_line")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     repeat: u64,
     /// Seconds between repetitions
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = parse_seconds)]
     repeat_delay: Duration,
-    /// Give up after so many seconds, with exit code 27
+    /// Give up after this many seconds, with exit code 27
     #[arg(short = 'W', long = "timeout", value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
     /// Print help
@@ -82,7 +83,7 @@ pub struct PublishCommand {
 struct PublishPayload {
     #[command(flatten)]
     single: PayloadOptions,
-    /// Each line of standard input, as a message; empty lines are left out
+    /// Send each line of standard input as a message; empty lines are skipped
     #[arg(short = 'l', long, group = "payload")]
     stdin_line: bool,
 }
@@ -247,23 +248,25 @@ impl Publisher {
         Ok(())
     }
 
-    /// Asking for what the broker said it has not would be a protocol error. [MQTT-3.2.2-11] [MQTT-3.2.2-14]
+    /// Requesting a feature that the broker does not have would be a protocol error. [MQTT-3.2.2-11] [MQTT-3.2.2-14]
     fn check(&self, accepted: &Accepted) -> Result<(), ClientError> {
         let address = self.settings.address();
         match accepted.max_qos {
             Some(max) if max < self.template.qos => {
-                let text = format!("{address} takes messages up to QoS {} only", max as u8);
+                let text = format!("{address} accepts only messages up to QoS {}", max as u8);
                 return Err(ClientError::Rejected(text));
             }
             _ => {}
         }
         if self.template.retain && !accepted.retains {
-            return Err(ClientError::Rejected(format!("{address} keeps no retained messages")));
+            return Err(ClientError::Rejected(format!(
+                "{address} does not support retained messages"
+            )));
         }
         Ok(())
     }
 
-    /// Says how much is in doubt when the connection is lost.
+    /// Reports the number of unacknowledged messages when the connection is lost.
     fn lost(&self, error: ClientError) -> ClientError {
         match error {
             ClientError::Lost { address, reason } => {

@@ -24,11 +24,10 @@ use crate::packet::QoS;
 
 /// Send a request and print the response
 ///
-/// The options are those of `mosquitto_rr`. It subscribes to the response topic first, then publishes the request. With
-/// MQTT 5.0, the default here, the request carries the response topic and correlation data (random, unless -D says
-/// other), and a message with other correlation data is not taken for the response; one with none is. With 3.1.1 the
-/// responder must know the response topic, and the first message there is the response. Retained messages are no
-/// responses.
+/// The options are those of `mosquitto_rr`. The command subscribes to the response topic, then publishes the request.
+/// With MQTT 5.0, the default here, the request contains the response topic and correlation data (random, unless set
+/// with -D); messages with different correlation data are ignored, messages without any are accepted. With 3.1.1 the
+/// responder must know the response topic, and the first message there is the response. Retained messages are ignored.
 #[derive(Debug, Args)]
 #[command(
     disable_help_flag = true,
@@ -38,12 +37,13 @@ Examples:
   petrel request -t sum -e reply/me -m '[1,2]' -F json -W 5
   petrel request -V 311 -t sum -e sum/result -m '[1,2]'
 
-A responder, for trying it: petrel sub -t sum -F '%R' -V 5 shows where the answer is expected.
+To try it, run `petrel sub -t sum -F '%R' -V 5`, which shows where the response is expected.
 
-Exit codes are those of `petrel pub`; 27: no response within the time of -W. Formats are those of `petrel sub`."
+Exit codes are those of `petrel pub`; 27: no response within the time of -W. Formats are those of
+`petrel sub`."
 )]
 pub struct RequestCommand {
-    /// Topic of the request; may stand in the URL of -L instead
+    /// Topic of the request; may also be given in the URL of -L
     #[arg(short, long)]
     topic: Option<String>,
     /// Topic of the response
@@ -52,14 +52,14 @@ pub struct RequestCommand {
     /// QoS of the request and of the subscription: 0, 1 or 2
     #[arg(short, long, default_value = "0", value_parser = parse_qos)]
     qos: QoS,
-    /// Have the broker keep the request for later subscribers
+    /// Retain the request for later subscribers
     #[arg(short, long)]
     retain: bool,
-    /// Wait for so many responses
+    /// Wait for this many responses
     #[arg(short = 'C', value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
-    /// Give up after so many seconds, with exit code 27
+    /// Give up after this many seconds, with exit code 27
     #[arg(short = 'W', long = "timeout", value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
     /// Print help
@@ -122,14 +122,14 @@ fn request_properties(
 ) -> Result<PublishProperties, ClientError> {
     let mut properties = settings.properties.publish.clone().unwrap_or_default();
     if properties.response_topic.is_some() {
-        let reason = "-e and -D publish response-topic say the same; leave -D out";
+        let reason = "-e and -D publish response-topic mean the same; leave out -D";
         return Err(ClientError::Usage(reason.to_owned()));
     }
     properties.response_topic = Some(response_topic.to_owned());
     properties.correlation_data.get_or_insert_with(|| {
         let mut data = [0; 16];
         rand::rng().fill_bytes(&mut data);
-        // Hexadecimal, because responders written in a hurry take it for text.
+        // Hexadecimal, because simple responders treat it as text.
         Bytes::from(crate::client::format::hexadecimal(&data))
     });
     Ok(properties)

@@ -1,4 +1,4 @@
-//! What the commands have in common while they run: the runtime, signals, deadlines, leaving in good order.
+//! The runtime, signals, deadlines and orderly disconnection of the commands.
 
 use std::future::Future;
 use std::io::Write as _;
@@ -14,22 +14,22 @@ use crate::client::event::Event;
 
 /// How long DISCONNECT may take to be written.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How long the broker may take to close behind it.
+/// How long the broker may take to close after it.
 const CLOSING: Duration = Duration::from_millis(300);
 
-/// Whether a command says why it failed.
+/// Whether a command prints why it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failures {
     /// On standard error.
     Told,
-    /// The exit code tells.
+    /// Only the exit code tells.
     Silent,
 }
 
 /// Runs a command on a runtime with one more thread, which keeps the connection alive while this one blocks.
 ///
 /// # Errors
-/// What the command says, unless it is to be quiet: then only the exit code tells.
+/// The error of the command; with `--quiet` only the exit code is reported.
 pub(super) fn run(
     failures: Failures,
     command: impl Future<Output = Result<(), ClientError>>,
@@ -40,7 +40,7 @@ pub(super) fn run(
         .build()
         .map_err(ClientError::Runtime)?;
     let result = runtime.block_on(command);
-    // A name look-up that hangs must not keep the process.
+    // A hanging name look-up must not keep the process alive.
     runtime.shutdown_background();
     match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -58,10 +58,10 @@ pub(super) struct Interrupt {
 }
 
 impl Interrupt {
-    /// From now on signals are noticed.
+    /// Starts listening for signals.
     ///
     /// # Errors
-    /// The system has no signals for us.
+    /// Signals are not available.
     pub(super) fn listen() -> Result<Self, ClientError> {
         let listen = |kind| signal(kind).map_err(ClientError::Runtime);
         Ok(Self {
@@ -79,7 +79,7 @@ impl Interrupt {
     }
 }
 
-/// Waits for a moment, or for ever.
+/// Waits until a moment, or forever.
 pub(super) async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -99,7 +99,7 @@ pub(super) async fn leave(mut connection: Connection) {
     }
 }
 
-/// Where a command tells what happens.
+/// Messages of a command to the user.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Console {
     /// `--quiet` silences everything.
@@ -112,7 +112,7 @@ impl Console {
     /// Something the user should know.
     pub(super) fn warn(self, text: &str) {
         if self.failures == Failures::Told {
-            // Nobody is left to tell if standard error is gone.
+            // If standard error is closed, there is nowhere to report it.
             let _is_gone = writeln!(std::io::stderr(), "petrel: {text}");
         }
     }

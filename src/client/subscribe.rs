@@ -1,4 +1,4 @@
-//! `petrel sub`: prints what comes, and acknowledges it only when it is printed.
+//! `petrel sub`: prints messages, and acknowledges each one only after it is printed.
 
 mod options;
 mod printer;
@@ -24,16 +24,16 @@ pub(super) use printer::{Printed, Printer};
 
 use options::Subscription;
 
-/// The first pause before connecting again, and the longest.
+/// The first pause before reconnecting, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// A connection that lasted so long was a good one: the pauses start again from the first.
+/// After a connection that lasted this long, the pauses start over.
 const STABLE: Duration = Duration::from_secs(10);
 
 impl SubscribeCommand {
     /// Subscribes and prints.
     ///
     /// # Errors
-    /// [`ClientError`] says why it ended before it was told to.
+    /// [`ClientError`] if it ended early.
     pub fn run(self) -> Result<ExitCode, ClientError> {
         run(self.failures(), self.subscribe())
     }
@@ -76,7 +76,7 @@ struct Subscriber {
 
 /// How a connection ended.
 enum End {
-    /// All that was asked for is done.
+    /// Everything requested is done.
     Done,
     /// The time of `-W` is over.
     TimedOut,
@@ -113,7 +113,7 @@ impl Subscriber {
                 pause = PAUSES.0;
             }
             let seconds = pause.as_secs();
-            self.console.warn(&format!("{end}; trying again in {seconds} s"));
+            self.console.warn(&format!("{end}; retrying in {seconds} s"));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = interrupt.wait() => return Ok(()),
@@ -134,7 +134,7 @@ impl Subscriber {
         loop {
             let event = match connection.ready_event() {
                 Some(event) => event,
-                // Nothing more has come: what was collected is printed before anything is waited for.
+                // Nothing more has arrived: print the collected output before waiting.
                 None => {
                     if self.print(connection)? == Printed::NobodyReads {
                         return Ok(End::Done);
@@ -147,7 +147,7 @@ impl Subscriber {
                 }
             };
             if let Event::Lost(error) = event {
-                // The broker will send again what it was not told of.
+                // The broker will send unacknowledged messages again.
                 self.printer.flush()?;
                 self.printer.forget();
                 return Ok(End::Lost(error));
@@ -157,7 +157,7 @@ impl Subscriber {
             if must_print && self.print(connection)? == Printed::NobodyReads || is_done {
                 return Ok(End::Done);
             }
-            // A stream of messages without a gap must not hide these.
+            // Checked here, too, because an endless stream of messages must not hide them.
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.print(connection)?;
                 return Ok(End::TimedOut);
@@ -196,7 +196,7 @@ impl Subscriber {
             Event::Acknowledged(_, result) => {
                 self.cleanups = self.cleanups.saturating_sub(1);
                 if let Err(reason) = result {
-                    self.console.warn(&format!("a retained message stays: {reason}"));
+                    self.console.warn(&format!("a retained message was not removed: {reason}"));
                 }
                 return Ok(self.left == Some(0) && self.cleanups == 0);
             }
@@ -244,9 +244,9 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Takes a message; true when it was the last one wanted.
+    /// Handles a message; true if it was the last one wanted.
     fn handle_message(&mut self, message: Incoming, connection: &Connection) -> bool {
-        // Wanted no more: it stays unacknowledged, and a durable session gets it next time.
+        // No longer wanted: it stays unacknowledged, and a durable session gets it next time.
         if self.left == Some(0) {
             return false;
         }

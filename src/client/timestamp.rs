@@ -1,5 +1,5 @@
-//! The time of a message, as the formats of `petrel sub` want it. Always UTC: what is written down should not depend on
-//! where it was written.
+//! The time of a message, for the formats of `petrel sub`. Always UTC, so that the output does not depend on the time
+//! zone.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,7 +16,7 @@ pub(super) struct Timestamp {
     second: u64,
 }
 
-/// The conversions of `@` that are understood, as `strftime` names them.
+/// The supported conversions of `@`, with the names of `strftime`.
 pub(super) const CONVERSIONS: &str = "YmdHMSNjFTsyezZ";
 
 const DAY_SECONDS: u64 = 86_400;

@@ -1,4 +1,4 @@
-//! The options of `petrel sub`, and the same checked and ready to use.
+//! The options of `petrel sub`, as given and as checked.
 
 use std::time::Duration;
 
@@ -15,34 +15,34 @@ use crate::packet::QoS;
 use crate::topic::filter::TopicFilter;
 use crate::topic::name::TopicName;
 
-/// Subscribe, and print the messages that come
+/// Subscribe and print the messages received
 ///
-/// The options are those of `mosquitto_sub`. Payloads are written raw, each followed by a new line (-N: by nothing). A
-/// message of QoS 1 or 2 is acknowledged only when it is written to standard output. A connection that is lost is
-/// opened again, after 1 to 30 seconds, and the subscriptions are made again; SIGINT, SIGTERM and a closed standard
-/// output end it in good order.
+/// The options are those of `mosquitto_sub`. Payloads are written raw, each followed by a newline (unless -N is
+/// given). A QoS 1 or 2 message is acknowledged only after it is written to standard output. A lost connection is
+/// reopened after 1 to 30 seconds, with its subscriptions; SIGINT, SIGTERM and a closed standard output end the
+/// command in an orderly way.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true, after_long_help = FORMATS)]
 pub struct SubscribeCommand {
-    /// Topic filter; may be repeated, and may stand in the URL of -L
+    /// Topic filter; may be repeated, and may also be given in the URL of -L
     #[arg(short, long, value_name = "FILTER")]
     topic: Vec<String>,
     /// Highest QoS to receive with: 0, 1 or 2
     #[arg(short, long, default_value = "0", value_parser = parse_qos)]
     qos: QoS,
-    /// End after so many messages
+    /// Stop after this many messages
     #[arg(short = 'C', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after so many seconds, with exit code 27
+    /// Stop after this many seconds, with exit code 27
     #[arg(short = 'W', long = "timeout", value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
-    /// End when the broker has acknowledged the subscription; with -c and -i this sets a durable session up
+    /// Stop when the broker has acknowledged the subscription; with -c and -i this sets up a durable session
     #[arg(short = 'E')]
     exit_after_suback: bool,
-    /// Unsubscribe from this filter first; for sessions that are resumed
+    /// Unsubscribe from this filter first, for resumed sessions
     #[arg(short = 'U', long, value_name = "FILTER")]
     unsubscribe: Vec<String>,
-    /// End when the connection is lost, with exit code 3
+    /// Stop when the connection is lost, with exit code 3
     #[arg(long)]
     no_reconnect: bool,
     /// Print help
@@ -63,10 +63,10 @@ pub(in crate::client) struct OutputOptions {
     /// Print the topic before each payload
     #[arg(short, long, conflicts_with = "format")]
     verbose: bool,
-    /// Print by this format; `json` is short for %j. See below
+    /// Print in this format; `json` is short for %j. See below
     #[arg(short = 'F', long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Print no new line behind a message
+    /// Print no newline after a message
     #[arg(short = 'N')]
     no_newline: bool,
 }
@@ -78,22 +78,22 @@ struct SelectionOptions {
     /// Do not print messages whose topic matches this filter; may be repeated
     #[arg(short = 'T', long, value_name = "FILTER")]
     filter_out: Vec<String>,
-    /// Do not print stale messages: those that the broker had retained before the subscription
+    /// Do not print messages that the broker had retained before the subscription
     #[arg(short = 'R')]
     no_stale: bool,
-    /// Print retained messages only, and end with the first that is not
+    /// Print retained messages only, and stop at the first one that is not
     #[arg(long, conflicts_with = "no_stale")]
     retained_only: bool,
-    /// Remove each retained message that comes, by publishing an empty one
+    /// Remove each retained message received, by publishing an empty one
     #[arg(long)]
     remove_retained: bool,
-    /// Leave the retain flag as it was published (5.0)
+    /// Keep the retain flag as published (5.0)
     #[arg(long)]
     retain_as_published: bool,
-    /// Which retained messages to send at once: always, new (only for a new subscription) or never (5.0)
+    /// When to send retained messages: always, new (only for a new subscription) or never (5.0)
     #[arg(long, value_name = "WHEN")]
     retain_handling: Option<RetainHandling>,
-    /// Do not receive what this client publishes itself (5.0)
+    /// Do not receive messages published by this client (5.0)
     #[arg(long)]
     no_local: bool,
 }
@@ -105,7 +105,7 @@ enum RetainHandling {
     Never,
 }
 
-/// What is subscribed to, and what happens with it.
+/// The subscriptions, and how to handle their messages.
 #[derive(Debug)]
 pub(super) struct Subscription {
     pub(super) filters: Vec<Filter>,
@@ -188,7 +188,7 @@ impl OutputOptions {
 }
 
 impl Subscription {
-    /// Whether the message counts at all.
+    /// Whether the message counts.
     pub(super) fn wants(&self, message: &Incoming) -> bool {
         let Ok(topic) = TopicName::parse(&message.topic) else { return true };
         !self.filter_out.iter().any(|filter| filter.matches(&topic))
@@ -199,7 +199,7 @@ impl Subscription {
         !(message.retain && self.no_stale)
     }
 
-    /// Whether the message shows that there is nothing more to come.
+    /// Whether the message shows that nothing more will come.
     pub(super) fn ends_with(&self, message: &Incoming) -> bool {
         self.retained_only && !message.retain
     }
@@ -231,7 +231,7 @@ pub(in crate::client) fn check_filter(
     }
 }
 
-/// What stands below the options of `petrel sub` and `petrel request`.
+/// The help after the options of `petrel sub` and `petrel request`.
 const FORMATS: &str = "\
 Formats (-F), as of mosquitto_sub; a token may have a width: %10t, %-10t, %.20p
   %p payload        %x %X payload in hexadecimal     %l length of the payload
@@ -248,7 +248,8 @@ Examples:
   petrel sub -t 'room/#' -v
   petrel sub -t '#' -F json | jq .topic
   petrel sub -t 'room/+/temperature' -F '@H:@M:@S %-30t %p'
-  petrel sub -t jobs -q 1 -c -i worker-1               a durable session: nothing is missed while it is away
+  petrel sub -t jobs -q 1 -c -i worker-1               a durable session: nothing is missed while it
+  is away
   petrel sub -t '$share/workers/jobs' -q 1             each message to one of the group
   petrel sub -t state -C 1 -W 5                        the retained message, or exit code 27
   petrel sub -t 'old/#' --remove-retained --retained-only -W 5

@@ -1,4 +1,4 @@
-//! Standard output with the acknowledgements that wait for it.
+//! Standard output, with the acknowledgements that wait for it.
 
 use std::io::{self, Write as _};
 
@@ -11,19 +11,19 @@ use crate::packet::QoS;
 /// Collected output that is written even when more messages are already there.
 const COLLECTED_BYTES: usize = 64 * 1024;
 
-/// Collects output, and who is to be told when it is written.
+/// Collects output, and the messages to acknowledge when it is written.
 pub(in crate::client) struct Printer {
     format: Format,
     output: Vec<u8>,
     acknowledgements: Vec<(QoS, u16)>,
 }
 
-/// What became of the output.
+/// The result of writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::client) enum Printed {
     /// It is written.
     All,
-    /// The reader has gone, as `head` does.
+    /// The reader has closed the output, as `head` does.
     NobodyReads,
 }
 
@@ -38,7 +38,7 @@ impl Printer {
         self.format.write(message, Timestamp::now(), &mut self.output);
     }
 
-    /// Has a message acknowledged when everything collected so far is written.
+    /// Registers a message to acknowledge when everything collected so far is written.
     pub(in crate::client) fn acknowledge(&mut self, message: &Incoming) {
         if message.qos > QoS::AtMostOnce {
             self.acknowledgements.push((message.qos, message.packet_id));
@@ -53,7 +53,7 @@ impl Printer {
     /// Writes everything.
     ///
     /// # Errors
-    /// Standard output takes it not, for instance because the disk is full.
+    /// Standard output cannot be written, for example because the disk is full.
     pub(in crate::client) fn flush(&mut self) -> Result<Printed, ClientError> {
         if self.output.is_empty() {
             return Ok(Printed::All);
@@ -69,12 +69,12 @@ impl Printer {
         }
     }
 
-    /// Who is to be told now.
+    /// The messages to acknowledge now.
     pub(in crate::client) fn take_acknowledgements(&mut self) -> Vec<(QoS, u16)> {
         std::mem::take(&mut self.acknowledgements)
     }
 
-    /// Forgets whom to tell: their connection is over.
+    /// Drops pending acknowledgements, because their connection has ended.
     pub(in crate::client) fn forget(&mut self) {
         self.acknowledgements.clear();
     }
