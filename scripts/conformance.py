@@ -82,7 +82,7 @@ def main():
                 print(f"  {statement}  {paraphrase}")
                 for test in cited.get(statement, []):
                     print(f"      {test}")
-            elif statement not in cited and reason:
+            elif reason:
                 print(f"  {statement}  {paraphrase}: {reason}")
     for statement, paraphrase, _ in uncited:
         print(f"  NEITHER  {statement}  {paraphrase}")

@@ -52,6 +52,8 @@ pub struct Plan {
     recipients: Recipients,
     /// Steps that it took to make.
     pub(super) steps: usize,
+    /// Subscription Identifiers that a message to all of them does not carry.
+    ids_left_out: usize,
     /// How safe its messages are before they are acknowledged.
     pub durability: Durability,
     limits: QueueLimits,
@@ -93,13 +95,14 @@ impl Broker {
         }
         recipients.sort_by_key(|recipient| recipient.session.id());
         recipients.dedup_by(|later, first| first.absorb(later));
-        for recipient in &mut recipients {
-            recipient.limit_ids(self.limits.max_subscription_ids, topic);
-        }
+        let limit_ids = |recipient: &mut Recipient| {
+            recipient.limit_ids(self.limits.max_subscription_ids, topic)
+        };
+        let ids_left_out = recipients.iter_mut().map(limit_ids).sum();
         let durability = self.limits.durability_of(topic);
         let limits = self.limits.queue_of(topic);
         let recipients = self.recipient_lists.list(recipients, groups);
-        Plan { fingerprint, recipients, steps, durability, limits }
+        Plan { fingerprint, recipients, steps, ids_left_out, durability, limits }
     }
 
     /// Whether `plan` still holds.
@@ -131,6 +134,10 @@ impl Broker {
         effects: &mut Effects,
     ) {
         routed.resize(publications.len(), Routed::NoMatchingSubscribers);
+        if plan.ids_left_out > 0 {
+            let left_out = plan.ids_left_out * publications.len();
+            effects.tally.subscription_ids_left_out += left_out as u64;
+        }
         match plan.recipients.sessions() {
             [only] => only.deliver(self, plan, publications, routed, effects),
             recipients => self.route_to_many(recipients, plan, publications, routed, effects),
@@ -241,21 +248,23 @@ impl Recipient {
         true
     }
 
-    /// Leaves each Subscription Identifier once, and not more of them than may be: a few bytes from a publisher must not
+    /// Tells how many were left out. Leaves each Subscription Identifier once, and not more of them than may be: a few bytes from a publisher must not
     /// become many thousand for each recipient with many overlapping Subscriptions.
-    fn limit_ids(&mut self, max: usize, topic: &str) {
+    fn limit_ids(&mut self, max: usize, topic: &str) -> usize {
         let ids = &mut self.subscription_ids;
         if ids.len() < 2 {
-            return;
+            return 0;
         }
         ids.sort_unstable();
         ids.dedup();
-        if ids.len() > max {
-            let (client_id, left_out) = (self.session.client_id(), ids.len() - max);
+        let left_out = ids.len().saturating_sub(max);
+        if left_out > 0 {
+            let client_id = self.session.client_id();
             debug!(%client_id, topic, left_out, "too many subscription identifiers match");
             ids.truncate(max);
             ids.shrink_to_fit();
         }
+        left_out
     }
 
     /// Gives a run to this recipient in the bytes that others receive, too; false if it needs its own.

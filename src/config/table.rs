@@ -151,7 +151,8 @@ settings! {
         connect_timeout: Period = seconds(10), [millis(1)..=hours(1)],
             limits.connect_timeout, accept.connect_timeout;
         /// Largest packet that a client may send before CONNACK, CONNECT included. Until then the client is not
-        /// authenticated.
+        /// authenticated. Client id, will, user name and password share it: at the default, a client id of
+        /// `max_client_id_bytes` fits only if this is larger.
         max_connect_size: Size = kib(64), [Size(512)..=MAX_PACKET], limits.max_connect_bytes;
         /// Largest packet that clients may send.
         max_packet_size: Size = mib(16), [Size(128)..=MAX_PACKET], limits.max_packet_bytes;
@@ -163,7 +164,7 @@ settings! {
         topic_alias_maximum: u64 = 64, [0..=65_535], limits.topic_alias_maximum;
         /// Topic aliases that the broker sets for a client, if the client allows them; 0: none.
         topic_alias_maximum_out: u64 = 64, [0..=65_535], limits.outgoing_alias_maximum;
-        /// Longest client id, in bytes.
+        /// Longest client id, in bytes. The whole CONNECT also has to fit into `max_connect_size`.
         max_client_id_bytes: u64 = 65_535, [23..=65_535], limits.max_client_id_bytes;
         /// Longest topic or topic filter, in bytes.
         max_topic_bytes: u64 = 65_535, [1..=65_535], limits.max_topic_bytes;
@@ -185,7 +186,8 @@ settings! {
         /// Memory for cached routing plans (the recipients of a topic), beyond the few that every connection may
         /// keep.
         plan_size: Size = mib(100), [Size(0)..=gib(64)], limits.max_plan_bytes;
-        /// Subscription identifiers sent with one message; if more match, the smallest are sent.
+        /// Subscription identifiers sent with one message; if more match, the smallest are sent,
+        /// and the others are counted in `petrel_subscription_ids_left_out_total`.
         max_subscription_ids: u64 = 128, [1..=65_535], limits.max_subscription_ids;
         /// Lowest allowed rate, in bytes per second, of a packet that takes longer than the keep alive or
         /// packet_timeout.

@@ -63,6 +63,8 @@ const PUBLISHES: &str = "PUBLISH packets, by direction.";
 const PUBLISH_BYTES: &str = "Payload bytes of PUBLISH packets, by direction.";
 const DENIED: &str = "Operations that access rules denied.";
 const OVER_LIMIT: &str = "Subscriptions refused because of a limit.";
+const IDS_LEFT_OUT: &str =
+    "Subscription identifiers left out of messages that match more than a message carries.";
 const WILLS: &str = "Will Messages published.";
 const LEFT_OUT: &str =
     "Log lines about Clients that were left out because there were too many at once.";
@@ -150,6 +152,8 @@ counters! {
     SubscribeDenied = "petrel_access_denied_total" {"operation": "subscribe"} DENIED,
     /// A Subscription was refused because of a limit.
     SubscribeOverLimit = "petrel_subscriptions_over_limit_total" OVER_LIMIT,
+    /// A Subscription Identifier was left out of a message, which carries only so many.
+    SubscriptionIdsLeftOut = "petrel_subscription_ids_left_out_total" IDS_LEFT_OUT,
     /// A Will Message was published.
     WillsPublished = "petrel_wills_published_total" WILLS,
     /// Log lines about Clients that exceeded the budget.

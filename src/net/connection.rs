@@ -30,7 +30,7 @@ use crate::net::accept::Handler;
 use crate::net::client_log::ClientLog;
 use crate::net::connection::job::{JobResult, start};
 use crate::net::connection::last_input::LastInput;
-use crate::net::connection::report::note_handled;
+use crate::net::connection::report::{close_cause, note_handled};
 use crate::net::deadlines::{Deadlines, Place as DeadlinePlace};
 use crate::net::entrance::Place;
 use crate::net::hash_pool::HashPool;
@@ -121,8 +121,10 @@ impl Handler for MqttHandler {
             let farewell = driver.place.take().map(Place::into_farewell);
             if matches!(ending, Ending::Closing) && !matches!(farewell, Some(None)) {
                 let stream = &mut driver.stream;
+                // A Client that was sent nothing has nothing to receive.
+                let time = if driver.has_spoken { LINGER_TIME } else { Duration::ZERO };
                 // Boxed, because otherwise every connection would reserve memory for this future.
-                Box::pin(close_gracefully(stream, LINGER_TIME, LINGER_BYTES)).await;
+                Box::pin(close_gracefully(stream, time, LINGER_BYTES)).await;
             }
         }
     }
@@ -159,6 +161,8 @@ struct Driver<S> {
     writing: Outbox,
     written: usize,
     needs_flush: bool,
+    /// Whether anything was ever written.
+    has_spoken: bool,
     /// Since when the stream has accepted nothing although there is something to write.
     stalled_since: Option<Timestamp>,
     /// Since when the connection has been closing.
@@ -214,6 +218,7 @@ impl<S: ClientStream> Driver<S> {
             writing: Outbox::default(),
             written: 0,
             needs_flush: false,
+            has_spoken: false,
             stalled_since: None,
             closing_since: None,
             failure: None,
@@ -311,6 +316,7 @@ impl<S: ClientStream> Driver<S> {
     ) -> Poll<Ending> {
         if self.closing_since.is_none() {
             self.closing_since = Some(now);
+            self.stream.set_close_cause(close_cause(self.connection.closing()));
             self.connection.handle_closed(now, effects);
             self.arm(now, cx);
         }
@@ -393,6 +399,7 @@ impl<S: ClientStream> Driver<S> {
                 self.written += count;
                 self.stalled_since = None;
                 self.needs_flush = true;
+                self.has_spoken = true;
                 self.shared.counters.add(Counter::BytesSent, count as u64);
             }
             self.written = 0;

@@ -5,12 +5,16 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::websocket::WebSocketStream;
+use crate::websocket::frame::CloseCause;
 
 /// A stream of bytes to a Client, independent of its transport.
 pub trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Bytes that the system has received but that were not read. This queries the system, because the runtime learns
     /// of them later: a read that would block does not mean that nothing is there.
     fn unread_bytes(&self) -> usize;
+
+    /// Says why the stream will be shut down, to those that can tell the other side.
+    fn set_close_cause(&mut self, _close_cause: CloseCause) {}
 }
 
 impl ClientStream for TcpStream {
@@ -42,11 +46,19 @@ impl<S: ClientStream> ClientStream for WebSocketStream<S> {
     fn unread_bytes(&self) -> usize {
         self.get_ref().unread_bytes()
     }
+
+    fn set_close_cause(&mut self, close_cause: CloseCause) {
+        Self::set_close_cause(self, close_cause);
+    }
 }
 
 impl<S: ClientStream + ?Sized> ClientStream for Box<S> {
     fn unread_bytes(&self) -> usize {
         (**self).unread_bytes()
+    }
+
+    fn set_close_cause(&mut self, close_cause: CloseCause) {
+        (**self).set_close_cause(close_cause);
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn count(counters: &Counters, tally: &mut Tally) {
         (Counter::PublishDenied, tally.publish_refused),
         (Counter::SubscribeDenied, tally.subscribe_denied),
         (Counter::SubscribeOverLimit, tally.subscribe_over_limit),
+        (Counter::SubscriptionIdsLeftOut, tally.subscription_ids_left_out),
         (Counter::ConnectsNew, tally.connects_new),
         (Counter::ConnectsResumed, tally.connects_resumed),
         (Counter::SessionsExpired, tally.sessions_expired),

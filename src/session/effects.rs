@@ -169,6 +169,8 @@ pub struct Tally {
     pub subscribe_denied: u64,
     /// Subscriptions refused because of a limit.
     pub subscribe_over_limit: u64,
+    /// Subscription Identifiers left out of messages, because they carry only so many.
+    pub subscription_ids_left_out: u64,
     /// CONNECT packets answered with success, without stored state.
     pub connects_new: u64,
     /// CONNECT packets answered with success, with Session Present.

@@ -89,10 +89,38 @@ pub(crate) enum Violation {
     /// A length of more than 63 bits, or written longer than necessary.
     #[error("a malformed length")]
     Length,
+    /// More than any packet of MQTT has.
+    #[error("a frame of {0} bytes")]
+    TooLong(u64),
 }
 
-/// Normal closure.
-pub(crate) const CLOSE_NORMAL: u16 = 1000;
+/// The longest frame of data: as long as the longest packet of MQTT. Nothing is kept of a frame, but whoever announces
+/// more can only mean harm.
+const MAX_FRAME_BYTES: u64 = 268_435_460;
+
+/// Why a stream that broke no rule of WebSocket is shut down. A Client of 3.x hears it nowhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CloseCause {
+    /// It has done what it was for, or whatever lies above has said why.
+    #[default]
+    Normal,
+    /// The server stops.
+    GoingAway,
+    /// What was sent is larger than what lies above takes.
+    TooLarge,
+}
+
+impl CloseCause {
+    /// The code for our Close frame.
+    #[must_use]
+    pub(crate) const fn close_code(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::GoingAway => 1001,
+            Self::TooLarge => 1009,
+        }
+    }
+}
 
 impl Violation {
     /// The code for our Close frame.
@@ -106,6 +134,7 @@ impl Violation {
             | Self::ControlFrame
             | Self::Masking
             | Self::Length => 1002,
+            Self::TooLong(_) => 1009,
         }
     }
 }
@@ -216,6 +245,9 @@ impl Decoder {
             }
             self.part = Part::Control { opcode, left, mask, payload: Vec::with_capacity(left) };
             return if left == 0 { self.end_control() } else { Ok(None) };
+        }
+        if length > MAX_FRAME_BYTES {
+            return Err(Violation::TooLong(length));
         }
         match opcode {
             Opcode::Text => return Err(Violation::Text),

@@ -14,8 +14,8 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::websocket::frame::{
-    CLOSE_NORMAL, Decoded, Decoder, Demand, MAX_HEADER_BYTES, Mask, Opcode, Role, Violation,
-    control, header,
+    CloseCause, Decoded, Decoder, Demand, MAX_HEADER_BYTES, Mask, Opcode, Role, Violation, control,
+    header,
 };
 
 /// MQTT bytes on top, WebSocket frames below.
@@ -31,6 +31,7 @@ pub struct WebSocketStream<S> {
     decoder: Decoder,
     input: Input,
     output: Output,
+    close_cause: CloseCause,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +76,13 @@ impl<S> WebSocketStream<S> {
     /// Creates the stream after the handshake; `early` is data read beyond it.
     #[must_use]
     pub fn new(socket: S, role: Role, early: Vec<u8>) -> Self {
-        let (input, output) = (Input::Open, Output::default());
-        Self { socket, role, early, decoder: Decoder::new(role), input, output }
+        let (input, output, close_cause) = (Input::Open, Output::default(), CloseCause::Normal);
+        Self { socket, role, early, decoder: Decoder::new(role), input, output, close_cause }
+    }
+
+    /// What the Close frame of a shutdown will say.
+    pub fn set_close_cause(&mut self, close_cause: CloseCause) {
+        self.close_cause = close_cause;
     }
 
     /// The stream below.
@@ -348,7 +354,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketStream<S> {
 
     /// Sends Close, unless a frame is incomplete, and then shuts the socket down.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.queue_close(Some(CLOSE_NORMAL));
+        let code = self.close_cause.close_code();
+        self.queue_close(Some(code));
         let done = match self.poll_control(cx) {
             Poll::Ready(Ok(())) => Pin::new(&mut self.socket).poll_shutdown(cx),
             other => other,

@@ -13,6 +13,7 @@ mod port;
 
 mod authentication;
 mod client_log;
+mod closing;
 mod connect;
 mod departure;
 mod dollar;

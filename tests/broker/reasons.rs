@@ -1,10 +1,10 @@
 //! Reason Strings: what is refused is explained in words, to those who want to read it.
 
-use crate::broker::unique;
+use crate::broker::{configured, eventually, unique};
 use crate::client::Client;
 use crate::packet::{
     CONNACK, Connect, DISCONNECT, MAXIMUM_PACKET_SIZE, PINGREQ, PUBACK, PUBREC, Properties,
-    Publish, REASON_STRING, REQUEST_PROBLEM_INFORMATION, Received, SUBACK, V5, subscribe,
+    Publish, REASON_STRING, REQUEST_PROBLEM_INFORMATION, Received, SUBACK, V5, Will, subscribe,
 };
 
 /// The words of a Reason String; there must be some.
@@ -28,6 +28,30 @@ fn a_refused_publish_is_explained() {
         assert!(refusal.reason >= 0x80);
         assert!(words(&refusal.properties).contains("topic"));
     }
+}
+
+/// It was called a lack of rights, and whoever wrote the Client looked for those in vain.
+/// [MQTT-3.4.2-2] [MQTT-3.5.2-2]
+#[test]
+fn a_topic_that_is_too_long_or_too_deep_is_called_so() {
+    let limits = "[limits]\nmax_topic_levels = 3\nmax_topic_bytes = 20\n";
+    let Some(broker) = configured(limits) else { return };
+    let mut client = Client::connect_to(&broker.address, &Connect::new(V5, unique("c")));
+    for (number, topic) in (1..).zip(["a/b/c/d", "twenty-one-characters"]) {
+        for (qos, kind) in [(1, PUBACK), (2, PUBREC)] {
+            client.send(Publish::new(topic, "x").qos(qos, number).encode(V5));
+            let refusal = client.expect_acknowledgement(kind);
+            assert_eq!(refusal.reason, 0x90, "{topic}");
+            assert!(words(&refusal.properties).contains("too long or has too many levels"));
+        }
+        eventually("the log names it", || broker.log().contains(topic));
+    }
+    let mut client = Client::open_to(&broker.address, V5);
+    let will = Will::new("a/b/c/d", "x");
+    client.send(Connect::new(V5, unique("c")).will(will).encode());
+    let connack = client.expect(CONNACK).connack(V5);
+    assert_eq!(connack.reason, 0x90);
+    assert!(words(&connack.properties).contains("too many levels"));
 }
 
 /// [MQTT-3.9.2-1]

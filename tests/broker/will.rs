@@ -31,7 +31,7 @@ fn a_will_topic_is_held_to_the_limits_of_topics() {
             client.send(Connect::new(version, unique("c")).will(will).encode());
             match is_within {
                 true => assert_eq!(client.expect_connack().reason, 0),
-                false => client.expect_refusal(if version == V5 { 0x87 } else { 5 }),
+                false => client.expect_refusal(if version == V5 { 0x90 } else { 5 }),
             }
         }
     }

@@ -4,7 +4,7 @@
 use crate::broker::Broker;
 use crate::size;
 use crate::watch::Watch;
-use crate::wire::{Client, publish, subscribe, unsubscribe};
+use crate::wire::{Client, packet, publish, subscribe, text, unsubscribe};
 
 /// Retained Messages, sent in large writes.
 fn retain(client: &mut Client, count: usize) {
@@ -115,6 +115,36 @@ fn unsubscribe_while_retained_messages_wait() {
         assert_eq!(hostile.receive_until(11).len(), filters.len() + 3);
     });
     watch.end(name);
+    broker.stop();
+}
+
+/// A message of some bytes carried a Subscription Identifier for each of thousands of filters that match it.
+#[test]
+fn overlapping_filters_with_identifiers() {
+    let broker = Broker::start(&[]);
+    let mut hostile = Client::connect(broker.address, "hostile");
+    let count = 200_u16;
+    for number in 0..count {
+        let level = |bit: u16| if number >> bit & 1 == 0 { "a" } else { "+" };
+        let filter = (0..8).map(level).collect::<Vec<_>>().join("/");
+        // Identifiers from 1,000 on take two bytes.
+        let id = 1_000 + number;
+        let property = [0x0B, (id & 0x7F) as u8 | 0x80, (id >> 7) as u8];
+        let body = [&[0, 1, 3][..], &property, &text(&filter), &[0]].concat();
+        hostile.send(&packet(0x82, &body));
+        assert_eq!(hostile.receive_until(9).last(), Some(&0));
+    }
+    hostile.send(&publish(0x30, &["a"; 8].join("/"), b"x"));
+    let body = hostile.receive_until(3);
+    // Length of the properties in two bytes, identifiers of three, one byte of payload.
+    let properties = &body[2 + 15..body.len() - 1];
+    let sent: Vec<u16> = properties[2..]
+        .chunks(3)
+        .map(|id| u16::from(id[1] & 0x7F) | u16::from(id[2]) << 7)
+        .collect();
+    assert_eq!(sent, (1_000..1_128).collect::<Vec<_>>());
+    let left_out = || broker.metric("petrel_subscription_ids_left_out_total");
+    while left_out() != Some(u64::from(count) - 128) {}
     broker.stop();
 }
 

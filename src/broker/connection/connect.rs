@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::broker::connection::authenticate::{OwnedWill, PendingConnect};
 use crate::broker::connection::explain::refusal;
 use crate::broker::connection::pending::{PendingPacket, Promise};
+use crate::broker::connection::publish::Refusal;
 use crate::broker::connection::take_over::TakeOver;
 use crate::broker::connection::{ClientConnection, Phase};
 use crate::durable::StoreState;
@@ -51,9 +52,13 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let is_will_refused = |will: &OwnedWill| !self.may_publish(&connect.client_id, &will.topic);
-        if connect.will.as_ref().is_some_and(is_will_refused) {
-            self.refuse_because(ReasonCode::NotAuthorized, refusal::WILL_TOPIC);
+        let will_refusal = |will: &OwnedWill| self.publish_refusal(&connect.client_id, &will.topic);
+        if let Some(refused) = connect.will.as_ref().and_then(will_refusal) {
+            let why = match refused {
+                Refusal::TopicTooLong => refusal::WILL_TOPIC_TOO_LONG,
+                _ => refusal::WILL_TOPIC,
+            };
+            self.refuse_because(refused.reason_code(), why);
             return;
         }
         let expiry_seconds = connect.session_expiry_seconds.unwrap_or(u32::MAX);

@@ -24,7 +24,7 @@ pub(super) mod refusal {
     pub(in crate::broker::connection) const WILL_TOPIC: &str =
         "not authorized to publish to the will topic";
     pub(in crate::broker::connection) const WILL_TOPIC_TOO_LONG: &str =
-        "the will topic or the response topic is too long";
+        "the will topic or its response topic is too long or has too many levels";
     pub(in crate::broker::connection) const WILL_QOS: &str =
         "the will has a QoS above the maximum QoS";
     pub(in crate::broker::connection) const WILL_RETAIN: &str =
@@ -52,7 +52,9 @@ pub(super) const fn words(reason: ReasonCode) -> Option<&'static str> {
         ReasonCode::QuotaExceeded => "a limit of the server has been reached",
         ReasonCode::ConnectionRateExceeded => "too many connections in too short a time",
         ReasonCode::TopicNameInvalid => "this topic cannot be published to",
-        ReasonCode::TopicFilterInvalid => "this topic filter is not accepted",
+        ReasonCode::TopicFilterInvalid => {
+            "this topic filter is malformed, too long, has too many levels, or is the server's own"
+        }
         ReasonCode::PayloadFormatInvalid => {
             "the payload is not UTF-8, although its format indicator says so"
         }
@@ -70,6 +72,9 @@ pub(super) const fn words(reason: ReasonCode) -> Option<&'static str> {
 const fn words_of_publish(reason: ReasonCode) -> Option<&'static str> {
     match reason {
         ReasonCode::NotAuthorized => Some("not authorized to publish to this topic"),
+        ReasonCode::TopicNameInvalid => {
+            Some("the topic or the response topic is too long or has too many levels")
+        }
         ReasonCode::QuotaExceeded => Some(
             "the message cannot be stored: a queue, the retained messages or the store is full",
         ),

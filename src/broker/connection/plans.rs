@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hashbrown::HashTable;
 
 use crate::broker::Broker;
+use crate::broker::connection::publish::Refusal;
 use crate::broker::route::Plan;
 use crate::durable::message::SessionId;
 use crate::topic::fingerprint::TopicHash;
@@ -34,8 +35,8 @@ pub(super) struct PlanCache {
 pub(super) struct Cached {
     topic: Box<str>,
     hash: TopicHash,
-    /// Whether this Client may publish to it.
-    pub(super) is_allowed: bool,
+    /// Why this Client may not publish to it, if so.
+    pub(super) refusal: Option<Refusal>,
     /// Whether it has been remarked that it may not.
     pub(super) is_denial_noted: Cell<bool>,
     /// Where its messages go.
@@ -54,14 +55,14 @@ struct Loan {
 }
 
 impl PlanCache {
-    /// The plan for `topic`, made or made anew if need be. `is_allowed` is asked once for a topic.
+    /// The plan for `topic`, made or made anew if need be. `refusal` is asked once for a topic.
     #[inline]
     pub(super) fn plan(
         &mut self,
         broker: &Broker,
         topic: &str,
         publisher: SessionId,
-        is_allowed: impl FnOnce(&str) -> bool,
+        refusal: impl FnOnce(&str) -> Option<Refusal>,
     ) -> &Cached {
         let Self { plans, hasher, loan, steps } = self;
         let hash = hasher.hash_one(topic);
@@ -90,11 +91,11 @@ impl PlanCache {
                     let loan = loan.get_or_insert_with(|| Loan::new(broker.plan_budget()));
                     loan.change(0, plan.own_bytes() + topic.len() + CACHED_BYTES);
                 }
-                let is_allowed = is_allowed(topic);
+                let refusal = refusal(topic);
                 let cached = Cached {
                     topic: topic.into(),
                     hash: topic_hash,
-                    is_allowed,
+                    refusal,
                     is_denial_noted: Cell::new(false),
                     plan,
                 };

@@ -23,6 +23,8 @@ use crate::topic::mount_point::MountPoint;
 pub(super) enum Refusal {
     /// This Client may not publish to the topic.
     NotAuthorized,
+    /// The topic has more levels or bytes than topics may have.
+    TopicTooLong,
     /// The payload is not what its Payload Format Indicator says. [MQTT-3.3.2-4]
     PayloadFormatInvalid,
     /// With the mount point before it, its Response Topic is longer than a topic can be.
@@ -212,11 +214,11 @@ impl ClientConnection {
 }
 
 impl Refusal {
-    fn reason_code(self) -> ReasonCode {
+    pub(super) fn reason_code(self) -> ReasonCode {
         match self {
             Self::NotAuthorized => ReasonCode::NotAuthorized,
             Self::PayloadFormatInvalid => ReasonCode::PayloadFormatInvalid,
-            Self::ResponseTopicTooLong => ReasonCode::TopicNameInvalid,
+            Self::TopicTooLong | Self::ResponseTopicTooLong => ReasonCode::TopicNameInvalid,
             Self::StoreUnavailable | Self::TooManyRetained => ReasonCode::QuotaExceeded,
         }
     }
@@ -224,7 +226,10 @@ impl Refusal {
     /// How the message is counted, if it is us who lose it.
     fn drop_reason(self) -> Option<DropReason> {
         match self {
-            Self::NotAuthorized | Self::PayloadFormatInvalid | Self::ResponseTopicTooLong => None,
+            Self::NotAuthorized
+            | Self::TopicTooLong
+            | Self::PayloadFormatInvalid
+            | Self::ResponseTopicTooLong => None,
             Self::StoreUnavailable => Some(DropReason::StoreUnavailable),
             Self::TooManyRetained => Some(DropReason::QueueFull),
         }

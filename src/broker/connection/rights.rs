@@ -1,21 +1,26 @@
 //! What a Client may do with which topic: the topics that the broker owns, and then what the authority says.
 
 use crate::access::{Access, Action, Decision};
+use crate::broker::connection::publish::Refusal;
 use crate::broker::connection::{ClientConnection, Identity};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::policies::{Rights, States};
 use crate::topic::reserved::{connection_state, reserved_root};
 
 impl ClientConnection {
-    /// Whether this Client may publish to `topic`, as it is called outside of mount points; asked once for each topic.
-    pub(super) fn may_publish(&self, client_id: &str, topic: &str) -> bool {
+    /// Why this Client may not publish to `topic` (as it is called outside of mount points), if so; asked once for each
+    /// topic.
+    pub(super) fn publish_refusal(&self, client_id: &str, topic: &str) -> Option<Refusal> {
         let limits = self.broker.limits();
-        let within = topic.split('/').count() <= limits.max_topic_levels
-            && topic.len() <= limits.max_topic_bytes;
-        within
-            && (self.identity.policies.rights == Rights::All
-                || (self.is_open(client_id, topic)
-                    && self.is_allowed(client_id, Action::Publish(topic))))
+        if topic.split('/').count() > limits.max_topic_levels
+            || topic.len() > limits.max_topic_bytes
+        {
+            return Some(Refusal::TopicTooLong);
+        }
+        let is_allowed = self.identity.policies.rights == Rights::All
+            || (self.is_open(client_id, topic)
+                && self.is_allowed(client_id, Action::Publish(topic)));
+        (!is_allowed).then_some(Refusal::NotAuthorized)
     }
 
     /// Why this Client may not subscribe to `filter` (as it is called outside, without `$share/…/`), if so.

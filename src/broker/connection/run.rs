@@ -213,12 +213,12 @@ impl ClientConnection {
         let mut plans = self.input.plans.take().unwrap_or_default();
         let (session, client_id) = (turn.session.id(), turn.session.client_id());
         let cached = plans
-            .plan(&self.broker, run.topic, session, |topic| self.may_publish(client_id, topic));
+            .plan(&self.broker, run.topic, session, |topic| self.publish_refusal(client_id, topic));
         let sessions = cached.plan.session_count();
         match self.refusal(cached, run.storing) {
             Some(refusal) => {
-                if refusal == Refusal::NotAuthorized && !cached.is_denial_noted.replace(true) {
-                    let reason = ReasonCode::NotAuthorized;
+                if cached.refusal.is_some() && !cached.is_denial_noted.replace(true) {
+                    let reason = refusal.reason_code();
                     self.note(|| Remark::publish_denied(run.topic, reason));
                 }
                 self.refuse_run(turn, run, refusal);
@@ -237,8 +237,8 @@ impl ClientConnection {
 
     /// Why messages are not taken, if so.
     fn refusal(&self, cached: &Cached, storing: Storing) -> Option<Refusal> {
-        if !cached.is_allowed {
-            return Some(Refusal::NotAuthorized);
+        if cached.refusal.is_some() {
+            return cached.refusal;
         }
         if storing == Storing::Never || self.broker.store().state() == StoreState::Available {
             return None;

@@ -1,15 +1,17 @@
-//! Log lines about one connection: its beginning and end, denied requests, its packets.
+//! Log lines about one connection: its beginning and end, denied requests, its packets; and the cause in the Close frame of a
+//! WebSocket.
 
 use std::fmt;
 
 use tracing::debug;
 
 use crate::broker::connection::{ClientConnection, CloseReason};
-use crate::error::decode_reason_code;
+use crate::error::{decode_reason_code, reason_code};
 use crate::net::client_log::ClientLog;
 use crate::net::connection::Driver;
 use crate::net::packet_log;
 use crate::packet::reason_code::ReasonCode;
+use crate::websocket::frame::CloseCause;
 
 impl<S> Driver<S> {
     /// Logs once that the Client is connected.
@@ -59,5 +61,14 @@ pub(super) fn note_handled(
     if connection.has_remarks() {
         let remarks = connection.take_remarks();
         log.denied(connection, remarks);
+    }
+}
+
+/// What a stream is to say of the end, if it can.
+pub(super) fn close_cause(reason: Option<&CloseReason>) -> CloseCause {
+    match reason.and_then(reason_code) {
+        Some(ReasonCode::PacketTooLarge) => CloseCause::TooLarge,
+        Some(ReasonCode::ServerShuttingDown) => CloseCause::GoingAway,
+        _ => CloseCause::Normal,
     }
 }
