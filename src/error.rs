@@ -1,4 +1,4 @@
-//! Why Network Connections end, and the one map from what went wrong to the Reason Code that a Client is told.
+//! Why Network Connections end, and the only mapping from errors to the Reason Codes that Clients get.
 
 use crate::packet::error::DecodeError;
 use crate::packet::reason_code::ReasonCode;
@@ -7,49 +7,49 @@ use crate::session::violation::Violation;
 /// Why a Network Connection ends.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CloseReason {
-    /// The Client said goodbye.
+    /// The Client sent DISCONNECT.
     #[error("disconnected by the client")]
     ClientDisconnected,
-    /// The Client's bytes are not MQTT.
+    /// The Client's bytes are malformed.
     #[error("malformed: {0}")]
     Malformed(DecodeError),
     /// The Client broke a rule.
     #[error("violation: {0}")]
     Violation(Violation),
-    /// Another Network Connection has the Session now. [MQTT-3.1.4-3]
+    /// Another Network Connection has taken over the Session. [MQTT-3.1.4-3]
     #[error("session taken over")]
     TakenOver,
-    /// Nothing came for one and a half Keep Alive periods. [MQTT-3.1.2-22]
+    /// Nothing was received for one and a half Keep Alive periods. [MQTT-3.1.2-22]
     #[error("keep alive timeout")]
     KeepAliveTimeout,
-    /// The Client does not read: nothing could be written for as long as it may be silent.
+    /// The Client does not read: nothing could be written for too long.
     #[error("the client did not read for too long")]
     WriteTimeout,
-    /// A packet was begun and did not come along, although the Keep Alive has not passed.
+    /// A packet was begun but arrived too slowly, although the Keep Alive has not passed.
     #[error("a packet was not completed in time")]
     PacketTimeout,
-    /// No CONNECT came in time.
+    /// No CONNECT was received in time.
     #[error("no CONNECT in time")]
     ConnectTimeout,
-    /// The broker stops.
+    /// The broker is shutting down.
     #[error("the broker is shutting down")]
     ShuttingDown,
     /// CONNECT was refused.
     #[error("refused: {0:?}")]
     Refused(ReasonCode),
-    /// The Client failed to authenticate anew.
+    /// Re-authentication failed.
     #[error("re-authentication failed: {0:?}")]
     AuthenticationFailed(ReasonCode),
-    /// What the Client sent can not be stored at present.
+    /// The store is not available for what the Client sent.
     #[error("the store is not available")]
     Unavailable,
-    /// The user was removed, or has another password by now.
+    /// The user was removed, or has a new password.
     #[error("the credentials have changed")]
     CredentialsChanged,
 }
 
-/// The Reason Code of the DISCONNECT (or refusing CONNACK) for the end of a Network Connection;
-/// `None` where nothing is to be sent.
+/// The Reason Code of the DISCONNECT (or refusing CONNACK) for the end of a Network Connection; `None` if nothing is
+/// sent.
 #[must_use]
 pub(crate) fn reason_code(reason: &CloseReason) -> Option<ReasonCode> {
     match reason {
@@ -68,13 +68,13 @@ pub(crate) fn reason_code(reason: &CloseReason) -> Option<ReasonCode> {
     }
 }
 
-/// The Reason Code for bytes that are not MQTT.
+/// The Reason Code for malformed bytes.
 #[must_use]
 pub(crate) fn decode_reason_code(error: &DecodeError) -> ReasonCode {
     error.kind().reason()
 }
 
-/// The Reason Code for a broken rule.
+/// The Reason Code for a violation.
 #[must_use]
 pub(crate) fn violation_reason_code(violation: Violation) -> ReasonCode {
     match violation {

@@ -1,5 +1,5 @@
-//! Topic Aliases: those a Client sets for the broker, and those the broker assigns. Both live as
-//! long as one Network Connection. [MQTT-3.3.2-7]
+//! Topic Aliases set by the Client, and those assigned by the broker. Both last as long as one Network Connection.
+//! [MQTT-3.3.2-7]
 
 use std::num::NonZeroU16;
 
@@ -12,7 +12,7 @@ pub struct IncomingAliases {
 }
 
 impl IncomingAliases {
-    /// Sets what `alias` stands for from now on.
+    /// Sets the topic of `alias`.
     pub fn set(&mut self, alias: NonZeroU16, topic: &str) {
         let index = usize::from(alias.get()) - 1;
         if self.topics.len() <= index {
@@ -25,14 +25,14 @@ impl IncomingAliases {
         }
     }
 
-    /// What `alias` stands for.
+    /// The topic of `alias`.
     #[must_use]
     pub fn topic(&self, alias: NonZeroU16) -> Option<&str> {
         self.topics.get(usize::from(alias.get()) - 1)?.as_deref()
     }
 }
 
-/// Aliases that the broker assigned: the first topics that were sent get one each.
+/// Aliases that the broker assigned: the first topics that are sent get one each.
 #[derive(Debug)]
 pub struct OutgoingAliases {
     max: u16,
@@ -44,20 +44,20 @@ pub struct OutgoingAliases {
 pub enum TopicNaming {
     /// In full, without alias.
     Full,
-    /// In full, and the Client is to remember this alias.
+    /// In full, and assign this alias.
     Introduce(u16),
-    /// By this alias alone.
+    /// With this alias only.
     Alias(u16),
 }
 
 impl OutgoingAliases {
-    /// None assigned yet, at most `max`.
+    /// Creates an empty set of at most `max` aliases.
     #[must_use]
     pub fn new(max: u16) -> Self {
         Self { max, topics: HashMap::new() }
     }
 
-    /// How to name `topic`; assigns an alias while there are some left. Whoever asks must send.
+    /// How to name `topic`; assigns an alias while there are some left. The caller must send the packet.
     pub fn name(&mut self, topic: &str) -> TopicNaming {
         if let Some(&alias) = self.topics.get(topic) {
             return TopicNaming::Alias(alias);

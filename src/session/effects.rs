@@ -1,5 +1,5 @@
-//! What handling some input brings about: changes for the store, Clients to wake, figures to count.
-//! Collected by the caller and carried out once, after a whole read buffer was handled.
+//! The effects of handling input: changes for the store, Clients to wake, counts. They are collected, and carried out
+//! once after a whole read buffer was handled.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -17,34 +17,34 @@ use crate::session::work::Budget;
 pub struct Effects {
     /// Changes for one atomic batch.
     pub changes: Vec<Change>,
-    /// The strongest durability that any of them wants.
+    /// The strongest durability that any of them requires.
     pub durability: Durability,
-    /// Who wants to know when the batch is durable.
+    /// Listeners to notify when the batch is durable.
     pub listeners: SmallVec<[Arc<dyn CommitListener>; 1]>,
     /// Tasks of Clients that have something to write now.
     pub wakers: Vec<Waker>,
-    /// Submit even without changes: somebody waits for what others submitted before.
+    /// Submit even without changes, because something waits for earlier batches.
     pub barrier: bool,
-    /// One of them stands behind the overflow policy "backpressure".
+    /// Whether the overflow policy "backpressure" applies to one of the messages.
     pub backpressure: bool,
-    /// Recipients that lag behind: their publisher is slowed for a moment.
+    /// Recipients that lag behind: their publisher waits briefly.
     pub crowded: SmallVec<[Arc<Session>; 1]>,
-    /// Pages wanted from the store.
+    /// Pages to read from the store.
     pub pages: SmallVec<[PageRequest; 1]>,
-    /// Figures.
+    /// Counts.
     pub tally: Tally,
-    /// What is left to do in this turn.
+    /// The remaining work budget of this turn.
     pub budget: Budget,
 }
 
 impl Effects {
-    /// Nothing yet.
+    /// Creates empty effects.
     #[must_use]
     pub fn new() -> Self {
         Self { durability: Durability::Memory, ..Self::default() }
     }
 
-    /// Adds a change that wants to be as safe as `durability`.
+    /// Adds a change that requires `durability`.
     #[inline]
     pub fn persist(&mut self, change: impl Into<Change>, durability: Durability) {
         self.changes.push(change.into());
@@ -68,7 +68,7 @@ impl Effects {
         Some(batch)
     }
 
-    /// Whether nothing is left to do but to wake Clients.
+    /// Whether only wake-ups of Clients are left.
     #[inline]
     #[must_use]
     pub fn is_nothing_but_wakers(&self) -> bool {
@@ -78,13 +78,13 @@ impl Effects {
             && self.pages.is_empty()
     }
 
-    /// Nobody is there to be slowed by recipients that lag behind.
+    /// Drops the recipients that lag behind, because there is no publisher to slow down.
     pub fn slow_nobody(&mut self) {
         self.crowded.clear();
         self.backpressure = false;
     }
 
-    /// Whether everything was carried out: only figures are left, which belong to nobody.
+    /// Whether all effects were carried out: only counts may be left, which belong to no Client.
     #[inline]
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -95,7 +95,7 @@ impl Effects {
             && self.durability == Durability::Memory
     }
 
-    /// Wakes everyone who has something to write.
+    /// Wakes all tasks that have something to write.
     #[inline]
     pub fn wake(&mut self) {
         for waker in self.wakers.drain(..) {
@@ -108,23 +108,23 @@ impl Effects {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum DropReason {
-    /// QoS 0 to a reader slower than its outbox is large.
+    /// QoS 0, and the outbox of a slow reader is full.
     OutboxFull = 0,
     /// The queue is at its limit.
     QueueFull = 1,
-    /// The oldest gave way to a new one.
+    /// The oldest message was dropped for a new one.
     Oldest = 2,
     /// The Message Expiry Interval passed.
     Expired = 3,
     /// Larger than the Client's Maximum Packet Size. [MQTT-3.1.2-25]
     PacketTooLarge = 4,
-    /// The store takes nothing at present.
+    /// The store is not available.
     StoreUnavailable = 5,
-    /// The Session ended with messages waiting.
+    /// The Session ended with queued messages.
     SessionEnded = 6,
     /// The Client refused it in PUBACK or PUBREC.
     Refused = 7,
-    /// It has been here before, and came back over other brokers.
+    /// It was here before and came back through other brokers.
     Loop = 8,
     /// It has no name below the recipient's mount point.
     OutsideMountPoint = 9,
@@ -146,7 +146,7 @@ impl DropReason {
     ];
 }
 
-/// Figures of one read buffer, added to the shared counters once.
+/// Counts of one read buffer, added to the shared counters once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Packets received.

@@ -1,4 +1,4 @@
-//! A Shared Subscription's group: its members in turn, and the messages that wait for any of them.
+//! A Shared Subscription group: its members, which take turns, and the messages that wait for any of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +22,8 @@ use crate::session::queue::{
 };
 use crate::topic::filter::TopicFilter;
 
-/// A group. A message goes to one member that is connected and has room; with none, it waits in the
-/// group's own queue and the next member to have room takes it. [MQTT-4.8.2]
+/// A group. A message goes to one member that is connected and has room; if there is none, it waits in the group's
+/// own queue for the next member with room. [MQTT-4.8.2]
 pub struct Group {
     id: SessionId,
     full: Arc<str>,
@@ -50,7 +50,7 @@ struct Member {
     subscription_id: u32,
 }
 
-/// How a group takes what is queued.
+/// The terms on which a group accepts messages.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupTerms {
     /// How safe a message must be before it counts as accepted.
@@ -62,7 +62,7 @@ pub struct GroupTerms {
 }
 
 impl Group {
-    /// A group without members.
+    /// Creates a group without members.
     #[must_use]
     pub fn new(
         full: Arc<str>,
@@ -85,7 +85,7 @@ impl Group {
         Self { id, full, filter, state: Mutex::new(state), has_backlog }
     }
 
-    /// The same, with what its queue's record says.
+    /// Applies the record of its queue.
     #[must_use]
     pub fn with_record(mut self, record: &QueueRecord) -> Self {
         let state = self.state.get_mut();
@@ -106,14 +106,14 @@ impl Group {
         }
     }
 
-    /// Whether it ends now that it has no members: the queues of others outlive them.
+    /// Whether the group ends when it has no members. Some queues outlive their members.
     #[must_use]
     pub fn is_deserted(&self) -> bool {
         let state = self.state.lock();
         state.members.is_empty() && state.lifetime != QueueLifetime::UntilRemoved
     }
 
-    /// Its name for ever.
+    /// Its permanent id.
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.id
@@ -131,15 +131,14 @@ impl Group {
         &self.filter
     }
 
-    /// Messages and bytes that wait for a member.
+    /// Messages and bytes queued for a member.
     #[must_use]
     pub fn queued(&self) -> (u64, u64) {
         let state = self.state.lock();
         (state.queue.message_count(), state.queue.message_bytes())
     }
 
-    /// Adds or replaces a member. `None` if the group has ended; else whether it became durable by
-    /// this member.
+    /// Adds or replaces a member. `None` if the group has ended; otherwise whether this member made it durable.
     pub fn join(
         &self,
         session: &Arc<Session>,
@@ -181,8 +180,8 @@ impl Group {
         true
     }
 
-    /// The Network Connection of this member is gone, or another has taken over: what it was about to do for the group
-    /// somebody else must do.
+    /// Called when the Network Connection of a member has ended or was taken over: another member must do its pending
+    /// work for the group.
     pub fn handle_absence(&self, session: SessionId, effects: &mut Effects) {
         let mut state = self.state.lock();
         state.give_up_page(session);
@@ -200,7 +199,7 @@ impl Group {
         if state.ended {
             return Delivered::Absent;
         }
-        // QoS 0 does not wait, and so stands behind nothing that does.
+        // QoS 0 is not queued, so it need not wait for queued messages.
         if (state.queue.is_empty() || publication.qos == QoS::AtMostOnce)
             && let Some(delivered) = state.deliver_to_member(self.id, publication, terms, effects)
         {
@@ -213,13 +212,13 @@ impl Group {
         self.has_backlog.store(true, Ordering::SeqCst);
         match delivered {
             Delivered::QueuedUntilCommit => effects.listeners.push(Arc::clone(self) as Arc<_>),
-            // A member may have got room just before the queue had something for it.
+            // A member may have got room just before the message was queued.
             _ => effects.wakers.extend(state.signal_member()),
         }
         delivered
     }
 
-    /// Delivers what `leaving` did not: to another member, or into the queue.
+    /// Delivers a message that `leaving` did not deliver, to another member or into the queue.
     pub fn deliver_again(
         self: &Arc<Self>,
         leaving: &Session,
@@ -244,8 +243,8 @@ impl Group {
         self.has_backlog.load(Ordering::SeqCst)
     }
 
-    /// Gives `session` what waits, as far as it has room, each message on the terms of its own topic. What a durable group holds is handed on only once it is
-    /// committed: a crash would otherwise give it to a second member, from the publisher that repeats it.
+    /// Gives queued messages to `session` as far as it has room, each on the terms of its own topic. A durable group hands on a
+    /// message only once it is committed: otherwise, after a crash, a second member would get it when the publisher repeats it.
     pub fn drain_to(
         &self,
         session: &Arc<Session>,
@@ -258,7 +257,7 @@ impl Group {
         self.has_backlog.store(!state.queue.is_empty(), Ordering::SeqCst);
     }
 
-    /// Takes in a page of its queue.
+    /// Handles a page of its queue.
     pub fn handle_page(&self, request: PageRequest, page: Option<Vec<StoredEntry>>, full: bool) {
         let mut state = self.state.lock();
         match page {
@@ -308,7 +307,7 @@ impl GroupState {
             let mut outbound = session.outbound();
             if !outbound.has_room() {
                 drop(outbound);
-                // One commit may have brought more than this member takes.
+                // One commit may release more messages than this member takes.
                 effects.wakers.extend(self.signal_member());
                 return;
             }
@@ -331,7 +330,7 @@ impl GroupState {
         }
     }
 
-    /// Tells one member that has room to look at the queue; returns whom to wake.
+    /// Signals one member with room to check the queue; returns its waker.
     fn signal_member(&self) -> Option<Waker> {
         if self.queue.is_empty() {
             return None;
@@ -342,7 +341,7 @@ impl GroupState {
         })
     }
 
-    /// The page that this member was about to read will not come.
+    /// Called when the page that this member was reading will not arrive.
     fn give_up_page(&mut self, session: SessionId) {
         if self.page_reader == Some(session) {
             self.page_reader = None;
@@ -408,7 +407,7 @@ impl GroupState {
     }
 }
 
-/// The first member from `next` on of which this is true, with the lock under which it is.
+/// The first member from `next` on that satisfies the condition, with its lock held.
 fn member_in_turn(
     members: &[Member],
     next: usize,

@@ -1,4 +1,4 @@
-//! What a Client sends: the part of a Session that only its own Network Connection touches.
+//! The inbound half of a Session: the state of what the Client sends, used only by its own Network Connection.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,9 +15,9 @@ use crate::session::rare::Rare;
 use crate::session::retained_delivery::RetainedDeliveries;
 use crate::session::subscriptions::Subscriptions;
 
-/// One half of a Session.
+/// The inbound half of a Session.
 pub struct Inbound {
-    /// Raised by every take-over; a connection of an older epoch changes nothing any more.
+    /// Raised by every take-over; a connection with an older epoch must not change anything.
     pub epoch: u64,
     /// QoS 2 Packet Identifiers received and not released. [MQTT-4.3.3-10]
     pub incoming: IncomingIds,
@@ -25,24 +25,24 @@ pub struct Inbound {
     pub subscriptions: Subscriptions,
     /// Groups of Shared Subscriptions it is a member of, one for each of its Shared Subscriptions.
     pub groups: Memberships,
-    /// Retained Messages still to be delivered for new Subscriptions. They outlive the Network
-    /// Connection, so that a cut in the middle loses none.
+    /// Retained Messages still to be delivered for new Subscriptions. They outlive the Network Connection, so that a
+    /// disconnection loses none.
     pub retained: Rare<RetainedDeliveries>,
-    /// Bytes that its Subscriptions count for, see `broker::subscriptions`.
+    /// Bytes counted for its Subscriptions, see `broker::subscriptions`.
     pub subscription_bytes: usize,
     /// The Will Message of the current Network Connection, or one whose delay runs.
     pub will: Option<Will>,
     /// Session Expiry Interval in seconds.
     pub expiry_seconds: u32,
-    /// Whom the Session belongs to.
+    /// The owner of the Session.
     pub owner: SessionOwner,
-    /// The Session is over: who still holds it must look for another.
+    /// The Session has ended: whoever still holds it must look up another.
     pub ended: bool,
-    /// The store has (or may have) a record of it, which must go with it.
+    /// The store has, or may have, a record of it, which must be deleted with it.
     pub has_record: bool,
     /// When its Network Connection ended; `None` while it is open.
     pub disconnected: Option<Timestamp>,
-    /// Network Connections that wait for the present one to let the Session go.
+    /// Network Connections that wait for the current one to release the Session.
     pub successors: Rare<Vec<Waker>>,
     /// Numbers the messages published.
     next_message: MessageId,
@@ -51,9 +51,9 @@ pub struct Inbound {
 /// A set of Packet Identifiers of messages with QoS 2.
 #[derive(Debug, Default)]
 pub struct IncomingIds {
-    /// Received over the present Network Connection.
+    /// Received over the current Network Connection.
     current: Rare<PacketIds>,
-    /// Received over earlier ones: known, but no part of the present quota. [MQTT-4.9.0-1]
+    /// Received over earlier ones: known, but not part of the current quota. [MQTT-4.9.0-1]
     earlier: Rare<PacketIds>,
 }
 
@@ -62,12 +62,12 @@ type PacketIds = HashSet<PacketId, foldhash::fast::RandomState>;
 /// A Will Message and its delay.
 #[derive(Debug, Clone)]
 pub struct Will {
-    /// What is published.
+    /// The message to publish.
     pub message: Arc<Message>,
     /// Will Delay Interval in seconds.
     pub delay_seconds: u32,
-    /// Its Client was connected when an earlier run of the broker ended, and its Session ended with that: the Client has a
-    /// while to come back before the Will Message is published.
+    /// Whether its Client was connected when an earlier run of the broker ended, which also ended its Session: the Client
+    /// has some time to come back before the Will Message is published.
     pub is_left_behind: bool,
 }
 
@@ -93,7 +93,7 @@ impl Inbound {
         }
     }
 
-    /// A name for the next message published.
+    /// The id for the next published message.
     #[inline]
     pub fn take_message_id(&mut self) -> MessageId {
         let id = self.next_message;
@@ -113,21 +113,21 @@ impl Inbound {
         self.expiry_seconds > 0
     }
 
-    /// Whether what waits for its Client must survive the process.
+    /// Whether messages for its Client must survive the process.
     #[must_use]
     pub fn persistence(&self) -> Persistence {
         if self.is_durable() { Persistence::Durable } else { Persistence::Transient }
     }
 
-    /// Whether a Client that connects now is too late to stop this Will Message: its Network Connection ends now, if it
-    /// is open, or has ended as long ago as the delay. [MQTT-3.1.3-9]
+    /// Whether a Client that connects now is too late to stop this Will Message, because the delay has passed since the
+    /// Network Connection ended (now, if it is still open). [MQTT-3.1.3-9]
     #[must_use]
     pub fn is_overdue(&self, will: &Will, now: Timestamp) -> bool {
         let delay = Duration::from_secs(u64::from(will.delay_seconds));
         self.disconnected.unwrap_or(now).plus(delay) <= now
     }
 
-    /// Whose messages these are.
+    /// The Session of these messages.
     #[must_use]
     pub fn session_id(&self) -> SessionId {
         self.next_message.publisher
@@ -135,7 +135,7 @@ impl Inbound {
 }
 
 impl IncomingIds {
-    /// How many count against the Receive Maximum of the present Network Connection.
+    /// How many count towards the Receive Maximum of the current Network Connection.
     #[inline]
     #[must_use]
     pub fn in_quota(&self) -> usize {
@@ -148,7 +148,7 @@ impl IncomingIds {
         self.current.is_empty() && self.earlier.is_empty()
     }
 
-    /// Another Network Connection begins, and with it another quota.
+    /// Starts the quota of a new Network Connection.
     pub fn begin_quota(&mut self) {
         if !self.current.is_empty() {
             self.earlier.fill().extend(self.current.take());
@@ -163,13 +163,13 @@ impl IncomingIds {
             || self.earlier.as_ref().is_some_and(|known| known.contains(&packet_id))
     }
 
-    /// A message with this identifier was received.
+    /// Adds the identifier of a received message.
     #[inline]
     pub fn insert(&mut self, packet_id: PacketId) {
         self.current.fill().insert(packet_id);
     }
 
-    /// It is released; tells whether it was known.
+    /// Releases an identifier; returns whether it was known.
     #[inline]
     pub fn remove(&mut self, packet_id: PacketId) -> bool {
         self.current.as_mut().is_some_and(|known| known.remove(&packet_id))

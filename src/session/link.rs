@@ -1,4 +1,4 @@
-//! The way to one Client: how its Network Connection wants packets encoded.
+//! How to encode packets for the Network Connection of one Client.
 
 use core::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES, SharedEnd};
 use crate::session::publication::Publication;
 use crate::topic::mount_point::MountPoint;
 
-/// What a Network Connection demands of what is sent through it.
+/// The parameters of a Network Connection for outgoing packets.
 pub struct LinkParameters {
     /// Protocol version.
     pub version: ProtocolVersion,
@@ -20,24 +20,24 @@ pub struct LinkParameters {
     pub max_packet_bytes: u32,
     /// The smaller of the Client's Receive Maximum and the broker's own limit. [MQTT-3.3.4-9]
     pub receive_maximum: u16,
-    /// Topic Aliases, if the Client takes any.
+    /// Topic Aliases, if the Client accepts any.
     pub aliases: Option<Box<OutgoingAliases>>,
-    /// Where the Client lives: taken off the front of topics.
+    /// The Client's mount point, which is removed from topics.
     pub mount_point: Option<MountPoint>,
-    /// Bytes of QoS 0 messages that may wait in the outbox.
+    /// Most bytes in the outbox for QoS 0 messages.
     pub outbox_bytes: usize,
     /// Where the Client comes from.
     pub origin: ClientOrigin,
 }
 
-/// Where a connected Client comes from, for those who operate the broker.
+/// Where a connected Client comes from, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientOrigin {
     /// Its address; `None`: a Unix socket, or a part of the broker itself.
     pub address: Option<SocketAddr>,
-    /// Name of the listener that it came by.
+    /// Name of its listener.
     pub listener: Arc<str>,
-    /// Since when it is connected.
+    /// When it connected.
     pub since: Timestamp,
 }
 
@@ -52,13 +52,13 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl LinkParameters {
-    /// Whether packets need not be made for this Client: full topics, of any size.
+    /// Whether shared packets suit this Client: full topics, of any size.
     #[inline]
     pub(super) fn takes_any_packet(&self) -> bool {
         self.aliases.is_none() && self.mount_point.is_none() && self.max_packet_bytes == u32::MAX
     }
 
-    /// Appends a PUBLISH to the outbox, or tells why this Client cannot get the message.
+    /// Appends a PUBLISH to the outbox, or returns why this Client cannot get the message.
     #[inline]
     pub(super) fn encode(
         &mut self,
@@ -73,7 +73,7 @@ impl LinkParameters {
         self.encode_as(topic, properties, outbox, publication, outgoing)
     }
 
-    /// The same for a Client below a mount point: what it is sent are not the bytes that others are.
+    /// The same for a Client with a mount point, which gets different bytes than others.
     #[cold]
     fn encode_inside(
         &mut self,
@@ -132,7 +132,7 @@ impl LinkParameters {
         self.append_large(outbox, publication, &publish)
     }
 
-    /// Shares what is large with other recipients. Properties of a Client below a mount point are its own.
+    /// Appends a large message, shared with other recipients. A Client with a mount point has its own properties.
     #[cold]
     fn append_large(
         &self,
@@ -159,7 +159,7 @@ impl LinkParameters {
     }
 }
 
-/// What is left of a Message Expiry Interval, in whole seconds, rounded up. [MQTT-3.3.2-6]
+/// The rest of a Message Expiry Interval, in whole seconds, rounded up. [MQTT-3.3.2-6]
 fn seconds_left(expires: Timestamp, now: Timestamp) -> u32 {
     let left = expires.0.saturating_sub(now.0).div_ceil(1000);
     u32::try_from(left).unwrap_or(u32::MAX)

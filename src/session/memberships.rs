@@ -1,5 +1,5 @@
-//! The groups of Shared Subscriptions that one Session is a member of. Most Clients have none, some one or two: a list
-//! up to a few, found by name and by number beyond.
+//! The Shared Subscription groups of one Session. Most Clients have none, some one or two: a short list, or an index
+//! by name and by number if there are more.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use hashbrown::HashMap;
 use crate::durable::message::SessionId;
 use crate::session::group::Group;
 
-/// More than these are found by an index.
+/// More groups than this are indexed.
 const MAX_LISTED: usize = 8;
 
-/// Each group once. Eight bytes for whoever has none.
+/// A set of groups. Takes eight bytes if empty.
 #[derive(Default)]
 pub struct Memberships(Option<Box<Joined>>);
 
 #[derive(Default)]
 struct Joined {
     groups: Vec<Arc<Group>>,
-    /// Positions in the list; empty while it is short.
+    /// Positions in the list; empty while the list is short.
     by_id: HashMap<SessionId, usize>,
     by_name: HashMap<Arc<str>, usize>,
 }
 
 impl Memberships {
-    /// How many there are.
+    /// The number of groups.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |joined| joined.groups.len())
@@ -79,14 +79,14 @@ impl Memberships {
         true
     }
 
-    /// Takes a group out, by its Topic Filter in full.
+    /// Removes a group, by its full Topic Filter.
     pub fn remove(&mut self, full: &str) -> Option<Arc<Group>> {
         let joined = self.0.as_mut()?;
         let position = joined.position_of(full)?;
         Some(self.take(position))
     }
 
-    /// Takes out any of them.
+    /// Removes any one of them.
     pub fn pop(&mut self) -> Option<Arc<Group>> {
         let last = self.len().checked_sub(1)?;
         Some(self.take(last))
@@ -111,7 +111,7 @@ impl Memberships {
 }
 
 impl Joined {
-    /// Once indexed it stays so until it is empty: what comes and goes around the bound costs no rebuilding.
+    /// Once indexed, it stays so until it is empty, so changes around the limit do not rebuild the index.
     fn is_indexed(&self) -> bool {
         !self.by_id.is_empty()
     }

@@ -1,9 +1,9 @@
-//! One Session: what the broker knows of one Client, across Network Connections.
+//! One Session: the state of one Client across Network Connections.
 //!
-//! A Session has two halves, each behind its own short lock. [`Inbound`] is what the Client sends
-//! and only its own Network Connection touches; [`Outbound`] is what the Client receives, and every
-//! publisher's task appends to it. Lock order: Inbound of one Session, then a group, then the
-//! Outbound of any Session. Nobody holds two of a kind.
+//! A Session has two halves, each with its own lock. [`Inbound`] is the state of what the Client sends, used only by
+//! its own Network Connection; [`Outbound`] is what the Client receives, and every publisher's task appends to it.
+//! Lock order: Inbound of one Session, then a group, then the Outbound of any Session. No thread holds two locks of
+//! the same kind.
 
 pub mod aliases;
 pub mod effects;
@@ -48,7 +48,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A Session from its two halves.
+    /// Creates a Session from its two halves.
     #[must_use]
     pub fn new(client_id: Arc<str>, inbound: Inbound, outbound: Outbound) -> Self {
         let id = outbound.session_id();
@@ -61,7 +61,7 @@ impl Session {
         }
     }
 
-    /// Its name for ever.
+    /// Its permanent id.
     #[inline]
     #[must_use]
     pub fn id(&self) -> SessionId {
@@ -74,7 +74,7 @@ impl Session {
         &self.client_id
     }
 
-    /// The policy that publishers have to know; asked before the Outbound is locked.
+    /// The policy that publishers need; read before the Outbound is locked.
     #[inline]
     #[must_use]
     pub fn trail(&self) -> Trail {

@@ -1,9 +1,9 @@
-//! What a Client receives: outbox, inflight window and queue of one Session.
+//! The outbound half of a Session: outbox, inflight window and queue.
 //!
-//! Publishers' tasks append here under the Session's own short lock; the Client's task takes the
-//! outbox and writes it. Invariants: a message is in exactly one of outbox (QoS 0), window and
-//! queue; sequences leave the queue in order; a QoS 2 message of a durable Session is sent only
-//! once it is committed, so that a restarted broker can not give its Packet Identifier to another.
+//! Publishers' tasks append here while they briefly hold the Session's lock; the Client's task takes the outbox and
+//! writes it. Invariants: a message is in exactly one of outbox (QoS 0), window and queue; sequences leave the queue
+//! in order; a QoS 2 message of a durable Session is sent only once it is committed, so that a restarted broker
+//! cannot give its Packet Identifier to another message.
 
 mod acknowledge;
 mod crowding;
@@ -32,7 +32,7 @@ use crate::session::window::{Delivery, DeliveryState, Window};
 /// Queued messages are encoded while the outbox holds fewer bytes than this.
 const PUMP_BYTES: usize = 128 * 1024;
 
-/// One half of a Session.
+/// The outbound half of a Session.
 pub struct Outbound {
     session: SessionId,
     epoch: u64,
@@ -44,30 +44,30 @@ pub struct Outbound {
     persistence: Persistence,
     sent_until: Sequence,
     is_signalled: bool,
-    /// Another Network Connection of the Client waits for this one to let the Session go.
+    /// Whether another Network Connection of the Client waits for this one to release the Session.
     is_asked_to_leave: bool,
-    /// Since the task last rested, something may have found the outbox full.
+    /// Whether the outbox may have been full since the task last slept.
     was_full: bool,
     is_stalled: bool,
-    /// The Client's task waits for something to write; the next message wakes it.
+    /// Whether the Client's task waits for something to write; then the next message wakes it.
     is_idle: bool,
     waker: Option<Waker>,
     waiting: Rare<Vec<Waker>>,
     dropped_count: u64,
     has_spilled: bool,
     own_queue: Option<Box<OwnQueue>>,
-    /// Only of those that have made a publisher wait.
+    /// Only for recipients that have made a publisher wait.
     slowness: Option<Box<Slowness>>,
 }
 
-/// Whether a Client is there to receive.
+/// Whether a Client is connected.
 enum Link {
     Absent,
     Open(LinkParameters),
     Ended,
 }
 
-/// Whether what waits here must survive the process.
+/// Whether queued messages must survive the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
     /// The Session ends with its Network Connection.
@@ -95,34 +95,34 @@ pub struct Terms<'a> {
     pub total: Total,
 }
 
-/// What a Session leaves behind.
+/// What an ended Session leaves.
 pub struct Remains {
     /// Messages in memory that were not delivered, oldest first.
     pub entries: Vec<Arc<QueueEntry>>,
     /// Messages that only the store has.
     pub in_store: u64,
-    /// Whom to tell.
+    /// The task to wake.
     pub waker: Option<Waker>,
 }
 
-/// What became of a message for one recipient.
+/// What happened to a message for one recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivered {
     /// In the outbox.
     Sent,
     /// In the queue.
     Queued,
-    /// In the queue, and the recipient must be told when it is committed.
+    /// In the queue, and the recipient must be notified when it is committed.
     QueuedUntilCommit,
-    /// Lost, counted.
+    /// Dropped and counted.
     Dropped,
-    /// Lost, counted, and the publisher is to know. [MQTT-3.4.2-1]
+    /// Dropped and counted, and the publisher must be told. [MQTT-3.4.2-1]
     Refused,
-    /// QoS 0 for a Client that is not there, or a Session that is over.
+    /// QoS 0 for an absent Client, or a Session that has ended.
     Absent,
 }
 
-/// What PUBREC leads to.
+/// What to do after PUBREC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PubrecOutcome {
     /// PUBREL at once.
@@ -136,7 +136,7 @@ pub enum PubrecOutcome {
 }
 
 impl Outbound {
-    /// The state of a Session without a Network Connection.
+    /// Creates the state of a Session without a Network Connection.
     #[must_use]
     pub fn new(session: SessionId, persistence: Persistence, queue: Queue) -> Self {
         Self {
@@ -163,7 +163,7 @@ impl Outbound {
         }
     }
 
-    /// Rules of its own for its queue.
+    /// Sets rules for this queue.
     pub fn set_own_queue(&mut self, rules: QueueRules) {
         match &mut self.own_queue {
             _ if rules == QueueRules::default() => self.own_queue = None,
@@ -172,19 +172,19 @@ impl Outbound {
         }
     }
 
-    /// Rules for its queue that stand above those for topics.
+    /// Rules for this queue, which override those for topics.
     #[must_use]
     pub fn own_queue(&self) -> Option<&QueueRules> {
         self.own_queue.as_ref().map(|own| &own.rules)
     }
 
-    /// Whether Retained Messages changed of which the Client was not told, since the last call.
+    /// Whether the Client has missed changes of Retained Messages since the last call.
     pub fn take_missed_retained(&mut self) -> bool {
         let own = self.own_queue.as_mut();
         own.is_some_and(|own| own.take_missed_retained())
     }
 
-    /// When the oldest message that is not done with arrived: known, or to be read from the store.
+    /// When the oldest unfinished message arrived: known, or to be read from the store.
     #[must_use]
     pub fn oldest(&self) -> Oldest {
         match self.window.oldest_arrival() {
@@ -193,18 +193,18 @@ impl Outbound {
         }
     }
 
-    /// Whose it is.
+    /// The Session it belongs to.
     #[must_use]
     pub fn session_id(&self) -> SessionId {
         self.session
     }
 
-    /// Places below this may have been sent before.
+    /// Messages before this position may have been sent.
     pub fn set_sent_until(&mut self, sent_until: Sequence) {
         self.sent_until = sent_until;
     }
 
-    /// Places below this may have been sent before.
+    /// Messages before this position may have been sent.
     #[must_use]
     pub fn sent_until(&self) -> Sequence {
         self.sent_until
@@ -216,26 +216,26 @@ impl Outbound {
         matches!(self.link, Link::Open(_))
     }
 
-    /// Whether what waits here survives the process.
+    /// Whether queued messages survive the process.
     #[must_use]
     pub fn persistence(&self) -> Persistence {
         self.persistence
     }
 
-    /// Whether the store may know this Session although it is not durable: its queue went past
-    /// memory, or it was durable before.
+    /// Whether the store may know this Session although it is not durable, because its queue has spilled or it was
+    /// durable before.
     #[must_use]
     pub fn has_spilled(&self) -> bool {
         self.has_spilled
     }
 
-    /// The queue, for figures.
+    /// The queue, for metrics.
     #[must_use]
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
 
-    /// The queue, for pages that were read.
+    /// The queue, for handling pages.
     pub fn queue_mut(&mut self) -> &mut Queue {
         &mut self.queue
     }
@@ -258,14 +258,14 @@ impl Outbound {
         self.outbox.bytes() + self.writing_bytes
     }
 
-    /// Whether another Network Connection has taken over since `epoch`, or the Session is over.
+    /// Whether another Network Connection has taken over since `epoch`, or the Session has ended.
     #[must_use]
     pub fn is_taken_over(&self, epoch: u64) -> bool {
         self.epoch != epoch || matches!(self.link, Link::Ended)
     }
 
-    /// Asks the Network Connection that has the Session to handle what it has received and to let go. Returns whom to
-    /// wake.
+    /// Asks the Network Connection that holds the Session to handle its received input and to release the Session.
+    /// Returns the waker of its task.
     pub fn ask_to_leave(&mut self) -> Option<Waker> {
         self.is_asked_to_leave = true;
         self.signal()
@@ -278,20 +278,20 @@ impl Outbound {
         self.is_asked_to_leave
     }
 
-    /// A Network Connection takes the Session: whatever held it before has lost it. Returns the
-    /// waker of that one. Nothing is sent before [`Self::open`].
+    /// Gives the Session to a Network Connection; the previous one loses it. Returns the waker of the previous one.
+    /// Nothing is sent before [`Self::open`].
     pub fn take_over(&mut self, epoch: u64, persistence: Persistence) -> Option<Waker> {
         self.close_link();
         self.is_asked_to_leave = false;
         self.epoch = epoch;
-        // What was durable is in the store, whatever the Session is from now on.
+        // If it was durable, its messages are in the store, whatever the Session is from now on.
         self.has_spilled |= self.persistence == Persistence::Durable;
         self.persistence = persistence;
         self.is_idle = false;
         self.waker.take()
     }
 
-    /// CONNACK is on its way: from now on messages follow it.
+    /// Called when CONNACK is in the outbox: from now on messages may follow it.
     pub fn open(&mut self, epoch: u64, link: LinkParameters) {
         if self.epoch == epoch && matches!(self.link, Link::Absent) {
             if let Some(own) = &mut self.own_queue {
@@ -310,7 +310,7 @@ impl Outbound {
         }
     }
 
-    /// The Network Connection has ended: what waits leaves memory. False if it was taken over.
+    /// Called when the Network Connection has ended: queued messages leave memory. False if it was taken over.
     pub fn close(&mut self, epoch: u64) -> bool {
         if self.is_taken_over(epoch) {
             return false;
@@ -320,8 +320,8 @@ impl Outbound {
         true
     }
 
-    /// The Session ends: returns what was not delivered, oldest first, and with it those in flight
-    /// at QoS 1, which a group may give to another member. [MQTT-4.8.2-4]
+    /// Ends the Session: returns undelivered messages, oldest first, including those in flight at QoS 1, which a
+    /// group may give to another member. [MQTT-4.8.2-4]
     pub fn end(&mut self) -> Remains {
         let inflight = self.window.drain().filter_map(|(_, delivery)| {
             let entry = delivery.entry?;
@@ -337,14 +337,13 @@ impl Outbound {
         Remains { entries, in_store, waker: self.waker.take() }
     }
 
-    /// Remembers that there is something to look at, and returns whom to wake.
+    /// Sets a flag that there is something to check, and returns the waker of the task.
     pub fn signal(&mut self) -> Option<Waker> {
         self.is_signalled = true;
         self.waker.clone()
     }
 
-    /// Sends what waits, as far as window and outbox have room, and asks for what lies in the
-    /// store.
+    /// Sends queued messages as far as window and outbox have room, and requests pages from the store.
     #[inline]
     pub fn pump(&mut self, now: Timestamp, effects: &mut Effects) {
         if !self.queue.is_empty() {
@@ -387,8 +386,8 @@ impl Outbound {
             }
             Queued::Message(entry) => Arc::clone(entry),
         };
-        // One that was sent with QoS 2 may be known to the Client: its exchange has to come to an end,
-        // or its Packet Identifier would stand for another message there.
+        // The Client may know a QoS 2 message that was sent: its exchange has to be completed, or the Client would
+        // mistake another message with the same Packet Identifier for it.
         let is_known = entry.qos == QoS::ExactlyOnce && entry.sequence < self.sent_until;
         if entry.message.is_expired(now) && !is_known {
             self.queue.pop();
@@ -431,7 +430,7 @@ impl Outbound {
         Some(())
     }
 
-    /// Sends a QoS 0 message that waited: sent is done.
+    /// Sends a queued QoS 0 message, which is finished when it is sent.
     fn pump_unacknowledged(
         &mut self,
         entry: &QueueEntry,
@@ -459,7 +458,7 @@ impl Outbound {
         Some(())
     }
 
-    /// Whether a group may hand a message to this member: connected, nothing waiting, window open.
+    /// Whether a group may hand a message to this member: connected, empty queue, room in the window.
     #[must_use]
     pub fn has_room(&self) -> bool {
         let Link::Open(link) = &self.link else { return false };
@@ -468,15 +467,14 @@ impl Outbound {
             && self.window.has_room(self.queue.next(), link.receive_maximum)
     }
 
-    /// Moves what is to be written behind what is in `target`. `waker` is woken by take-over and
-    /// commits from now on, and if there is nothing to do (false is returned), by the next message.
-    /// Whatever was taken before has been written to the end.
+    /// Moves output to the end of `target`. From now on take-over and commits wake `waker`, and if there is nothing
+    /// to do (returns false), so does the next message. The caller must have written everything taken before.
     pub fn take_output(&mut self, target: &mut Outbox, waker: &Waker) -> bool {
         match &mut self.waker {
             Some(known) => known.clone_from(waker),
             None => self.waker = Some(waker.clone()),
         }
-        // Bytes only grow between two calls: this is the most that anybody has met.
+        // Bytes only grow between two calls, so this is their maximum.
         self.was_full |= self.outbox.bytes() + self.writing_bytes >= PUMP_BYTES;
         self.writing_bytes = 0;
         let was_signalled = std::mem::take(&mut self.is_signalled);
@@ -485,13 +483,13 @@ impl Outbound {
             self.writing_bytes = target.bytes();
         }
         if !target.is_empty() {
-            // Asked again when that is written; `was_full` must last until then.
+            // This is called again when that is written; `was_full` must last until then.
             return true;
         }
         if !self.is_crowded() {
             self.release_waiting();
         }
-        // What found no room while this was written waits for nobody else to look again.
+        // Messages that found no room while this was written depend on this task to check again.
         let must_look = std::mem::take(&mut self.was_full) || was_signalled;
         self.is_idle = !must_look;
         must_look

@@ -1,6 +1,6 @@
-//! Bytes on their way to a Client: packets are encoded straight into an [`Outbox`] by whoever has
-//! something to say, and its Network Connection's task writes them. Large payloads are not copied
-//! in but remembered by reference, so that one exists once however many Clients receive it.
+//! Encoded packets for a Client: senders encode packets directly into an [`Outbox`], and the task of the Network
+//! Connection writes them. Large payloads are held by reference instead of copied, so that each exists once however
+//! many Clients receive it.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -11,11 +11,11 @@ use crate::packet::publish::OutgoingPublish;
 use crate::packet::{PacketId, ProtocolVersion};
 use crate::session::rare::Rare;
 
-/// Payloads, with the forwarded properties before them, of at least this many bytes are sent from where they lie; smaller
-/// ones are copied, which costs less than the bookkeeping.
+/// Payloads (with the forwarded properties before them) of at least this many bytes are shared; smaller ones are copied,
+/// which costs less than the bookkeeping.
 pub const SHARED_PAYLOAD_BYTES: usize = 2048;
 
-/// Encoded packets in order, the large ends of some by reference.
+/// Encoded packets in order, with large parts held by reference.
 #[derive(Default)]
 pub struct Outbox {
     buffer: Vec<u8>,
@@ -30,12 +30,12 @@ struct Splice {
     end: SharedEnd,
 }
 
-/// What of a packet stays in the message that it is made of.
+/// Which part of a packet stays in the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedEnd {
     /// The payload.
     Payload,
-    /// Forwarded properties and payload, which lie side by side there as in a packet of 5.0.
+    /// Forwarded properties and payload, which are adjacent in the message as in a 5.0 packet.
     PropertiesAndPayload,
 }
 
@@ -56,14 +56,14 @@ impl Outbox {
         self.bytes
     }
 
-    /// Whether nothing waits.
+    /// Whether it is empty.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Appends what `encode` writes.
+    /// Appends the output of `encode`.
     #[inline]
     pub fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         if self.buffer.capacity() == 0 {
@@ -133,7 +133,7 @@ impl Outbox {
         self.extend(&packets.buffer);
     }
 
-    /// Appends a copy of packets without shared payloads, with rising Packet Identifiers in the places given.
+    /// Appends a copy of packets without shared payloads, with ascending Packet Identifiers at the given positions.
     #[inline]
     pub fn append_numbered(&mut self, packets: &Self, identifiers: &[u32], first: PacketId) {
         self.append(|out| {
@@ -151,13 +151,13 @@ impl Outbox {
         });
     }
 
-    /// Appends plain bytes of the connection itself.
+    /// Appends plain bytes.
     #[inline]
     pub fn extend(&mut self, bytes: &[u8]) {
         self.append(|out| out.extend_from_slice(bytes));
     }
 
-    /// Drops everything and gives the buffer back.
+    /// Drops everything and releases the buffer.
     pub fn discard(&mut self) {
         give_buffer(std::mem::take(&mut self.buffer));
         self.splices = Rare::default();
@@ -198,7 +198,7 @@ const KEPT_BUFFERS: usize = 32;
 const FRESH_BUFFER_BYTES: usize = 1024;
 
 thread_local! {
-    /// Empty buffers: a Client at rest holds none, and a busy one finds one that has grown already.
+    /// A pool of empty buffers: an idle Client holds none, and a busy one gets one that has already grown.
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 

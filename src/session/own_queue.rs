@@ -1,14 +1,14 @@
-//! Rules of one Session for its queue, beside those of topics, and what they came to.
+//! Rules for the queue of one Session, in addition to those for topics, and their state.
 
 use crate::durable::record::{QueueRules, StoresQoS0};
 
-/// Messages of QoS 0 with RETAIN that wait for an absent Client.
+/// Most QoS 0 messages with RETAIN queued for an absent Client.
 pub const RETAINED_WAITING_MAX: u32 = 10_000;
 
-/// The rules, and what they came to.
+/// The rules and their state.
 pub(super) struct OwnQueue {
     pub(super) rules: QueueRules,
-    /// Messages with RETAIN of QoS 0 taken since the Client has gone.
+    /// QoS 0 messages with RETAIN queued since the Client disconnected.
     retained_waiting: u32,
     missed_retained: bool,
 }
@@ -18,12 +18,13 @@ impl OwnQueue {
         Self { rules, retained_waiting: 0, missed_retained: false }
     }
 
-    /// The Client is there.
+    /// Called when the Client has connected.
     pub(super) fn note_present(&mut self) {
         self.retained_waiting = 0;
     }
 
-    /// The Client has gone; so many bytes were on their way to it, and there may be Retained Messages among them.
+    /// Called when the Client has disconnected. `lost_bytes` of output were not written, and may include Retained
+    /// Messages.
     pub(super) fn note_gone(&mut self, lost_bytes: usize) {
         self.missed_retained |= self.rules.qos0 == StoresQoS0::Retained && lost_bytes > 0;
     }
@@ -32,7 +33,7 @@ impl OwnQueue {
         std::mem::take(&mut self.missed_retained)
     }
 
-    /// Whether a message of QoS 0 may wait.
+    /// Whether a QoS 0 message may be queued.
     pub(super) fn takes_qos0(&mut self, is_retained: bool) -> bool {
         match (self.rules.qos0, is_retained) {
             (StoresQoS0::Always, _) => true,

@@ -1,17 +1,17 @@
-//! Whom a Session belongs to: nobody else resumes, reads or ends it.
+//! The owner of a Session: nobody else may resume, read or end it.
 
 use std::sync::Arc;
 
-/// Stands between the two parts in a record. No user name holds it. [MQTT-1.5.4-2]
+/// Separates the two parts in a record. User names cannot contain it. [MQTT-1.5.4-2]
 const SEPARATOR: char = '\0';
 
-/// The user who made a Session, and where.
+/// The user who created a Session, and the mount point.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SessionOwner {
     /// Verified user name; `None` is anonymous, which is a user like any other.
     user_name: Option<Arc<str>>,
-    /// Mount point of the listener, empty without one: the same topics mean something else under another. `None` in
-    /// records of versions that did not write it down, and then any will do.
+    /// Mount point of the listener, empty without one, because topics have another meaning under another mount point.
+    /// `None` in records of older versions, which match any mount point.
     mount_point: Option<Arc<str>>,
 }
 
@@ -22,7 +22,7 @@ impl SessionOwner {
         Self { user_name, mount_point: Some(mount_point.unwrap_or_default()) }
     }
 
-    /// Whether what belongs to this one is for `other` as well.
+    /// Whether `other` may use the Sessions of this owner.
     #[must_use]
     pub fn admits(&self, other: &Self) -> bool {
         let is_same_mount = match (&self.mount_point, &other.mount_point) {
@@ -32,7 +32,7 @@ impl SessionOwner {
         self.user_name == other.user_name && is_same_mount
     }
 
-    /// As it stands in the record of a Session, where older versions have the user name alone.
+    /// The form in the record of a Session, where older versions have only the user name.
     #[must_use]
     pub fn to_record(&self) -> Option<Arc<str>> {
         let user_name = self.user_name.as_deref().unwrap_or_default();
@@ -82,7 +82,7 @@ mod tests {
         }
     }
 
-    /// They know the user, and not the mount point.
+    /// They contain the user but not the mount point.
     #[test]
     fn records_of_older_versions_keep_their_user() {
         let anonymous = SessionOwner::from_record(None);

@@ -1,28 +1,28 @@
-//! What the broker does differently for the Session of one Client. Ordinary Clients have the default of each policy; the
-//! shell sets others for those that stand between brokers, and for its own parts.
+//! Policies: behaviour that can differ between Sessions. Ordinary Clients have the default of each policy; the shell
+//! sets others for bridges, and for its own parts.
 
 use crate::packet::subscribe::SubscriptionOptions;
 
 /// The policies of a Session, decided at CONNECT and in force until the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policies {
-    /// Whether the Client is sent what it published itself.
+    /// Whether the Client receives its own messages.
     pub own_messages: OwnMessages,
-    /// RETAIN in the copies that the Client is sent.
+    /// The RETAIN flag in messages to the Client.
     pub retain: RetainFlag,
-    /// Whether messages that the Client hands on say where they have been.
+    /// Whether messages that the Client forwards carry a trail.
     pub trail: Trail,
-    /// How messages from the Client are recognised that have been here before.
+    /// How to recognise messages from the Client that were here before.
     pub recognition: Recognition,
     /// Which topics the Client may use.
     pub rights: Rights,
-    /// The topics of connection states that the Client may publish to, beyond its rights.
+    /// The connection state topics that the Client may publish to, in addition to its rights.
     pub states: States,
-    /// Whether the limits for Clients hold.
+    /// Whether the limits for Clients apply.
     pub limits: LimitPolicy,
 }
 
-/// Whether a Client is sent what it published itself.
+/// Whether a Client receives its own messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OwnMessages {
     /// Unless its Subscription says No Local. [MQTT-3.8.3-3]
@@ -32,7 +32,7 @@ pub enum OwnMessages {
     Withheld,
 }
 
-/// RETAIN in the copies that a Client is sent.
+/// The RETAIN flag in messages to a Client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RetainFlag {
     /// As its Subscription says. [MQTT-3.3.1-12] [MQTT-3.3.1-13]
@@ -42,63 +42,64 @@ pub enum RetainFlag {
     AsPublished,
 }
 
-/// Whether messages that a Client hands on to another broker say where they have been.
+/// Whether messages that a Client forwards to another broker carry a trail of the brokers they passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Trail {
-    /// They do, or go no further.
+    /// They do, or are not forwarded.
     #[default]
     Kept,
-    /// They do not: the shell is told of each before the Client can have it, to know it again.
+    /// They do not: the shell is told about each message before the Client can get it, so that it can recognise it
+    /// later.
     Lost,
 }
 
-/// How messages from a Client are recognised that have been here before.
+/// How to recognise messages from a Client that were here before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Recognition {
-    /// By their properties: one without any is new.
+    /// By their properties: a message without properties is new.
     #[default]
     ByTrail,
-    /// By their topic and payload as well: each message is looked at.
+    /// By topic and payload as well: every message is checked.
     ByContent,
-    /// The Client has seen to it.
+    /// The Client checks this itself.
     Trusted,
 }
 
 /// Which topics a Client may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rights {
-    /// Those that are not the broker's own, if the authority allows it.
+    /// Topics that are not reserved, if the authority allows them.
     #[default]
     Granted,
-    /// All, the broker's own included.
+    /// All topics, including reserved ones.
     All,
 }
 
-/// Which topics of connection states ([`crate::topic::reserved::connection_state`]) a Client may publish to.
+/// Which connection state topics ([`crate::topic::reserved::connection_state`]) a Client may publish to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum States {
     /// None.
     #[default]
     None,
-    /// The one that is named like its Client Identifier.
+    /// The one with its Client Identifier.
     Own,
     /// Any.
     All,
 }
 
-/// Whether a Client is held to the limits for Clients: how many Sessions there are, how long they live, Keep Alive, and
-/// the length of a Client Identifier.
+/// Whether the limits for Clients apply: number and lifetime of Sessions, Keep Alive, and length of the Client
+/// Identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LimitPolicy {
-    /// It is.
+    /// They apply.
     #[default]
     Applied,
-    /// It is not, and does not count.
+    /// They do not apply, and the Client does not count towards them.
     Exempt,
 }
 
 impl Policies {
-    /// The Subscription Options in force for those asked for.
+    /// The effective Subscription Options for the requested ones.
     #[must_use]
     pub fn subscription_options(self, asked: SubscriptionOptions) -> SubscriptionOptions {
         SubscriptionOptions {

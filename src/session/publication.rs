@@ -1,12 +1,12 @@
-//! An Application Message on its way through the broker, still in the read buffer it came in.
+//! An Application Message being routed, still in the read buffer in which it arrived.
 
 use std::sync::Arc;
 
 use crate::durable::message::{Message, MessageHeader, MessageId, Timestamp};
 use crate::packet::QoS;
 
-/// A message being routed. It becomes a [`Message`] of its own only when a recipient needs it
-/// longer than the read buffer lives, and then once for all recipients.
+/// A message being routed. It is copied into a [`Message`] only if a recipient needs it longer than the read buffer,
+/// and then once for all recipients.
 pub struct Publication<'a> {
     /// Topic Name, with the mount point.
     pub topic: &'a str,
@@ -28,7 +28,7 @@ pub struct Publication<'a> {
 }
 
 impl<'a> Publication<'a> {
-    /// A message with its parts in a read buffer.
+    /// Creates a publication from parts in a read buffer.
     #[must_use]
     pub fn new(
         header: MessageHeader,
@@ -40,7 +40,7 @@ impl<'a> Publication<'a> {
         Self { topic, properties, payload, qos, retain, id, arrived, expires, message: None }
     }
 
-    /// A message that exists already: a will, or one that changes its queue.
+    /// Creates a publication from an existing message: a will, or one that moves to another queue.
     #[must_use]
     pub fn from_message(message: &'a Arc<Message>) -> Self {
         Self {
@@ -56,8 +56,8 @@ impl<'a> Publication<'a> {
         }
     }
 
-    /// The message to keep, copied out of the read buffer at the first call. `None` if it is larger
-    /// than any packet can be.
+    /// The message as a copy of the read buffer, made at the first call. `None` if it is larger than any packet can
+    /// be.
     pub fn message(&mut self) -> Option<&Arc<Message>> {
         if self.message.is_none() {
             let Self { id, qos, retain, arrived, expires, .. } = *self;
@@ -68,7 +68,7 @@ impl<'a> Publication<'a> {
         self.message.as_ref()
     }
 
-    /// Bytes that count against limits.
+    /// Bytes that count towards limits.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.topic.len() + self.properties.len() + self.payload.len()

@@ -1,11 +1,11 @@
-//! Messages that wait for one recipient: the oldest in memory, the newest in memory until they are
-//! committed, and whatever lies between only in the store. So memory does not follow the backlog.
+//! The queue of one recipient: the oldest messages are in memory, the newest are in memory until they are committed,
+//! and everything between is only in the store. So memory does not grow with the backlog.
 //!
 //! ```text
 //!  window (sent) | head (memory) | disk (store only) | tail (memory, on the way to the store)
 //! ```
 //!
-//! While nothing is on disk, head and tail are one. Places in the disk range may be missing.
+//! While nothing is on disk, head and tail are one. Positions in the disk range may be missing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub const HEAD_MESSAGES: usize = 1024;
 /// Bytes kept in memory at the head of a queue (one message may exceed it).
 pub const HEAD_BYTES: usize = 256 * 1024;
 
-/// Old messages that give way to a new one at most, besides one for each [`GIVE_WAY_BYTES`] of it: more would keep others
-/// from the lock. A queue far beyond its limit comes down to it with the messages that follow.
+/// Most old messages dropped for a new one, in addition to one for each [`GIVE_WAY_BYTES`] of it: more would hold the
+/// lock too long. A queue far beyond its limit shrinks step by step with each following message.
 const GIVE_WAY_STEPS: usize = 32;
 /// See [`GIVE_WAY_STEPS`].
 const GIVE_WAY_BYTES: usize = 32;
@@ -34,10 +34,10 @@ pub struct Queue {
     owner: SessionId,
     head: VecDeque<Queued>,
     head_bytes: usize,
-    /// First and one past the last place that only the store knows.
+    /// First and one past the last position that is only in the store.
     disk: Option<(u64, u64)>,
     tail: Rare<VecDeque<Arc<QueueEntry>>>,
-    /// What the store may not know yet about places in the disk range.
+    /// Changes to the disk range that the store may not have yet.
     overrides: Rare<BTreeMap<u64, Override>>,
     next: u64,
     message_count: u64,
@@ -45,29 +45,29 @@ pub struct Queue {
     loading: bool,
 }
 
-/// Where to find out how long the oldest message has waited.
+/// How to find out when the oldest message arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oldest {
     /// Nothing waits.
     None,
     /// It arrived then.
     Arrived(Timestamp),
-    /// It is the first in the store in this range of places.
+    /// It is the first message in the store in this range.
     Stored(Sequence, Sequence),
 }
 
-/// What waits at the head.
+/// An entry at the head.
 #[derive(Clone)]
 pub enum Queued {
     /// A message to send.
     Message(Arc<QueueEntry>),
-    /// A QoS 2 delivery whose PUBREL is to be repeated.
+    /// A QoS 2 delivery whose PUBREL must be repeated.
     Released(Sequence),
 }
 
-/// Knowledge newer than what a page of the store may show.
+/// A change that is newer than a page from the store may be.
 enum Override {
-    /// Acknowledged: its removal may still be on the way.
+    /// Acknowledged: its removal may still be pending.
     Done,
     /// PUBREC received.
     Released,
@@ -78,11 +78,11 @@ enum Override {
 /// A page that the shell must read from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRequest {
-    /// Whose queue.
+    /// The owner of the queue.
     pub session: SessionId,
-    /// First place wanted.
+    /// First position.
     pub from: Sequence,
-    /// One past the last place wanted.
+    /// One past the last position.
     pub to: Sequence,
 }
 
@@ -104,7 +104,7 @@ impl Queue {
         }
     }
 
-    /// A queue as the store's index describes it: nothing in memory.
+    /// Creates a queue from the store's index, with nothing in memory.
     #[must_use]
     pub fn from_store(
         owner: SessionId,
@@ -123,19 +123,19 @@ impl Queue {
         queue
     }
 
-    /// Whose queue it is.
+    /// The owner of the queue.
     #[must_use]
     pub fn owner(&self) -> SessionId {
         self.owner
     }
 
-    /// The next place.
+    /// The next position.
     #[must_use]
     pub fn next(&self) -> Sequence {
         Sequence(self.next)
     }
 
-    /// Takes the next place for a message that is sent at once.
+    /// Takes the next position for a message that is sent at once.
     #[inline]
     pub fn take_place(&mut self) -> Sequence {
         let place = self.next;
@@ -149,7 +149,7 @@ impl Queue {
         self.next += count as u64;
     }
 
-    /// Whether nothing waits (what is in flight does not count).
+    /// Whether it is empty (messages in flight do not count).
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -168,7 +168,7 @@ impl Queue {
         self.message_bytes
     }
 
-    /// Whether the part in memory is more than half full: its recipient lags behind.
+    /// Whether the part in memory is more than half full, which means that the recipient lags behind.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
         self.disk.is_some()
@@ -207,9 +207,9 @@ impl Queue {
             && self.message_bytes.saturating_add(size_bytes as u64) <= limits.max_bytes
     }
 
-    /// Drops old messages for a new one: until it fits, or at least so many that the queue does not grow, because it is
-    /// far beyond a limit that was lowered or because all queues together are full. False if there are not so many, or
-    /// if none can make room for a message this large.
+    /// Drops old messages until a new one fits, or at least enough that the queue does not grow, if it is far beyond a
+    /// lowered limit or all queues together are full. False if there are not enough, or if the message is too large for
+    /// the queue.
     #[cold]
     fn give_way(
         &mut self,
@@ -240,9 +240,9 @@ impl Queue {
         }
     }
 
-    /// Appends an entry whose place was taken from this queue. `keep` says whether the recipient is
-    /// there and will want it soon. Returns whether it must be handed to the store even if its
-    /// Session is not durable, because it is too much for memory.
+    /// Appends an entry whose position was taken from this queue. `keep` says whether the recipient is connected and
+    /// will need it soon. Returns whether it must be written to the store even if its Session is not durable, because
+    /// there is no room in memory.
     pub fn push(&mut self, entry: Arc<QueueEntry>, keep: Keep) -> Spilled {
         self.count(&entry);
         let has_room = self.head.len() < HEAD_MESSAGES && self.head_bytes < HEAD_BYTES;
@@ -312,8 +312,8 @@ impl Queue {
         None
     }
 
-    /// Takes in a page read for `request`. `full` says that the page ended at its limit, so more
-    /// may follow. Late pages of a queue that changed hands are ignored.
+    /// Handles a page read for `request`. `full` means that the page ended at its limit, so more may follow. Late
+    /// pages of a queue that was taken over are ignored.
     pub fn handle_page(&mut self, request: PageRequest, page: Vec<StoredEntry>, full: bool) {
         self.loading = false;
         let Some((from, to)) = self.disk else { return };
@@ -347,18 +347,19 @@ impl Queue {
         }
         self.disk = (end < to).then_some((end, to));
         if self.disk.is_none() && self.tail.is_empty() && self.head.is_empty() {
-            // The index counted messages that are gone: now it is known exactly.
+            // The index counted messages that no longer exist: now the number is exact.
             self.message_count = 0;
             self.message_bytes = 0;
         }
     }
 
-    /// A page could not be read: it will be asked for again.
+    /// Called when a page could not be read: it will be requested again.
     pub fn handle_page_failure(&mut self) {
         self.loading = false;
     }
 
-    /// The recipient has gone: what is durable leaves memory. What was in flight comes first again.
+    /// Called when the recipient has disconnected: durable messages leave memory. Messages in flight come first
+    /// again.
     pub fn leave_memory(&mut self, window: &mut Window) {
         self.loading = false;
         let first_waiting = match self.head.front() {
@@ -400,7 +401,7 @@ impl Queue {
         self.trim_tail();
     }
 
-    /// Drops the oldest waiting message; returns what the store must be told.
+    /// Drops the oldest queued message; returns the change for the store.
     pub fn drop_oldest(&mut self) -> Option<Change> {
         if let Some(Queued::Message(_)) = self.head.front() {
             let Some(Queued::Message(entry)) = self.pop() else { return None };
@@ -421,7 +422,7 @@ impl Queue {
         dequeue(self.owner, &entry)
     }
 
-    /// Takes every message that is in memory, oldest first: the queue of a Session that ends.
+    /// Takes all messages in memory, oldest first, when the Session ends.
     pub fn take_messages(&mut self) -> Vec<Arc<QueueEntry>> {
         let head = std::mem::take(&mut self.head).into_iter().filter_map(|queued| match queued {
             Queued::Message(entry) => Some(entry),
@@ -440,7 +441,7 @@ impl Queue {
         }
     }
 
-    /// Lets go of what is committed at the front of the tail; the store has it.
+    /// Removes committed messages from the front of the tail, because the store has them.
     fn trim_tail(&mut self) {
         while self.tail.iter().next().is_some_and(|entry| entry.is_committed()) {
             let Some(entry) = self.pop_tail() else { break };
@@ -478,18 +479,18 @@ pub struct QueueLimits {
     pub policy: OverflowPolicy,
 }
 
-/// Whether all queues together hold less than they may.
+/// Whether all queues together are below their limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Total {
-    /// They do.
+    /// They are.
     #[default]
     HasRoom,
-    /// They do not: every queue is treated as full, and none is emptied for it.
+    /// They are not: every queue is treated as full, and none is emptied because of it.
     Full,
 }
 
 impl QueueLimits {
-    /// These, as far as the queue has no rules of its own.
+    /// These limits, unless the queue has its own rules.
     #[must_use]
     pub fn under(self, rules: &QueueRules) -> Self {
         Self {
@@ -500,18 +501,18 @@ impl QueueLimits {
     }
 }
 
-/// Whether a queue takes a message.
+/// Whether a queue accepts a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It does.
+    /// Accepted.
     Admitted,
-    /// It does not; counted.
+    /// Dropped and counted.
     Dropped,
-    /// It does not, counted, and the publisher is to know.
+    /// Dropped and counted, and the publisher must be told.
     Refused,
 }
 
-/// What the store must be told when an entry is done with.
+/// The change for the store when an entry is finished.
 #[must_use]
 pub fn dequeue(queue: SessionId, entry: &QueueEntry) -> Option<Change> {
     match entry.acknowledge() {
@@ -523,7 +524,7 @@ pub fn dequeue(queue: SessionId, entry: &QueueEntry) -> Option<Change> {
     }
 }
 
-/// Whether a recipient will want a message soon.
+/// Whether a recipient will need a message soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
     /// It is connected.
@@ -532,7 +533,7 @@ pub enum Keep {
     InStore,
 }
 
-/// Whether a message went past memory.
+/// Whether a message must go to the store for lack of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spilled {
     /// It is in memory.

@@ -1,7 +1,7 @@
-//! Parts that most Sessions never need, behind one pointer: what an idle Client costs is the sum of
-//! such parts.
+//! A container for parts that most Sessions never need, behind one pointer, because the memory of an idle Client is
+//! the sum of such parts.
 
-/// A collection that takes no memory before something is put into it.
+/// A collection that takes no memory while it is empty.
 #[derive(Debug, Clone)]
 pub struct Rare<T>(Option<Box<T>>);
 
@@ -12,14 +12,14 @@ impl<T> Default for Rare<T> {
 }
 
 impl<T: Default> Rare<T> {
-    /// The collection, if anything was put in.
+    /// The collection, if it is not empty.
     #[inline]
     #[must_use]
     pub fn as_ref(&self) -> Option<&T> {
         self.0.as_deref()
     }
 
-    /// The collection, if anything was put in.
+    /// The collection, if it is not empty.
     #[inline]
     #[must_use]
     pub fn as_mut(&mut self) -> Option<&mut T> {
@@ -32,7 +32,7 @@ impl<T: Default> Rare<T> {
         self.0.get_or_insert_default()
     }
 
-    /// Takes everything out and gives the memory back.
+    /// Removes everything and frees the memory.
     #[inline]
     pub fn take(&mut self) -> T {
         self.0.take().map_or_else(T::default, |filled| *filled)
@@ -43,7 +43,7 @@ impl<T> Rare<T>
 where
     for<'a> &'a T: IntoIterator,
 {
-    /// What is in it.
+    /// Its items.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = <&T as IntoIterator>::Item> {
         self.0.as_deref().into_iter().flatten()

@@ -1,4 +1,4 @@
-//! Retained Messages on their way to new Subscriptions.
+//! Delivery of Retained Messages to new Subscriptions.
 
 use std::collections::VecDeque;
 
@@ -8,10 +8,9 @@ use crate::packet::QoS;
 use crate::topic::filter::TopicFilter;
 use crate::topic::retained_tree::Cursor;
 
-/// The Retained Messages that one Subscription is still to receive: all of them, however many, a
-/// page at a time as its Client takes them.
+/// The Retained Messages that one Subscription has still to receive, a page at a time as its Client accepts them.
 pub struct RetainedDelivery {
-    /// Which.
+    /// The Topic Filter.
     pub filter: TopicFilter,
     /// QoS granted.
     pub qos: QoS,
@@ -21,12 +20,12 @@ pub struct RetainedDelivery {
     pub cursor: Option<Cursor>,
 }
 
-/// The deliveries of one Session, in the order in which they were asked for. One for each Topic Filter: whoever
-/// subscribes again begins anew, so there are never more than Subscriptions.
+/// The deliveries of one Session, in order of request. There is one for each Topic Filter: a new SUBSCRIBE restarts
+/// it, so there are never more deliveries than Subscriptions.
 #[derive(Default)]
 pub struct RetainedDeliveries {
     waiting: HashMap<TopicFilter, RetainedDelivery>,
-    /// Those called off stay here until their turn comes, or until they are the most.
+    /// Cancelled deliveries stay here until their turn comes, or until they are the majority.
     order: VecDeque<TopicFilter>,
 }
 
@@ -49,7 +48,7 @@ impl RetainedDeliveries {
         self.waiting.values()
     }
 
-    /// Adds a delivery behind the others; one for the same filter begins anew where it stands.
+    /// Adds a delivery at the end; one for the same filter is restarted in its place.
     pub fn push(&mut self, delivery: RetainedDelivery) {
         let filter = delivery.filter.clone();
         if self.waiting.insert(filter.clone(), delivery).is_none() {
@@ -57,7 +56,7 @@ impl RetainedDeliveries {
         }
     }
 
-    /// Takes the first out to go on with it.
+    /// Takes the first delivery to continue it.
     pub fn pop(&mut self) -> Option<RetainedDelivery> {
         loop {
             let first = self.order.pop_front()?;
@@ -67,7 +66,7 @@ impl RetainedDeliveries {
         }
     }
 
-    /// Puts the one that was taken out back to the front, unless its filter was asked for again.
+    /// Puts a taken delivery back at the front, unless its filter was requested again.
     pub fn put_back(&mut self, delivery: RetainedDelivery) {
         let filter = delivery.filter.clone();
         if self.waiting.try_insert(filter.clone(), delivery).is_ok() {
@@ -75,7 +74,7 @@ impl RetainedDeliveries {
         }
     }
 
-    /// Calls off the delivery for a filter that is not subscribed to any more.
+    /// Cancels the delivery for a filter that is no longer subscribed to.
     pub fn remove(&mut self, filter: &TopicFilter) {
         if self.waiting.remove(filter).is_some() && self.order.len() > 2 * self.waiting.len() + 16 {
             let waiting = &self.waiting;
@@ -131,7 +130,7 @@ mod tests {
         assert!(deliveries.is_empty());
     }
 
-    /// Called off as fast as they come, they leave nothing behind.
+    /// Deliveries that are cancelled as fast as they are added leave nothing behind.
     #[test]
     fn what_is_called_off_is_forgotten() {
         let mut deliveries = RetainedDeliveries::default();

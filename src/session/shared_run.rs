@@ -1,6 +1,6 @@
-//! Messages that several Clients receive in the same bytes: encoded once for each protocol, then copied
-//! for each Client. At QoS 0 nothing in a packet tells one recipient from another; at QoS 1 only its Packet Identifier
-//! does, which is written over that of the copy.
+//! Messages that several Clients receive as the same bytes: encoded once for each protocol, then copied for each
+//! Client. At QoS 0 a packet is identical for all recipients; at QoS 1 only the Packet Identifier differs, and it is
+//! overwritten in the copy.
 
 use std::num::NonZeroU16;
 
@@ -12,13 +12,13 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES};
 use crate::session::publication::Publication;
 
-/// A run of messages of one topic on its way to more than one Client.
+/// A run of messages of one topic for more than one Client.
 pub struct SharedRun {
     /// The QoS that all of them were published with.
     qos: QoS,
     messages: usize,
     payload_bytes: u64,
-    /// By QoS, and then for 3.x and for 5.0; empty until somebody needs it.
+    /// By QoS, and then for 3.x and for 5.0; empty until needed.
     encoded: [[SharedPackets; 2]; 2],
 }
 
@@ -31,8 +31,8 @@ pub(super) struct SharedPackets {
 }
 
 impl SharedRun {
-    /// A run, if its packets are as simple as most: of one QoS, no properties, no RETAIN, payloads that are copied
-    /// anyway.
+    /// Creates a run if its packets are simple, as most are: one QoS, no properties, no RETAIN, small payloads that
+    /// are copied anyway.
     #[must_use]
     pub fn of(publications: &[Publication<'_>]) -> Option<Self> {
         let qos = publications.first()?.qos;
@@ -58,7 +58,7 @@ impl SharedRun {
         self.qos.min(granted)
     }
 
-    /// How many there are.
+    /// The number of messages.
     #[inline]
     pub(super) fn messages(&self) -> usize {
         self.messages
@@ -70,7 +70,7 @@ impl SharedRun {
         self.payload_bytes
     }
 
-    /// Their packets; `publications` are those that the run was made of. None at QoS 2.
+    /// The packets; `publications` are those of the run. `None` at QoS 2.
     #[inline]
     pub(super) fn packets(
         &mut self,
@@ -104,7 +104,7 @@ impl SharedPackets {
                 payload_bytes: publication.payload.len(),
             };
             self.packets.append_publish(&publish, version, publication.payload);
-            // Behind the identifier come the payload, and in 5.0 the length of no properties.
+            // After the identifier come the payload, and in 5.0 a zero property length.
             let behind = publication.payload.len() + usize::from(version == ProtocolVersion::V5_0);
             let place = self.packets.bytes() - behind - 2;
             self.identifiers.extend(packet_id.and_then(|_| u32::try_from(place).ok()));

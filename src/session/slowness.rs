@@ -1,19 +1,19 @@
-//! How long publishers have waited for one recipient. Short jams are worth a wait: they cost neither messages nor memory
-//! then. A recipient that is slow all the time would slow everybody who publishes to it, for ever: once it has used up what
-//! it is granted, nobody waits for it for a while, and what it cannot take goes the way of its limits.
+//! Tracks how long publishers have waited for one recipient. Waiting is worthwhile for short congestion, because it saves
+//! messages and memory. But a permanently slow recipient would slow all its publishers forever: once it has used up its
+//! allowance, publishers stop waiting for it for a while, and its limits apply.
 
 use std::time::Duration;
 
 use crate::durable::message::Timestamp;
 
-/// Waits that one recipient may cause in a row.
+/// Waiting time that one recipient may cause.
 const GRANTED: Duration = Duration::from_millis(250);
-/// So much of the time in which it causes none is granted anew: one part in this many.
+/// One part in this many of the time without waiting is added to the allowance.
 const REGRANTED_PART: u32 = 100;
-/// How long nobody waits for it once it has used up everything.
+/// How long publishers do not wait for it once the allowance is used up.
 const RESPITE: Duration = Duration::from_secs(5);
 
-/// Waits that a recipient has caused lately.
+/// Waiting time that a recipient has caused recently.
 #[derive(Debug, Default)]
 pub(super) struct Slowness {
     waited: Duration,
@@ -22,9 +22,9 @@ pub(super) struct Slowness {
 }
 
 impl Slowness {
-    /// A publisher waited from `since` to `now`. True if nobody is to wait for a while.
+    /// Records that a publisher waited from `since` to `now`. True if publishers should stop waiting for a while.
     pub(super) fn note_wait(&mut self, since: Timestamp, now: Timestamp) -> bool {
-        // Several publishers that wait at once wait no longer than one.
+        // Publishers that wait at the same time count once.
         let since = since.max(self.counted_until);
         let regranted = since.since(self.counted_until) / REGRANTED_PART;
         self.waited = self.waited.saturating_sub(regranted) + now.since(since);
@@ -36,7 +36,7 @@ impl Slowness {
         true
     }
 
-    /// Whether nobody waits at present.
+    /// Whether publishers do not wait at present.
     pub(super) fn is_ignored(&self, now: Timestamp) -> bool {
         now < self.ignored_until
     }

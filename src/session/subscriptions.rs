@@ -1,21 +1,20 @@
-//! The Subscriptions of one Session that are not shared, as places in the tree: that has their
-//! Topic Filters and options. Most Clients have one or two, some have a hundred thousand: a list up
-//! to a few, a table beyond.
+//! The Subscriptions of one Session that are not shared, as places in the tree, which stores their Topic Filters and
+//! options. Most Clients have one or two, some a hundred thousand: a short list, or a table if there are more.
 
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::topic::bucket_table::{BucketTable, Hashed};
 use crate::topic::subscription_place::SubscriptionPlace;
 
-/// More than these are found by a table.
+/// More Subscriptions than this are in a table.
 const MAX_LISTED: usize = 8;
 
-/// Each Subscription once. Eight bytes for each of a few, about ten for each of many.
+/// A set of Subscriptions. A short list takes eight bytes for each, a table about ten.
 #[derive(Debug, Default)]
 pub struct Subscriptions(Kept);
 
 #[derive(Debug)]
 enum Kept {
-    /// Exactly as long as what is in it: most never have a second.
+    /// Exactly as long as its contents, because most never have a second item.
     Listed(Box<[SubscriptionPlace]>),
     Indexed(Box<BucketTable<SubscriptionPlace>>),
 }
@@ -26,7 +25,7 @@ impl Default for Kept {
     }
 }
 
-/// What a Client says of a Subscription besides its Topic Filter.
+/// The state of a Subscription besides its Topic Filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubscriptionState {
     /// Its options.
@@ -36,7 +35,7 @@ pub struct SubscriptionState {
 }
 
 impl Subscriptions {
-    /// How many there are.
+    /// The number of Subscriptions.
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.0 {
@@ -84,8 +83,7 @@ impl Subscriptions {
         }
     }
 
-    /// Takes some of them out, in no particular order, to end them piece by piece: nothing but this
-    /// may be asked afterwards.
+    /// Removes some of them, in no particular order, to end them piece by piece: afterwards only this may be called.
     pub fn take_some(&mut self) -> Option<Box<[SubscriptionPlace]>> {
         match &mut self.0 {
             Kept::Indexed(table) => table.take_some(),

@@ -1,6 +1,6 @@
-//! What a Client does wrong beyond malformed bytes: each a phrase and the rule it breaks.
+//! Violations by a Client other than malformed bytes: each is a phrase and cites its rule.
 
-/// A rule that a Client broke.
+/// A rule that a Client violated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// The first packet is not CONNECT. [MQTT-3.1.0-1]
@@ -27,7 +27,7 @@ pub enum Violation {
     /// A Topic Alias of zero or above the Topic Alias Maximum. [MQTT-3.3.2-9]
     #[error("Topic Alias out of range")]
     TopicAliasInvalid,
-    /// A Topic Alias that stands for nothing on this Network Connection.
+    /// A Topic Alias that is not set on this Network Connection.
     #[error("Topic Alias unknown")]
     TopicAliasUnknown,
     /// A QoS above the Maximum QoS. [MQTT-3.2.2-11]

@@ -1,5 +1,5 @@
-//! The inflight window towards one Client: deliveries sent and not yet acknowledged to the end,
-//! found by Packet Identifier in constant time.
+//! The inflight window of one Client: deliveries sent but not completely acknowledged, found by Packet Identifier in
+//! constant time.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
@@ -9,19 +9,19 @@ use crate::durable::entry::QueueEntry;
 use crate::durable::message::{Sequence, Timestamp};
 use crate::packet::PacketId;
 
-/// Packet Identifiers there are; the identifier of a delivery is its sequence modulo this, plus 1.
+/// Number of Packet Identifiers; the identifier of a delivery is its sequence modulo this, plus 1.
 const IDENTIFIERS: u64 = 65_535;
 
 /// What a delivery waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// Nothing: done, or never there. Goes once everything before it is done.
+    /// Nothing: done, or never existed. Removed once everything before it is done.
     Done,
     /// QoS 1: PUBACK.
     AwaitsPuback,
     /// QoS 2: PUBREC.
     AwaitsPubrec,
-    /// QoS 2: that "PUBREC received" is durable, before PUBREL may leave.
+    /// QoS 2: the durability of "PUBREC received", before PUBREL may be sent.
     AwaitsCommit,
     /// QoS 2: PUBCOMP.
     AwaitsPubcomp,
@@ -32,7 +32,7 @@ pub enum DeliveryState {
 pub struct Delivery {
     /// What it waits for.
     pub state: DeliveryState,
-    /// The message, where it may be needed again: durable Sessions and Shared Subscriptions.
+    /// The message, if it may be needed again: for durable Sessions and Shared Subscriptions.
     pub entry: Option<Arc<QueueEntry>>,
 }
 
@@ -51,8 +51,7 @@ impl Window {
         Self { base: next.0, deliveries: VecDeque::new(), unacknowledged: 0 }
     }
 
-    /// Deliveries that wait for something: what the Client's Receive Maximum limits.
-    /// [MQTT-3.3.4-9]
+    /// Unacknowledged deliveries, which the Client's Receive Maximum limits. [MQTT-3.3.4-9]
     #[must_use]
     pub fn unacknowledged(&self) -> u32 {
         self.unacknowledged
@@ -70,7 +69,7 @@ impl Window {
         Sequence(self.base)
     }
 
-    /// When the oldest message in flight arrived, if it is still at hand.
+    /// When the oldest message in flight arrived, if it is still in memory.
     #[must_use]
     pub fn oldest_arrival(&self) -> Option<Timestamp> {
         let entry = self.deliveries.front()?.entry.as_ref()?;
@@ -92,7 +91,7 @@ impl Window {
             && (self.deliveries.is_empty() || sequence.0 - self.base < IDENTIFIERS)
     }
 
-    /// Adds a delivery; places skipped since the newest count as done.
+    /// Adds a delivery; positions skipped since the newest count as done.
     pub fn push(&mut self, sequence: Sequence, delivery: Delivery) {
         if self.deliveries.is_empty() {
             self.base = sequence.0;
@@ -106,7 +105,7 @@ impl Window {
         self.deliveries.push_back(delivery);
     }
 
-    /// Adds so many deliveries of QoS 1 without messages to be kept, if there is room for all of them.
+    /// Adds `count` QoS 1 deliveries without keeping messages, if there is room for all of them.
     #[inline]
     pub fn push_run(&mut self, first: Sequence, count: usize, max: u16) -> bool {
         let unacknowledged = self.unacknowledged as usize + count;
@@ -155,8 +154,7 @@ impl Window {
         entry
     }
 
-    /// Takes everything out, oldest first, and leaves an empty window that goes on at the same
-    /// place.
+    /// Removes everything, oldest first, and leaves an empty window that continues at the same position.
     pub fn drain(&mut self) -> impl Iterator<Item = (Sequence, Delivery)> + use<> {
         let base = self.base;
         let deliveries = std::mem::take(&mut self.deliveries);
@@ -167,8 +165,8 @@ impl Window {
 }
 
 impl Sequence {
-    /// The Packet Identifier of this delivery: it needs no storage, and a restarted broker sends
-    /// again with the original one. [MQTT-4.4.0-1]
+    /// The Packet Identifier of this delivery. It needs no storage, and a restarted broker sends again with the
+    /// original one. [MQTT-4.4.0-1]
     #[must_use]
     pub fn packet_id(self) -> PacketId {
         let identifier = u16::try_from(self.0 % IDENTIFIERS).unwrap_or(0) + 1;

@@ -1,22 +1,22 @@
-//! How much one turn may do before others get theirs.
+//! The work budget of a turn: how much it may do before other tasks get theirs.
 //!
-//! A task that does not give way holds up all others of its thread: their messages, the health page, the end of the
-//! broker. So whoever works through something that a Client can make long (a packet of many filters, Retained
-//! Messages that do not match, the end of a large Session) spends steps from the budget of its turn, stops where it is
-//! when none are left, and goes on in its next turn. No lock is held in between.
+//! A task that does not yield delays all others on its thread: their messages, the health page, the shutdown of the
+//! broker. So all work that a Client can make long (a packet with many filters, Retained Messages that do not match,
+//! the end of a large Session) spends steps from the budget of its turn, stops when none are left, and continues in
+//! the next turn. No lock is held in between.
 
 /// Steps of one turn: some hundred microseconds, up to a millisecond.
 const TURN_STEPS: u32 = 8 * 1024;
 
-/// Steps of adding or removing one Subscription, besides one for each of its levels.
+/// Steps of adding or removing one Subscription, in addition to one for each of its levels.
 pub const SUBSCRIPTION_STEPS: usize = 12;
 
-/// Deliveries of one message to many Sessions that make one step: most are a copy into an outbox.
+/// Deliveries of one message to many Sessions that count as one step: most are a copy into an outbox.
 pub const DELIVERIES_PER_STEP: usize = 4;
 
-/// What is left for this turn. A step is about what it takes to look at one node of a tree that is not in the
-/// processor's cache: some tens of nanoseconds. The default is without bound, for what nobody waits for: tests, the
-/// start of the broker.
+/// The remaining budget of a turn. A step is about the cost of visiting one tree node that is not in the processor's
+/// cache: some tens of nanoseconds. The default is unlimited, for work that delays nobody: tests, the start of the
+/// broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget(u32);
 
@@ -27,19 +27,19 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// That of one turn. The shell fills the budget at the beginning of each.
+    /// The budget of one turn. The shell resets it at the beginning of each.
     #[must_use]
     pub const fn turn() -> Self {
         Self(TURN_STEPS)
     }
 
-    /// A smaller one, so that tests give way often.
+    /// A smaller budget, so that tests yield often.
     #[must_use]
     pub const fn of(steps: u32) -> Self {
         Self(steps)
     }
 
-    /// So many steps are done. What has no bound keeps none.
+    /// Spends steps. An unlimited budget stays unlimited.
     #[inline]
     pub fn spend(&mut self, steps: usize) {
         if self.0 != u32::MAX {
@@ -47,7 +47,7 @@ impl Budget {
         }
     }
 
-    /// Whether it is time to give way.
+    /// Whether it is time to yield.
     #[inline]
     #[must_use]
     pub fn is_spent(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Answers of a Client to what it received.
+//! Handles the acknowledgements of a Client for received messages.
 
 use crate::durable::Durability;
 use crate::durable::change::QueueChange;
@@ -19,7 +19,7 @@ impl Outbound {
         true
     }
 
-    /// PUBREC: the message is the Client's now, or it refuses it.
+    /// PUBREC: the Client has accepted the message, or refuses it.
     pub fn handle_pubrec(
         &mut self,
         packet_id: PacketId,
@@ -52,7 +52,7 @@ impl Outbound {
         PubrecOutcome::ReleaseAfterCommit
     }
 
-    /// The PUBREL of this delivery leaves now. False if the delivery is gone.
+    /// Sends the PUBREL of this delivery. False if the delivery no longer exists.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
         let Some((_, delivery)) = self.window.find(packet_id) else { return false };
         if delivery.state == DeliveryState::AwaitsCommit {

@@ -1,4 +1,4 @@
-//! Recipients that lag behind, and who waits for them.
+//! Recipients that lag behind, and publishers that wait for them.
 
 use std::task::Waker;
 use std::time::Duration;
@@ -6,17 +6,16 @@ use std::time::Duration;
 use crate::durable::message::Timestamp;
 use crate::session::outbound::Outbound;
 
-/// An outbox with more bytes than this makes publishers wait for a moment.
+/// An outbox with more bytes than this makes publishers wait briefly.
 const CROWDED_BYTES: usize = 128 * 1024;
-/// A recipient that takes longer to come down from [`CROWDED_BYTES`] is slower than any healthy one.
+/// A recipient that needs longer than this to get below [`CROWDED_BYTES`] is slower than any healthy one.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
-/// The same where it has to acknowledge what it takes.
+/// The same if it has to acknowledge messages.
 const SHORT_ACKNOWLEDGED_WAIT: Duration = Duration::from_millis(50);
 
 impl Outbound {
-    /// Whether the recipient lags behind so far that its publishers should wait for a moment. One
-    /// that has made them wait in vain is stalled, and they wait for it no more until it has caught
-    /// up.
+    /// Whether the recipient lags so far behind that its publishers should wait briefly. A recipient for which they
+    /// waited in vain is stalled: they do not wait for it again until it has caught up.
     #[inline]
     #[must_use]
     pub fn is_crowded(&self) -> bool {
@@ -35,10 +34,10 @@ impl Outbound {
         !self.is_stalled && !is_ignored && self.is_open()
     }
 
-    /// A publisher waited for this recipient from `since` on; it has caught up meanwhile, or not. A fast one is never
-    /// counted as slow, however often it is waited for.
+    /// Records that a publisher waited for this recipient from `since` on. A fast recipient never counts as slow,
+    /// however often publishers wait for it.
     pub fn note_wait(&mut self, since: Timestamp, now: Timestamp) {
-        // Acknowledgements take a round trip, which is not slowness.
+        // Acknowledgements take a round trip, which does not count as slowness.
         let is_unacknowledged = self.window.is_empty() && self.queue.is_empty();
         let short = if is_unacknowledged { SHORT_WAIT } else { SHORT_ACKNOWLEDGED_WAIT };
         if now.since(since) < short {
@@ -48,12 +47,12 @@ impl Outbound {
         self.is_stalled |= slowness.note_wait(since, now);
     }
 
-    /// A publisher waited in vain.
+    /// Records that a publisher waited in vain.
     pub fn set_stalled(&mut self) {
         self.is_stalled = true;
     }
 
-    /// A publisher wants to be woken when there is room again.
+    /// Registers a publisher to be woken when there is room again.
     pub fn wait_for_room(&mut self, waker: &Waker) {
         let waiting = self.waiting.fill();
         if !waiting.iter().any(|waiting| waiting.will_wake(waker)) {

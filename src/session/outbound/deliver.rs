@@ -1,4 +1,4 @@
-//! Messages that are routed to a Client: into its outbox, or into its queue.
+//! Delivers routed messages to a Client: into its outbox, or into its queue.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::session::shared_run::SharedRun;
 use crate::session::window::{Delivery, DeliveryState};
 
 impl Outbound {
-    /// Delivers a message to this recipient: into its outbox if nothing stands before it, else into
-    /// its queue.
+    /// Delivers a message to this recipient: into its outbox if nothing is queued before it, otherwise into its
+    /// queue.
     #[inline]
     pub fn deliver(
         &mut self,
@@ -31,8 +31,8 @@ impl Outbound {
         self.deliver_acknowledged(publication, qos, terms, effects)
     }
 
-    /// Delivers a run with QoS 0 or 1 in the same bytes as to others. False, and nothing has happened, if this Client needs
-    /// bytes of its own or has no room for all of it, or if what it receives must be kept.
+    /// Delivers a QoS 0 or 1 run with the same bytes as to other Clients. Returns false, without effect, if this Client
+    /// needs its own bytes, if it has no room for all of them, or if its messages must be kept.
     #[inline]
     pub fn deliver_shared(
         &mut self,
@@ -80,7 +80,7 @@ impl Outbound {
     ) -> Delivered {
         if self.own_queue.is_some() && self.must_wait(publication, terms) {
             return match self.enqueue(publication, QoS::AtMostOnce, terms, effects) {
-                // Nobody is promised anything.
+                // Nothing was promised for QoS 0.
                 Delivered::Refused => Delivered::Dropped,
                 delivered => delivered,
             };
@@ -111,8 +111,8 @@ impl Outbound {
         }
     }
 
-    /// Whether a message of QoS 0 waits in the queue: for a Client that is absent, for room, or behind what waits already,
-    /// lest an older value overtakes a newer one.
+    /// Whether a QoS 0 message goes to the queue: because the Client is absent, because there is no room, or because other
+    /// messages are queued and a newer value must not overtake an older one.
     #[cold]
     fn must_wait(&mut self, publication: &Publication<'_>, terms: &Terms<'_>) -> bool {
         let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
@@ -217,14 +217,14 @@ impl Outbound {
             effects.persist(QueueChange::Enqueue { queue: self.session, entry }, durability);
         }
         if is_durable && qos == QoS::ExactlyOnce {
-            // Also for a Client that is only just arriving: it may be there before the commit is.
+            // Also for a Client that is just connecting: it may be there before the commit.
             return Delivered::QueuedUntilCommit;
         }
         Delivered::Queued
     }
 }
 
-/// Bytes of a delivery that count against limits, like [`QueueEntry::size_bytes`].
+/// Bytes of a delivery that count towards limits, like [`QueueEntry::size_bytes`].
 ///
 /// [`QueueEntry::size_bytes`]: crate::durable::entry::QueueEntry::size_bytes
 #[inline]
