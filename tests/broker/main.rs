@@ -23,6 +23,7 @@ mod keep_alive;
 mod malformed;
 mod mount_point;
 mod ordering;
+mod overflow;
 mod owner;
 mod publish;
 mod qos;
