@@ -1,7 +1,6 @@
-//! What Sessions that have ended leave behind: Subscriptions in the tree, places in groups, Retained Messages that they
-//! were to receive. A Session may have had a hundred thousand of each; they are taken apart in pieces, as far as the
-//! budget of a turn goes. Nothing reaches such a Session any more, and its Client may be back with another: what is still
-//! in the tree for a while goes nowhere.
+//! Cleans up after ended Sessions: Subscriptions in the tree, memberships in groups, pending Retained Messages. A Session
+//! may have a hundred thousand of each; they are removed in pieces, within the budget of a turn. Messages no longer reach
+//! such a Session, and its Client may be back with a new one, so entries that are still in the tree have no effect.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,15 +18,15 @@ use crate::session::retained_delivery::RetainedDeliveries;
 use crate::session::subscriptions::Subscriptions;
 use crate::session::work::SUBSCRIPTION_STEPS;
 
-/// All that waits to be taken apart, oldest first.
+/// Everything that waits to be cleaned up, oldest first.
 #[derive(Default)]
 pub(super) struct Ended {
-    /// Looked at without the lock: mostly there is nothing.
+    /// Read without the lock, because mostly there is nothing.
     count: AtomicUsize,
     waiting: Mutex<VecDeque<Leavings>>,
 }
 
-/// What one Session left.
+/// What one Session has left.
 pub(super) struct Leavings {
     session: Arc<Session>,
     subscriptions: Subscriptions,
@@ -49,11 +48,11 @@ impl Leavings {
 }
 
 impl Broker {
-    /// Goes on with what ended Sessions have left, as far as the budget goes; true if there is more. The shell calls it
-    /// about once a second, and at once while there is more.
+    /// Continues the clean-up as far as the budget goes; true if there is more. The shell calls it about once a second,
+    /// and at once while there is more.
     pub fn take_ended_apart(&self, effects: &mut Effects) -> bool {
         while self.ended.count.load(Ordering::Relaxed) > 0 && !effects.budget.is_spent() {
-            // Nobody waits for this lock while one is taken apart.
+            // The lock is not held while one is cleaned up.
             let Some(mut leavings) = self.ended.waiting.lock().pop_front() else { break };
             if self.take_apart(&mut leavings, effects) {
                 self.ended.count.fetch_sub(1, Ordering::Relaxed);
@@ -64,7 +63,7 @@ impl Broker {
         self.ended.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes apart what is small at once; the rest waits for its turns.
+    /// Cleans up small leavings at once; the rest waits.
     pub(super) fn leave_behind(&self, mut leavings: Leavings, effects: &mut Effects) {
         if !self.take_apart(&mut leavings, effects) {
             self.ended.waiting.lock().push_back(leavings);

@@ -1,4 +1,4 @@
-//! Everything in the core that has a bound, checked and ready to use.
+//! All limits of the core, as checked.
 
 use std::time::Duration;
 
@@ -8,11 +8,10 @@ use crate::session::queue::QueueLimits;
 use crate::topic::filter::TopicFilter;
 use crate::topic::name::TopicName;
 
-/// The longest time that a publisher waits for a recipient that lags behind. Short enough that a dead reader is hardly felt.
+/// The longest time that a publisher waits for a recipient that lags behind. Short enough that a dead reader hardly matters.
 pub const CROWDED_WAIT: Duration = Duration::from_millis(100);
 
-/// Limits and choices of the broker. Their defaults are those that ship: the shell defines them, together with the names
-/// that operators know them by.
+/// Limits and options of the broker. The shell defines the defaults, together with the names that operators use.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Maximum Packet Size from Clients, in bytes. [MQTT-3.2.2-15]
@@ -31,8 +30,8 @@ pub struct Limits {
     pub outgoing_alias_maximum: u16,
     /// Longest Session Expiry Interval in seconds.
     pub max_session_expiry_seconds: u32,
-    /// How long after a start Clients may stay away that were connected when an earlier run of the broker ended, and
-    /// whose Sessions ended with that, before their Will Messages are published.
+    /// How long after a start the Will Messages of Clients are held back that were connected when an earlier run of
+    /// the broker ended, and whose Sessions ended with it.
     pub will_after_restart: Duration,
     /// Maximum QoS. [MQTT-3.2.2-9]
     pub maximum_qos: QoS,
@@ -48,8 +47,7 @@ pub struct Limits {
     pub max_sessions: usize,
     /// Most Subscriptions of one Session.
     pub max_subscriptions: usize,
-    /// Most Subscription Identifiers in one delivery: a message that matches more of a Client's Subscriptions carries the
-    /// smallest of them.
+    /// Most Subscription Identifiers in one delivery: if more of a Client's Subscriptions match, the smallest are sent.
     pub max_subscription_ids: usize,
     /// Most bytes that the Subscriptions of one Session may take in the tree, estimated from their texts and levels.
     pub max_subscription_bytes: usize,
@@ -57,19 +55,19 @@ pub struct Limits {
     pub max_session_groups: usize,
     /// Most groups of Shared Subscriptions.
     pub max_groups: usize,
-    /// Most different placements of `+` in Topic Filters, of those that reach beyond the eighth level.
+    /// Most different placements of `+` that reach beyond the eighth level of Topic Filters.
     pub max_wildcard_placements: usize,
     /// Most levels of a Topic Name or Topic Filter.
     pub max_topic_levels: usize,
-    /// Topics that begin with `$` are ordinary ones, unless the broker owns them.
+    /// Whether topics that begin with `$` are ordinary topics, unless they are reserved.
     pub dollar_topics: bool,
     /// Most bytes of a Topic Name or Topic Filter.
     pub max_topic_bytes: usize,
     /// Most bytes of a Client Identifier.
     pub max_client_id_bytes: usize,
-    /// Whether an empty Client Identifier is replaced by one of the broker's.
+    /// Whether the broker assigns an identifier to Clients with an empty one.
     pub allow_empty_client_id: bool,
-    /// What the Client Identifiers of the broker's own making start with.
+    /// Prefix of assigned Client Identifiers.
     pub client_id_prefix: String,
     /// Most Retained Messages.
     pub max_retained: usize,
@@ -81,13 +79,13 @@ pub struct Limits {
     pub shares_sessions: bool,
     /// Most bytes of a packet before CONNACK.
     pub max_connect_bytes: u32,
-    /// Bytes each second that a packet which takes longer than the Keep Alive must bring to count as life.
+    /// The lowest rate at which a packet that takes longer than the Keep Alive counts as activity.
     pub min_bytes_per_second: u32,
-    /// How long a packet may take without bringing as much, where the Keep Alive is longer or off.
+    /// How long a packet may take at a lower rate, if the Keep Alive is longer or off.
     pub packet_timeout: Duration,
-    /// How long a Client may read nothing that is sent to it, where the Keep Alive is longer or off.
+    /// How long a Client may read nothing of what is sent to it, if the Keep Alive is longer or off.
     pub write_timeout: Duration,
-    /// Bytes of plans (where the messages of a topic go) that connections may keep beyond a few for each.
+    /// Bytes of cached routing plans, beyond the few that every connection may keep.
     pub max_plan_bytes: usize,
     /// How long a CONNECT may take from the opening of the Network Connection.
     pub connect_timeout: Duration,
@@ -95,21 +93,21 @@ pub struct Limits {
     pub check_payload_format: bool,
     /// Longest time a publisher waits for a recipient that lags behind.
     pub crowded_wait: Duration,
-    /// The same where the overflow policy is back-pressure.
+    /// The same if the overflow policy is back-pressure.
     pub backpressure_wait: Duration,
-    /// Bytes that wait in all queues together.
+    /// Bytes in all queues together.
     pub total_queue_bytes: u64,
-    /// Bytes on their way to the store beyond which publishers are not read.
+    /// Bytes not yet written to the store beyond which reading from publishers stops.
     pub max_pending_bytes: usize,
     /// Response Information for Clients that ask for it.
     pub response_information: Option<String>,
     /// How safe state is before it is acknowledged.
     pub durability: Durability,
-    /// Exceptions from `durability`, by Topic Filter; the first that matches holds.
+    /// Exceptions from `durability`, by Topic Filter; the first match applies.
     pub topic_durability: Vec<(TopicFilter, Durability)>,
     /// Limits of each queue.
     pub queue: QueueLimits,
-    /// Exceptions from `queue`, by Topic Filter; the first that matches holds.
+    /// Exceptions from `queue`, by Topic Filter; the first match applies.
     pub topic_queue: Vec<(TopicFilter, QueueLimits)>,
 }
 

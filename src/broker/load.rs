@@ -1,5 +1,5 @@
-//! A broker from what its store holds: Sessions, their Subscriptions and groups, Retained Messages.
-//! Queues stay in the store.
+//! Loads a broker from its store: Sessions, their Subscriptions and groups, Retained Messages. Queues stay in the
+//! store.
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -32,7 +32,7 @@ use crate::topic::retained_tree::RetainedTree;
 use crate::topic::subscription_tree::SubscriptionTree;
 
 impl Broker {
-    /// A broker that goes on where the store's last user stopped. `seed` is a random number.
+    /// Creates a broker that continues from the state of its store. `seed` is a random number.
     #[must_use]
     pub fn new(
         limits: Limits,
@@ -71,7 +71,7 @@ impl Broker {
         for found in loaded.queues {
             broker.load_queue(&found, &mut effects);
         }
-        // A crash between the record of a new Session and the removal of the old one leaves both: the newest counts.
+        // A crash between the record of a new Session and the removal of the old one leaves both: the newest applies.
         let mut clients = loaded.sessions;
         clients.sort_by_key(|found| Reverse(found.record.id));
         for found in clients {
@@ -109,15 +109,15 @@ impl Broker {
         }
         let mut inbound = self.restore_inbound(record);
         inbound.incoming.extend(found.incoming.iter().copied());
-        // Connected when the broker stopped: its Network Connection ended with the broker.
+        // If it was connected when the broker stopped, its Network Connection ended with the broker.
         inbound.disconnected = Some(record.disconnected.unwrap_or(now));
         let mut outbound =
             Outbound::new(record.id, Persistence::Durable, restore_queue(&found.queue));
         outbound.set_own_queue(found.queue.record.rules);
         outbound.set_sent_until(match record.disconnected {
             Some(_) => record.sent_until,
-            // What was sent before a crash is not recorded: at most a window from the start, and nothing that is
-            // yet to come.
+            // It is not recorded what was sent before a crash: at most a window from the start, and nothing beyond
+            // the end.
             None => {
                 let window_end = found.queue.start.0 + u64::from(self.limits.max_inflight);
                 found.queue.end.min(Sequence(window_end))
@@ -138,14 +138,14 @@ impl Broker {
             self.add_subscription(&session, &mut inbound, &parsed, state, effects);
         }
         if record.disconnected.is_none() {
-            // Its expiry counts from here, also if the broker stops again before it returns.
+            // Its expiry starts here, even if the broker stops again before its Client returns.
             self.persist_session(&session, &mut inbound, effects);
         }
         self.schedule(&session, &inbound);
     }
 
-    /// A Session that ended with its Network Connection, and so with the last run of the broker. What is left of it is its
-    /// Will Message, for which its Client gets a while to come back.
+    /// Loads a Session that ended with its Network Connection, and so with the last run of the broker. Only its Will
+    /// Message is left, which is published unless its Client comes back in time.
     fn load_will(&self, found: &LoadedSession, now: Timestamp, effects: &mut Effects) {
         let record = &found.record;
         let is_bare = found.subscriptions.is_empty()
@@ -166,14 +166,14 @@ impl Broker {
             return;
         }
         if !is_bare {
-            // It was to last, once. Only the record stays, until the Will Message is published or not wanted any more.
+            // It may have been durable once. Only the record stays, until the Will Message is published or dropped.
             effects.persist(SessionChange::Delete(id), Durability::Memory);
             effects.persist(SessionChange::Put(Box::new(record.clone())), Durability::Memory);
         }
         self.timers.add(now.plus(self.limits.will_after_restart), &session);
     }
 
-    /// What the record of a Session says of the part that its Network Connection touches.
+    /// Restores the inbound half of a Session from its record.
     fn restore_inbound(&self, record: &SessionRecord) -> Inbound {
         let mut inbound = Inbound::new(self.first_message_id(record.id));
         inbound.epoch = record.epoch;
@@ -188,7 +188,7 @@ impl Broker {
         inbound
     }
 
-    /// Groups whose members are all gone.
+    /// Ends groups without members.
     fn end_empty_groups(&self, effects: &mut Effects) {
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
         for group in groups.iter().filter(|group| group.is_deserted()) {

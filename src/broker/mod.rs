@@ -1,7 +1,7 @@
-//! All Sessions of this node: who is connected, who subscribes to what, what is retained.
+//! All Sessions of this node: connections, Subscriptions, Retained Messages.
 //!
-//! The broker routes and decides nothing else. It does no IO: [`connection::ClientConnection`] takes
-//! bytes and time in and gives bytes and [`Effects`] out; the shell (`net::connection`) moves them.
+//! The broker only routes. It does no IO: [`connection::ClientConnection`] takes bytes and time as input and returns
+//! bytes and [`Effects`]; the shell (`net::connection`) moves them.
 
 pub mod connection;
 mod ended;
@@ -71,7 +71,7 @@ pub struct Broker {
     ended: Ended,
 }
 
-/// What the core itself can say about its state, beyond the tallies of its connections.
+/// Metrics of the core, in addition to the tallies of its connections.
 #[derive(Debug, Default)]
 pub struct Figures {
     /// Clients connected now.
@@ -87,19 +87,19 @@ pub struct Figures {
 }
 
 impl Broker {
-    /// What is allowed.
+    /// The limits.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// What outlives the process.
+    /// The store.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// Who may do what.
+    /// The authority.
     #[must_use]
     pub fn authority(&self) -> &Arc<dyn Authority> {
         &self.authority
@@ -117,7 +117,7 @@ impl Broker {
         &self.retained
     }
 
-    /// What the plans that connections keep take beyond a few for each.
+    /// The budget for cached plans beyond the few of each connection.
     pub(crate) fn plan_budget(&self) -> &Arc<PlanBudget> {
         &self.plan_budget
     }
@@ -128,19 +128,19 @@ impl Broker {
         bytes < self.limits.max_plan_bytes
     }
 
-    /// Its figures.
+    /// Its metrics.
     #[must_use]
     pub fn figures(&self) -> &Figures {
         &self.figures
     }
 
-    /// A Session has got a Network Connection; whoever takes it away counts down.
+    /// Counts a Session that got a Network Connection; whoever removes it counts down.
     pub(crate) fn count_connected(&self) {
         let connected = self.figures.connected.fetch_add(1, Ordering::Relaxed) + 1;
         self.figures.connected_max.fetch_max(connected, Ordering::Relaxed);
     }
 
-    /// Messages and bytes that wait in groups of Shared Subscriptions.
+    /// Messages and bytes queued in Shared Subscription groups.
     #[must_use]
     pub fn group_backlog(&self) -> (u64, u64) {
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
@@ -150,14 +150,14 @@ impl Broker {
         })
     }
 
-    /// The revision of who may be here: see [`Self::handle_access_change`].
+    /// The access revision, see [`Self::handle_access_change`].
     #[inline]
     #[must_use]
     pub fn access_revision(&self) -> u64 {
         self.access_revision.load(Ordering::Acquire)
     }
 
-    /// What let Clients in has changed: every connection looks whether it still does.
+    /// Called when credentials have changed: every connection checks whether its own are still valid.
     pub fn handle_access_change(&self) {
         let revision = self.authority.revision();
         if self.access_revision.swap(revision, Ordering::AcqRel) == revision {
@@ -171,12 +171,12 @@ impl Broker {
         });
     }
 
-    /// From now on Clients are sent away.
+    /// From now on Clients are disconnected.
     pub fn begin_draining(&self) {
         self.is_draining.store(true, Ordering::Release);
     }
 
-    /// Whether Clients are sent away.
+    /// Whether Clients are being disconnected.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
@@ -189,15 +189,15 @@ impl Broker {
         sessions.iter().map(|session| session.outbound().queue().message_bytes()).sum()
     }
 
-    /// Compares what all queues hold together with the limit for it. The shell adds it up every few
-    /// seconds, part by part: the limit guards the disk, and need not hold to the byte.
+    /// Compares the size of all queues together with its limit. The shell adds it up every few seconds, part by part:
+    /// the limit protects the disk, and need not be exact.
     pub fn check_total_queue_bytes(&self, session_bytes: u64, max_bytes: u64) {
         let (_, group_bytes) = self.group_backlog();
         let bytes = session_bytes.saturating_add(group_bytes);
         self.is_over_total.store(bytes > max_bytes, Ordering::Relaxed);
     }
 
-    /// Whether there may be one more Session, for a Client that has none.
+    /// Whether there is room for one more Session.
     #[must_use]
     pub fn has_room_for_session(&self) -> bool {
         self.registry.len() < self.limits.max_sessions
@@ -209,8 +209,7 @@ impl Broker {
         self.tree.allocated_bytes()
     }
 
-    /// Whether all queues together hold less than they may; if not, what would be queued is treated as their overflow
-    /// policies say.
+    /// Whether all queues together are below their limit; if not, the overflow policies apply to new messages.
     #[inline]
     #[must_use]
     pub fn total(&self) -> Total {
@@ -220,14 +219,14 @@ impl Broker {
         }
     }
 
-    /// The terms on which groups take messages of this topic.
+    /// The terms on which groups accept messages of this topic.
     pub(crate) fn group_terms(&self, topic: &str) -> GroupTerms {
         let (durability, limits) = (self.limits.durability_of(topic), self.limits.queue_of(topic));
         GroupTerms { durability, limits, total: self.total() }
     }
 
-    /// Publishes a message of the broker itself, such as a `$SYS` topic. Retained ones are kept in
-    /// memory only: they are made anew after a restart.
+    /// Publishes a message of the broker itself, such as a `$SYS` topic. Retained ones are kept in memory only,
+    /// because they are published again after a restart.
     pub fn publish_internal(
         &self,
         topic: &str,
@@ -257,7 +256,7 @@ impl Broker {
         self.finish(effects);
     }
 
-    /// Publishes a Will Message (or any message that exists already).
+    /// Publishes a Will Message, or any other existing message.
     pub fn publish_message(&self, message: &Arc<Message>, effects: &mut Effects) {
         let mut publication = Publication::from_message(message);
         let topic = message.topic();
@@ -296,8 +295,8 @@ impl Broker {
         true
     }
 
-    /// Carries out what was brought about by no Client that is there: submits and wakes, and slows nobody. Only figures
-    /// are left.
+    /// Carries out effects that no connected Client caused: submits and wakes, without throttling. Only counts are
+    /// left.
     pub fn finish(&self, effects: &mut Effects) {
         effects.slow_nobody();
         self.submit(effects);
@@ -319,28 +318,27 @@ impl Broker {
         grows_by == 0 || bytes.saturating_add(grows_by) <= limits.max_retained_bytes
     }
 
-    /// Hands collected changes to the store and wakes whom it concerns. The ticket is that of the
-    /// batch, if there was one.
+    /// Submits collected changes to the store and wakes tasks. Returns the ticket of the batch, if there was one.
     pub(crate) fn submit(&self, effects: &mut Effects) -> Option<Ticket> {
         let ticket = effects.take_batch().map(|batch| self.store.submit(batch));
         effects.wake();
         ticket
     }
 
-    /// A name for a new Session or group.
+    /// An id for a new Session or group.
     #[must_use]
     pub fn next_session_id(&self) -> SessionId {
         self.issuer.session_id(self.next_session.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Sets the secret that Client Identifiers of the broker's own making follow from; once, before anybody connects.
+    /// Sets the secret for assigned Client Identifiers; once, before any Client connects.
     pub fn set_secret(&self, secret: [u8; 32]) {
-        // A second one would be a bug without consequences: the first stays.
+        // A second call would be a harmless bug: the first value stays.
         let _second = self.secret.set(secret);
     }
 
-    /// A number that nobody guesses who does not know the secret, each time another: a Client Identifier is all that is
-    /// needed to meddle with a Session where sessions are not bound to their users.
+    /// A new number that cannot be guessed without the secret. If Sessions are not bound to users, knowing a Client
+    /// Identifier is enough to interfere with a Session.
     pub(crate) fn unguessable_number(&self) -> u128 {
         let mut hash = Sha256::new();
         hash.update(self.secret.get().unwrap_or(&[0; 32]));
@@ -350,13 +348,13 @@ impl Broker {
         u128::from_be_bytes(*number)
     }
 
-    /// The name of the first message of a new or reloaded Session.
+    /// The id of the first message of a new or loaded Session.
     #[must_use]
     pub fn first_message_id(&self, publisher: SessionId) -> MessageId {
         MessageId { publisher, counter: self.issuer.first_message() }
     }
 
-    /// The group of this Shared Subscription, created if need be.
+    /// The group of this Shared Subscription, created if necessary.
     pub(crate) fn group(
         &self,
         full: &Arc<str>,
@@ -373,7 +371,7 @@ impl Broker {
         group
     }
 
-    /// Forgets a group that has ended.
+    /// Removes a group that has ended.
     pub(crate) fn forget_group(&self, group: &Arc<Group>) {
         let mut groups = self.groups.lock();
         if groups.get(group.full()).is_some_and(|known| known.id() == group.id()) {
@@ -383,7 +381,7 @@ impl Broker {
         self.tree.unsubscribe(group.filter(), &Destination::Group(Arc::clone(group)));
     }
 
-    /// How safe the state of durable Sessions is before it is acknowledged.
+    /// The durability that the state of durable Sessions needs before it is acknowledged.
     #[must_use]
     pub fn session_durability(&self) -> Durability {
         self.limits.durability

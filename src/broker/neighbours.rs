@@ -1,35 +1,35 @@
-//! The brokers around this one, as far as the core needs to know: some Clients hand messages on to them or bring theirs.
-//! Who does, and how a message is known again that has gone round, is the business of the shell.
+//! Other brokers connected to this one, as far as the core needs to know: some Clients forward messages to them or from
+//! them. The shell knows which Clients do, and how to recognise messages that return.
 
 use crate::broker::Broker;
 use crate::packet::connect::Connect;
 use crate::session::policies::{Policies, Recognition};
 use crate::session::publication::Publication;
 
-/// What the shell knows of the ways between brokers.
+/// The port to the shell's knowledge about connections between brokers.
 pub trait Neighbours: Send + Sync {
-    /// The policies of the Session that this CONNECT asks for, where those of its listener are `given`.
+    /// The policies for the Session of this CONNECT; those of its listener are `given`.
     fn policies(&self, connect: &Connect<'_>, given: Policies) -> Policies;
 
     /// Whether only parts of the broker itself may use this Client Identifier.
     fn is_reserved(&self, client_id: &str) -> bool;
 
-    /// A message is about to be given to a Session with [`crate::session::policies::Trail::Lost`]. Nothing is locked that
-    /// others wait for.
+    /// Called before a message is delivered to a Session with [`crate::session::policies::Trail::Lost`]. No contended
+    /// lock is held.
     fn note_leaving(&self, publication: &Publication<'_>);
 
-    /// Whether a message from a Client has been here before.
+    /// Whether a message from a Client was here before.
     fn has_returned(&self, publication: &Publication<'_>, recognition: Recognition) -> bool;
 }
 
 impl Broker {
-    /// Sets who knows the brokers around this one; once, before anybody connects.
+    /// Sets the implementation; once, before any Client connects.
     pub fn set_neighbours(&self, neighbours: Box<dyn Neighbours>) {
         // A second one would be a bug without consequences: the first stays.
         let _second = self.neighbours.set(neighbours);
     }
 
-    /// Who knows the brokers around this one, if there may be any.
+    /// The implementation, if other brokers may be connected.
     #[must_use]
     pub(crate) fn neighbours(&self) -> Option<&dyn Neighbours> {
         self.neighbours.get().map(AsRef::as_ref)

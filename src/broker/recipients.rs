@@ -1,5 +1,5 @@
-//! Lists of recipients that many plans share. A gateway publishes to thousands of topics that the same thousands of
-//! Clients subscribe to, and so do others: lists that are equal exist once, whichever topic and publisher they are for.
+//! Recipient lists shared by many plans. Gateways publish to thousands of topics that the same thousands of Clients
+//! subscribe to, so equal lists exist once for all topics and publishers.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use crate::broker::route::Recipient;
 use crate::session::group::Group;
 
-/// Shorter lists belong to their plan: to find an equal one costs more than it takes.
+/// Shorter lists are not shared: finding an equal one costs more than it saves.
 const SHARED_ABOVE: usize = 8;
 
-/// The Sessions and groups that the messages of one topic go to.
+/// The recipients of the messages of one topic.
 pub(super) enum Recipients {
     Few(List),
     Many(Arc<SharedList>),
@@ -27,7 +27,7 @@ pub(super) struct List {
     groups: Vec<Arc<Group>>,
 }
 
-/// A list that exists once. Forgotten with the last plan that has it.
+/// A shared list. Removed with the last plan that uses it.
 pub(super) struct SharedList {
     list: List,
     hash: u64,
@@ -35,10 +35,10 @@ pub(super) struct SharedList {
     home: Arc<SharedLists>,
 }
 
-/// All of them, and what they take.
+/// All shared lists, and their size.
 #[derive(Default)]
 pub(crate) struct SharedLists {
-    /// By hash, which is secret and long: two of one hash are a matter of a moment, when one is being forgotten.
+    /// By hash, which is long and secret: two lists have the same hash only briefly, while one is being removed.
     known: Mutex<HashTable<(u64, Weak<SharedList>)>>,
     hasher: foldhash::quality::RandomState,
     bytes: AtomicUsize,
@@ -63,7 +63,7 @@ impl Recipients {
         }
     }
 
-    /// Bytes that this plan alone takes for it.
+    /// Bytes that only this plan takes for it.
     pub(super) fn own_bytes(&self) -> usize {
         match self {
             Self::Few(list) => list.bytes(),
@@ -100,7 +100,7 @@ impl SharedLists {
             return Recipients::Few(list);
         }
         let hash = self.hash(&list);
-        // Compared, and perhaps forgotten, only when the lock is gone: to be forgotten needs it.
+        // Compared and perhaps dropped only after the lock is released, because dropping needs the lock.
         let known = self.known.lock();
         let found = known.find(hash, |(known, _)| *known == hash);
         let found = found.and_then(|(_, found)| found.upgrade());
@@ -148,7 +148,7 @@ mod tests {
         lists.list(recipients(count), Vec::new())
     }
 
-    /// One list for all topics and publishers, and none when nobody has it any more.
+    /// There is one list for all topics and publishers, and none when it is no longer used.
     #[test]
     fn equal_lists_exist_once() {
         let lists = Arc::new(SharedLists::default());

@@ -1,4 +1,4 @@
-//! Sessions by Client Identifier.
+//! The registry of Sessions by Client Identifier.
 
 use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 
 use crate::session::Session;
 
-/// Independent parts, so that connecting Clients seldom meet.
+/// Independent parts, so that connecting Clients rarely contend.
 const SHARDS: usize = 64;
 
-/// Hashed with a random seed: Clients choose their identifiers, and could choose some that meet.
+/// Hashed with a random seed, because Clients choose their identifiers and could choose collisions.
 type Shard = HashMap<Arc<str>, Arc<Session>, RandomState>;
 
 /// All Sessions of this node.
@@ -26,7 +26,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// No Sessions.
+    /// Creates an empty registry.
     #[must_use]
     pub fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
@@ -39,7 +39,7 @@ impl Registry {
         self.shard(client_id)?.lock().get(client_id).cloned()
     }
 
-    /// Adds a Session; false if its Client has one already.
+    /// Adds a Session; false if its Client already has one.
     #[must_use]
     pub fn insert(&self, session: &Arc<Session>) -> bool {
         let Some(shard) = self.shard(session.client_id()) else { return false };
@@ -53,7 +53,7 @@ impl Registry {
         }
     }
 
-    /// Removes this very Session; another of the same Client stays.
+    /// Removes exactly this Session; another one of the same Client stays.
     pub fn remove(&self, session: &Session) {
         let Some(shard) = self.shard(session.client_id()) else { return };
         let mut shard = shard.lock();
@@ -75,9 +75,9 @@ impl Registry {
         self.len() == 0
     }
 
-    /// At most `limit` Sessions whose Client Identifier begins with `prefix`, behind that of `after`, and where the next page
-    /// begins. The order is that of the parts, and of Client Identifiers within each: a Session that is there all the
-    /// while is in exactly one page, whatever comes and goes meanwhile. Takes memory for one page, and one lock at a time.
+    /// At most `limit` Sessions whose Client Identifier begins with `prefix`, after that of `after`, and the start of the
+    /// next page. Sessions are ordered by part, and by Client Identifier within each: a Session that exists during the whole
+    /// listing is on exactly one page. Takes memory for one page, and one lock at a time.
     #[must_use]
     pub fn page(
         &self,
@@ -115,16 +115,16 @@ impl Registry {
         (found, None)
     }
 
-    /// Calls `visit` with each Session, part by part, so that no lock is held for long. With a hundred
-    /// thousand Sessions this takes many milliseconds: not for a thread that serves Clients, which goes
-    /// from part to part and gives way in between.
+    /// Calls `visit` with each Session, part by part, so that no lock is held for long. With a hundred thousand
+    /// Sessions this takes many milliseconds, so a thread that serves Clients must iterate over the parts and yield
+    /// in between.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<Session>)) {
         for part in 0..Self::PARTS {
             self.part(part).iter().for_each(&mut visit);
         }
     }
 
-    /// How many parts there are.
+    /// The number of parts.
     pub const PARTS: usize = SHARDS;
 
     /// The Sessions of one part: every Session is in one of them.

@@ -10,12 +10,12 @@ use crate::session::effects::Effects;
 use crate::topic::filter::TopicFilter;
 use crate::topic::retained_tree::Cursor;
 
-/// Retained Messages looked at in one step of the sweep.
+/// Retained Messages visited in one step of the sweep.
 const SWEEP_COUNT: usize = 1000;
 
 impl Broker {
-    /// Removes Retained Messages whose Message Expiry Interval has passed, a step at a time: the next
-    /// goes on where this one ended. [MQTT-3.3.2-5]
+    /// Removes Retained Messages whose Message Expiry Interval has passed, a step at a time: the next step continues
+    /// where this one ended. [MQTT-3.3.2-5]
     pub fn sweep_retained(
         &self,
         cursor: Option<Cursor>,
@@ -28,7 +28,7 @@ impl Broker {
         for message in page.iter().filter(|message| message.is_expired(now)) {
             let Some(removed) = self.retained().remove(message.topic()) else { continue };
             if !removed.is_expired(now) {
-                // Replaced between the look and the removal.
+                // It was replaced between the check and the removal.
                 let _newer = self.retained().set(removed);
                 continue;
             }

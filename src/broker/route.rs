@@ -1,4 +1,4 @@
-//! From a Topic Name to its recipients, and a message to each of them.
+//! Routing: finds the recipients of a Topic Name and delivers messages to them.
 
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ use crate::session::work::DELIVERIES_PER_STEP;
 use crate::topic::fingerprint::{Fingerprint, TopicHash};
 use crate::topic::subscription_tree::Match;
 
-/// Steps of taking one match into a plan, and of a delivery to a group.
+/// Steps of adding one match to a plan, and of a delivery to a group.
 const STEPS_PER_MATCH: usize = 3;
 
-/// Where a message can go: what the tree of Subscriptions holds.
+/// A destination of messages, as stored in the tree of Subscriptions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// A Session.
@@ -35,8 +35,8 @@ pub enum Destination {
     Group(Arc<Group>),
 }
 
-/// A Session that receives a message once, whatever number of its Subscriptions match: with the
-/// highest QoS of them and all their Subscription Identifiers. [MQTT-3.3.4-2] [MQTT-3.3.4-3]
+/// A Session that receives a message once, however many of its Subscriptions match: with their highest QoS and all
+/// their Subscription Identifiers. [MQTT-3.3.4-2] [MQTT-3.3.4-3]
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct Recipient {
     session: Arc<Session>,
@@ -45,37 +45,36 @@ pub(super) struct Recipient {
     subscription_ids: SmallVec<[u32; 2]>,
 }
 
-/// The recipients of one Topic Name from one publisher, and how its messages are treated. Valid
-/// while the tree's fingerprint for the topic stays what it was.
+/// The recipients of one Topic Name from one publisher, and how to treat its messages. Valid as long as the tree's
+/// fingerprint for the topic does not change.
 pub struct Plan {
     fingerprint: Fingerprint,
     recipients: Recipients,
-    /// Steps that it took to make.
+    /// Steps spent on making it.
     pub(super) steps: usize,
     /// Subscription Identifiers that a message to all of them does not carry.
     ids_left_out: usize,
-    /// How safe its messages are before they are acknowledged.
+    /// The durability that its messages need before they are acknowledged.
     pub durability: Durability,
     limits: QueueLimits,
 }
 
-/// What routing a message came to.
+/// The result of routing a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Routed {
-    /// To somebody.
+    /// There was a recipient.
     Delivered,
-    /// Nobody wants it. [MQTT-3.4.2-1]
+    /// There is no matching Subscription. [MQTT-3.4.2-1]
     NoMatchingSubscribers,
-    /// A queue is full and its policy says that the publisher is to know.
+    /// A queue is full, and its policy is to tell the publisher.
     Refused,
 }
 
 impl Broker {
-    /// The plan for a topic. `publisher` does not get what its No Local Subscriptions match.
-    /// [MQTT-3.8.3-3]
+    /// Makes the plan for a topic. `publisher` is left out where its Subscription has No Local. [MQTT-3.8.3-3]
     #[must_use]
     pub fn plan(&self, topic: &str, hash: &TopicHash, publisher: Option<SessionId>) -> Plan {
-        // Taken before matching: what comes in between makes the plan stale, not wrong.
+        // Taken before matching, so that a change in between makes the plan stale, not wrong.
         let fingerprint = self.tree.fingerprint(hash);
         let mut matches = Vec::new();
         let visited = self.tree.matches(topic, &mut matches);
@@ -105,14 +104,14 @@ impl Broker {
         Plan { fingerprint, recipients, steps, ids_left_out, durability, limits }
     }
 
-    /// Whether `plan` still holds.
+    /// Whether `plan` is still valid.
     #[inline]
     #[must_use]
     pub fn is_current(&self, plan: &Plan, hash: &TopicHash) -> bool {
         self.tree.fingerprint(hash) == plan.fingerprint
     }
 
-    /// Gives a message to everybody in the plan.
+    /// Delivers a message to all recipients of the plan.
     pub fn route(
         &self,
         plan: &Plan,
@@ -124,8 +123,8 @@ impl Broker {
         routed.first().copied().unwrap_or(Routed::NoMatchingSubscribers)
     }
 
-    /// Gives several messages of the plan's topic to everybody in it, each recipient locked once.
-    /// `routed` gets an entry for each message.
+    /// Delivers several messages of the plan's topic to all its recipients, locking each recipient once. `routed`
+    /// gets an entry for each message.
     pub fn route_run<R: smallvec::Array<Item = Routed>>(
         &self,
         plan: &Plan,
@@ -157,7 +156,7 @@ impl Broker {
 }
 
 impl Broker {
-    /// Gives messages to several recipients, in the same bytes where that will do.
+    /// Delivers messages to several recipients, with shared bytes where possible.
     #[inline(never)]
     fn route_to_many(
         &self,
@@ -182,7 +181,7 @@ impl Broker {
         }
     }
 
-    /// Tells of messages that are about to leave, so that they are known when they come back.
+    /// Reports messages that are about to leave, so that they are recognised if they come back.
     #[cold]
     fn note_leaving(&self, publications: &[Publication<'_>]) {
         let Some(neighbours) = self.neighbours() else { return };
@@ -193,7 +192,7 @@ impl Broker {
 }
 
 impl Plan {
-    /// Whether any recipient's copy has to go to the store.
+    /// Whether any recipient's copy must be stored.
     #[must_use]
     pub fn needs_store(&self) -> bool {
         let is_durable = |recipient: &Recipient| {
@@ -203,18 +202,18 @@ impl Plan {
         !self.recipients.groups().is_empty() || self.recipients.sessions().iter().any(is_durable)
     }
 
-    /// How many Sessions there are.
+    /// The number of Sessions.
     #[inline]
     pub(super) fn session_count(&self) -> usize {
         self.recipients.sessions().len()
     }
 
-    /// Bytes that it takes, without lists that others have, too.
+    /// Bytes that it takes, without shared lists.
     pub(super) fn own_bytes(&self) -> usize {
         size_of::<Self>() + self.recipients.own_bytes()
     }
 
-    /// Whether a full queue holds its publishers back for longer than a moment.
+    /// Whether the overflow policy is back-pressure.
     #[must_use]
     pub fn applies_backpressure(&self) -> bool {
         self.limits.policy == OverflowPolicy::Backpressure
@@ -237,7 +236,7 @@ impl Recipient {
         if self.subscription_ids.spilled() { self.subscription_ids.capacity() * 4 } else { 0 }
     }
 
-    /// Takes in another match of the same Session.
+    /// Merges another match of the same Session.
     fn absorb(&mut self, other: &Self) -> bool {
         if self.session.id() != other.session.id() {
             return false;
@@ -248,8 +247,8 @@ impl Recipient {
         true
     }
 
-    /// Tells how many were left out. Leaves each Subscription Identifier once, and not more of them than may be: a few bytes from a publisher must not
-    /// become many thousand for each recipient with many overlapping Subscriptions.
+    /// Tells how many were left out. Removes duplicate Subscription Identifiers and limits their number: a few bytes from a
+    /// publisher must not become many thousand for each recipient with many overlapping Subscriptions.
     fn limit_ids(&mut self, max: usize, topic: &str) -> usize {
         let ids = &mut self.subscription_ids;
         if ids.len() < 2 {
@@ -267,7 +266,7 @@ impl Recipient {
         left_out
     }
 
-    /// Gives a run to this recipient in the bytes that others receive, too; false if it needs its own.
+    /// Delivers a run to this recipient with shared bytes; false if it needs its own.
     #[inline]
     fn deliver_shared(
         &self,
@@ -303,7 +302,7 @@ impl Recipient {
         effects: &mut Effects,
     ) {
         let mut must_tell = false;
-        // Before they can come back, and before anything is locked that others wait for.
+        // Before they can come back, and before taking a contended lock.
         if self.session.trail() == Trail::Lost {
             broker.note_leaving(publications);
         }
@@ -334,7 +333,7 @@ impl Recipient {
     }
 }
 
-/// When the run came.
+/// When the run arrived.
 #[cold]
 fn arrived(publications: &[Publication<'_>]) -> Timestamp {
     publications.first().map_or(Timestamp(0), |publication| publication.arrived)

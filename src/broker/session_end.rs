@@ -1,4 +1,4 @@
-//! How Sessions leave: their record, their end, and what becomes of what they held.
+//! The end of Sessions: their record, their removal, and what happens to their messages.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::session::inbound::Inbound;
 use crate::session::publication::Publication;
 
 impl Broker {
-    /// Ends a Session: its Subscriptions, queue and identifiers go, its Client may come again as a
-    /// stranger. What it held of Shared Subscriptions goes to other members. [MQTT-4.8.2-4]
+    /// Ends a Session: removes its Subscriptions, queue and identifiers. Its messages of Shared Subscriptions go to
+    /// other members. [MQTT-4.8.2-4]
     pub(crate) fn end_session(
         &self,
         session: &Arc<Session>,
@@ -41,15 +41,15 @@ impl Broker {
         self.leave_behind(Leavings::of(session, inbound), effects);
     }
 
-    /// Takes a Session out of a group, which ends with its last member.
+    /// Removes a Session from a group, which ends with its last member.
     pub(crate) fn leave_group(&self, group: &Arc<Group>, session: &Session, effects: &mut Effects) {
         if group.leave(session, effects) {
             self.forget_group(group);
         }
     }
 
-    /// Gives messages of Shared Subscriptions at QoS 1 to other members; the rest ends with the
-    /// Session. [MQTT-4.8.2-5]
+    /// Gives QoS 1 messages of Shared Subscriptions to other members; the rest is dropped with the Session.
+    /// [MQTT-4.8.2-5]
     fn hand_on(
         &self,
         session: &Arc<Session>,
@@ -81,7 +81,7 @@ impl Broker {
         effects.persist(QueueChange::Put(Box::new(record)), self.session_durability());
     }
 
-    /// Gives the queue of a Client's Session rules of its own, which outlive the process if the Session does.
+    /// Sets rules for the queue of a Client's Session, which outlive the process if the Session does.
     pub fn set_queue_rules(&self, client_id: &str, rules: QueueRules, effects: &mut Effects) {
         let Some(session) = self.registry.find(client_id) else { return };
         let inbound = session.inbound();
@@ -105,15 +105,15 @@ impl Broker {
         effects.persist(change, self.session_durability());
     }
 
-    /// Keeps the Will Message of a Session that ends with its Network Connection, in case the broker ends first. CONNACK
-    /// does not wait for that, so it costs a record in a group that is written anyway.
+    /// Stores the Will Message of a Session that ends with its Network Connection, in case the broker ends first.
+    /// CONNACK does not wait for that, so it only costs a record in a group that is written anyway.
     pub(crate) fn persist_will(
         &self,
         session: &Arc<Session>,
         inbound: &mut Inbound,
         effects: &mut Effects,
     ) {
-        // A store that takes nothing would only pile up what waits for it.
+        // If the store is not available, pending changes would only pile up.
         if inbound.will.is_some() && self.store.state() == StoreState::Available {
             let change = record(session, inbound);
             effects.persist(change, Durability::Memory);
@@ -121,7 +121,7 @@ impl Broker {
     }
 }
 
-/// What is kept of a Session.
+/// The record of a Session.
 fn record(session: &Arc<Session>, inbound: &mut Inbound) -> SessionChange {
     inbound.has_record = true;
     SessionChange::Put(Box::new(SessionRecord {

@@ -1,6 +1,5 @@
-//! The Subscriptions of Sessions: in the tree, in groups of Shared Subscriptions, and as the places
-//! and groups that a Session remembers. Whoever changes them holds the Inbound of the Session, so
-//! that the three always agree.
+//! The Subscriptions of Sessions: in the tree, in Shared Subscription groups, and as places and groups in the
+//! Session. Changes require the Inbound lock of the Session, so that the three always agree.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -34,15 +33,14 @@ impl Broker {
         self.tree.options(&parsed.filter, &destination).is_some()
     }
 
-    /// The filters that a Session subscribes to in full, `$share/…/` included, in no particular
-    /// order.
+    /// The full filters of a Session's Subscriptions, including `$share/…/`, in no particular order.
     pub(crate) fn subscription_filters(&self, inbound: &Inbound) -> Vec<String> {
         let unshared = inbound.subscriptions.iter().map(|place| self.tree.filter(place));
         let shared = inbound.groups.iter().map(|group| group.full().to_string());
         unshared.chain(shared).collect()
     }
 
-    /// Adds or replaces a Subscription; tells whether it is new. [MQTT-3.8.4-3]
+    /// Adds or replaces a Subscription; returns whether it is new. [MQTT-3.8.4-3]
     pub(crate) fn add_subscription(
         &self,
         session: &Arc<Session>,
@@ -71,8 +69,7 @@ impl Broker {
         is_new
     }
 
-    /// Makes a Session a member of the group of a Shared Subscription, or changes what it said as a
-    /// member; tells whether it was none before.
+    /// Makes a Session a member of a Shared Subscription group, or changes its membership; returns whether it is new.
     fn join_group(
         &self,
         session: &Arc<Session>,
@@ -104,7 +101,7 @@ impl Broker {
         }
     }
 
-    /// Removes a Subscription; tells whether there was one. [MQTT-3.10.4-1]
+    /// Removes a Subscription; returns whether there was one. [MQTT-3.10.4-1]
     pub(crate) fn remove_subscription(
         &self,
         session: &Arc<Session>,
@@ -131,7 +128,7 @@ impl Broker {
         true
     }
 
-    /// A Session ends, and has no Subscriptions any more: they are taken out of the tree and the
+    /// Subtracts the Subscriptions of an ending Session from the counts: they are removed from the tree and the
     /// groups piece by piece.
     pub(crate) fn uncount_subscriptions(&self, inbound: &Inbound) {
         let shared_count = inbound.groups.len() as u64;
@@ -140,8 +137,7 @@ impl Broker {
         self.figures.shared_subscriptions.fetch_sub(shared_count, Ordering::Relaxed);
     }
 
-    /// Whether a Session may subscribe to this filter within the limits; one that it subscribes to
-    /// already may be replaced.
+    /// Whether a Session may subscribe to this filter within the limits; an existing Subscription may be replaced.
     pub(crate) fn has_room_for(
         &self,
         session: &Arc<Session>,
@@ -163,9 +159,9 @@ impl Broker {
             && (groups.len() < self.limits.max_groups || groups.contains_key(&parsed.full))
     }
 
-    /// Gives a durable Session exactly the Subscriptions `wanted`; no Retained Messages follow.
-    /// False if there is no such Session. For parts of the broker that need not connect for it: a Network Connection would
-    /// be sent what waits in the queue, and QoS 0 is gone when it was sent.
+    /// Gives a durable Session exactly the Subscriptions `wanted`; no Retained Messages follow. False if there is no such
+    /// Session. For parts of the broker, which need not connect for this: a Network Connection would receive the queued
+    /// messages, and QoS 0 messages would be lost.
     pub fn replace_subscriptions(
         &self,
         client_id: &str,
@@ -210,10 +206,10 @@ impl Broker {
     }
 }
 
-/// What a Subscription counts for in the memory of the tree: the text of its filter, a node with its
-/// share of the tables for each level (as if no other filter had it), itself and its place in its Session.
+/// The memory counted for a Subscription: the text of its filter, a node with its share of the tables for each level
+/// (as if no other filter shared it), the entry itself and its place in its Session.
 fn subscription_bytes(parsed: &ParsedFilter) -> usize {
-    /// A node and its place in the table of children, about.
+    /// The approximate size of a node and its place in the table of children.
     const LEVEL_BYTES: usize = 56;
     /// A Subscription and its place in its Session.
     const OWN_BYTES: usize = 64;

@@ -1,5 +1,5 @@
-//! What happens to Sessions because time passes: Will Delay and Session Expiry. One table for the
-//! whole broker; a Session that was resumed in time is simply found connected when its turn comes.
+//! Timers of Sessions: Will Delay and Session Expiry. One table for the whole broker; a Session that was resumed in
+//! time is simply found connected when its timer is due.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
 
-/// Sessions in order of when something is due.
+/// Sessions ordered by due time.
 #[derive(Default)]
 pub struct Timers {
     due: Mutex<BTreeMap<(Timestamp, SessionId), Arc<Session>>>,
 }
 
-/// Steps of looking at one Session, besides what its end takes: its record, its Will.
+/// Steps of checking one Session (its record, its Will), in addition to those of its end.
 const SESSION_STEPS: usize = 64;
 
 impl Timers {
-    /// Looks at `session` at `at`, or as soon as possible after it.
+    /// Schedules a check of `session` at `at`, or as soon as possible after it.
     pub fn add(&self, at: Timestamp, session: &Arc<Session>) {
         self.due.lock().insert((at, session.id()), Arc::clone(session));
     }
@@ -36,15 +36,15 @@ impl Timers {
 }
 
 impl Broker {
-    /// Publishes the wills and ends the Sessions whose time has come. The shell calls it about once
-    /// a second; true means that the budget is spent and there may be more to do at once.
+    /// Publishes wills and ends Sessions that are due. The shell calls it about once a second; true means that the
+    /// budget is spent and there may be more to do at once.
     pub fn handle_timers(&self, now: Timestamp, effects: &mut Effects) -> bool {
         while !effects.budget.is_spent() {
             let Some(session) = self.timers.take_due(now) else { return false };
             effects.budget.spend(SESSION_STEPS);
             let mut inbound = session.inbound();
             self.handle_due(&session, &mut inbound, now, effects);
-            // Before the lock goes: see `ClientConnection::handle_closed`.
+            // Before the lock is released, see `ClientConnection::handle_closed`.
             self.finish(effects);
         }
         true

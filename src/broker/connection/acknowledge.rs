@@ -1,4 +1,4 @@
-//! Acknowledgements from a Client, for what it received and for what it sent.
+//! Handles acknowledgements from a Client, for messages it received and for messages it sent.
 
 use std::sync::Arc;
 
@@ -16,8 +16,7 @@ use crate::session::group::Group;
 use crate::session::outbound::PubrecOutcome;
 
 impl ClientConnection {
-    /// The run of plain PUBACK packets at the front of `input`, under one lock; returns the bytes they
-    /// take.
+    /// Handles the run of plain PUBACK packets at the front of `input` under one lock; returns their length.
     pub(super) fn handle_pubacks(&mut self, turn: &mut Turn<'_>, input: &[u8]) -> usize {
         let mut rest = input;
         let mut outbound = None;
@@ -30,7 +29,7 @@ impl ClientConnection {
         input.len() - rest.len()
     }
 
-    /// PUBACK, also one that refuses: the message is done either way. [MQTT-4.8.2-6]
+    /// PUBACK, including one that refuses: the message is finished either way. [MQTT-4.8.2-6]
     pub(super) fn handle_puback(&mut self, turn: &mut Turn<'_>, puback: &Acknowledgement<'_>) {
         turn.session.outbound().handle_puback(puback.packet_id, turn.effects);
     }
@@ -68,7 +67,7 @@ impl ClientConnection {
                 turn.effects.persist(change, self.broker.session_durability());
                 promise.wait(turn.effects)
             }
-            // Perhaps released before a take-over: then that must be safe first.
+            // It may have been released before a take-over: then that must be durable first.
             (true, false) => Wait::for_earlier(turn.effects),
             (false, _) => Wait::InTurn,
         };
@@ -82,7 +81,7 @@ impl ClientConnection {
 }
 
 impl Broker {
-    /// Gives a member what waits in its group.
+    /// Gives a member the messages queued in its group.
     pub(super) fn drain_group(
         &self,
         group: &Group,

@@ -1,5 +1,5 @@
-//! CONNECT up to the point where it is known who the Client is: by name and password, by enhanced
-//! authentication, or not at all. What may block is left to the shell.
+//! Handles CONNECT until the Client is authenticated: by name and password, by enhanced authentication, or
+//! anonymously. Operations that may block are left to the shell.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::session::violation::Violation;
 use crate::topic::mount_point::MountPoint;
 use crate::topic::name::MAX_TOPIC_BYTES;
 
-/// What a CONNECT asks for, kept while its Client is being authenticated.
+/// The contents of a CONNECT, kept while its Client is being authenticated.
 pub(super) struct PendingConnect {
     pub(super) client_id: Arc<str>,
     pub(super) is_id_assigned: bool,
@@ -37,7 +37,7 @@ pub(super) struct PendingConnect {
     pub(super) will: Option<OwnedWill>,
     /// Authentication Data for CONNACK.
     pub(super) authentication_data: Option<Vec<u8>>,
-    /// The wait for another Network Connection that has the Session.
+    /// The wait for another Network Connection that holds the Session.
     pub(super) take_over: Option<TakeOver>,
 }
 
@@ -53,14 +53,14 @@ pub(super) struct OwnedWill {
 }
 
 impl ClientConnection {
-    /// Bytes before the Session is open: CONNECT, then AUTH if that was begun.
+    /// Handles bytes before the Session is open: CONNECT, then AUTH if enhanced authentication was started.
     pub(super) fn handle_early_bytes(
         &mut self,
         input: &[u8],
         now: Timestamp,
         effects: &mut Effects,
     ) -> usize {
-        // Nobody knows yet who this is: the limit is a small one until CONNACK.
+        // The Client is not authenticated yet, so the limit is small until CONNACK.
         let mut context = self.decode_context();
         context.max_packet_bytes =
             context.max_packet_bytes.min(self.broker.limits().max_connect_bytes);
@@ -163,7 +163,7 @@ impl ClientConnection {
         self.handle_authenticated(result, now, effects);
     }
 
-    /// What can be refused without knowing who asks.
+    /// Checks that need no authentication.
     fn check_connect(
         &self,
         connect: &Connect<'_>,
@@ -230,14 +230,14 @@ impl ClientConnection {
         })
     }
 
-    /// Whether this Client Identifier is for the broker's own parts: nobody else may take over their Sessions.
+    /// Whether this Client Identifier is reserved for parts of the broker: nobody else may take over their Sessions.
     fn is_reserved(&self, client_id: &str) -> bool {
         let neighbours = self.broker.neighbours();
         !self.identity.peer.listener.internal
             && neighbours.is_some_and(|neighbours| neighbours.is_reserved(client_id))
     }
 
-    /// Takes in what the shell found out about a name and a password.
+    /// Handles the result of checking a name and a password.
     pub fn handle_authenticated(
         &mut self,
         result: Authenticated,
@@ -254,7 +254,7 @@ impl ClientConnection {
         }
     }
 
-    /// Takes in a step of enhanced authentication.
+    /// Handles the result of a step of enhanced authentication.
     pub fn handle_exchange(
         &mut self,
         (exchange, step): Exchanged,
@@ -272,7 +272,7 @@ impl ClientConnection {
         }
     }
 
-    /// What the CONNECT asked for, if its Client is being authenticated.
+    /// The pending CONNECT, if its Client is being authenticated.
     fn take_authenticating(&mut self) -> Option<Box<PendingConnect>> {
         if self.closing.reason.is_some() || !matches!(self.opening.phase, Phase::Authenticating(_))
         {
@@ -313,7 +313,7 @@ impl ClientConnection {
                 self.keep_exchange(exchange);
                 self.send_auth(ReasonCode::ContinueAuthentication, Some(&data));
             }
-            // The Session belongs to the user who opened it, and so does what this connection was allowed to do.
+            // The Session, and everything this connection was allowed to do, belongs to the user who opened it.
             ExchangeStep::Accept(principal, _)
                 if principal.user_name != self.identity.principal.user_name =>
             {
@@ -345,7 +345,7 @@ impl ClientConnection {
         }
     }
 
-    /// AUTH of a connected Client: it authenticates anew. [MQTT-4.12.1-1]
+    /// AUTH of a connected Client: re-authentication. [MQTT-4.12.1-1]
     pub(super) fn handle_auth_again(&mut self, auth: &Auth<'_>) {
         if auth.reason == ReasonCode::ContinueAuthentication {
             self.continue_exchange(auth);
@@ -392,7 +392,7 @@ impl ClientConnection {
         self.request_step(exchange, data);
     }
 
-    /// Nothing is read until the step has been taken.
+    /// Requests a step; nothing is read until it is done.
     fn request_step(&mut self, exchange: Box<dyn Exchange>, data: Vec<u8>) {
         self.input.is_exchanging = true;
         self.output.requests.fill().push_back(Request::Exchange(exchange, data));
@@ -417,14 +417,14 @@ impl ClientConnection {
 }
 
 impl PendingConnect {
-    /// Whether the Network Connection that has the Session has had its time to leave.
+    /// Whether the Network Connection that holds the Session has had enough time to leave.
     pub(super) fn has_waited_enough(&self, now: Timestamp) -> bool {
         self.take_over.as_ref().is_some_and(|wait| wait.deadline() <= now)
     }
 }
 
 impl OwnedWill {
-    /// With its topics as they are called outside; refused if one would be longer than a topic can be.
+    /// Copies a will, with the outside names of its topics; refused if one would be too long.
     fn new(will: &Will<'_>, mount: Option<&MountPoint>) -> Result<Self, ReasonCode> {
         let (topic, properties) = match mount {
             Some(mount) => (mount.outside(will.topic), mount.properties_outside(&will.properties)),

@@ -1,4 +1,4 @@
-//! The end of a Network Connection: the last packet to the Client, and what becomes of its Session.
+//! The end of a Network Connection: the last packet to the Client, and the state of its Session.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use crate::session::inbound::Inbound;
 use crate::session::violation::Violation;
 
 impl ClientConnection {
-    /// Begins to close: the last packet, where there is one for it, and no more input.
+    /// Starts closing: sends the last packet, if there is one, and reads no more input.
     pub fn close(&mut self, reason: CloseReason) {
         if self.closing.reason.is_some() {
             return;
@@ -62,7 +62,7 @@ impl ClientConnection {
         });
     }
 
-    /// A CONNECT that can not be read is answered where its version says how. [MQTT-3.1.4-1]
+    /// Answers a malformed CONNECT if its version can be determined. [MQTT-3.1.4-1]
     pub(super) fn answer_malformed_connect(&mut self, input: &[u8], error: &DecodeError) {
         if input.is_empty() || !connect::may_begin(input) {
             return;
@@ -91,8 +91,8 @@ impl ClientConnection {
         self.close(CloseReason::ClientDisconnected);
     }
 
-    /// The Network Connection is gone or about to go, for whatever reason: the Session goes on without it, or ends. Once
-    /// is enough, more often does no harm. What the connection itself still has to say can be taken afterwards.
+    /// Called when the Network Connection has ended or is about to: the Session continues without it, or ends. Calling
+    /// it again has no effect. Remaining output of the connection can be taken afterwards.
     pub fn handle_closed(&mut self, now: Timestamp, effects: &mut Effects) {
         if matches!(self.opening.phase, Phase::Closed) {
             return;
@@ -114,8 +114,8 @@ impl ClientConnection {
             inbound.will = None;
         }
         self.release_session(&session, &mut inbound, now, effects);
-        // Before the lock goes: a connection that takes over must not get its record written before this one, which would
-        // then replace it, and a crash between the two would lose the Will.
+        // Before the lock is released: otherwise the record of a connection that takes over could be written before this
+        // one, which would then replace it, and a crash between the two would lose the Will.
         self.broker.finish(effects);
         drop(inbound);
     }

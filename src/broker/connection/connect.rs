@@ -1,4 +1,4 @@
-//! From an authenticated CONNECT to an open Session: take-over, clean start or resumption, CONNACK.
+//! Turns an authenticated CONNECT into an open Session: take-over, clean start or resumption, CONNACK.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ use crate::session::owner::SessionOwner;
 use crate::session::policies::LimitPolicy;
 use crate::session::queue::Queue;
 
-/// What CONNACK will say, and on what terms messages follow it.
+/// The contents of CONNACK, and the terms for the messages after it.
 pub(super) struct Greeting {
     session_present: bool,
     assigned_client_id: Option<Arc<str>>,
@@ -44,8 +44,7 @@ impl Greeting {
 }
 
 impl ClientConnection {
-    /// Takes or makes the Session of an authenticated Client, and answers CONNACK when that is
-    /// safe.
+    /// Resumes or creates the Session of an authenticated Client, and sends CONNACK when that is durable.
     pub(super) fn begin_session(
         &mut self,
         connect: Box<PendingConnect>,
@@ -63,7 +62,7 @@ impl ClientConnection {
         }
         let expiry_seconds = connect.session_expiry_seconds.unwrap_or(u32::MAX);
         if expiry_seconds > 0 && self.broker.store().state() != StoreState::Available {
-            // CONNACK would have to wait for the store: the Client is better told to come again.
+            // CONNACK would have to wait for the store, so tell the Client to try again.
             self.refuse_because(ReasonCode::ServerUnavailable, refusal::STORE);
             return;
         }
@@ -89,9 +88,9 @@ impl ClientConnection {
         self.attach(connect, expiry_seconds, greeting, now, effects);
     }
 
-    /// Answers CONNACK, when everything that it stands for is safe. The caller holds the Session's inbound half: were its
-    /// record submitted later, that of a connection that takes over meanwhile could be written first, and then replaced
-    /// by this one.
+    /// Answers CONNACK when everything that it acknowledges is durable. The caller holds the Session's inbound half: if
+    /// the record were submitted later, that of a connection that takes over meanwhile could be written first and then be
+    /// replaced by this one.
     fn confirm(
         &mut self,
         session: &Arc<Session>,
@@ -104,12 +103,12 @@ impl ClientConnection {
         self.opening.session = Some(Arc::clone(session));
         let wait = promise.wait(effects);
         self.answer(PendingPacket::Connack(Box::new(greeting)), wait, effects);
-        // A Will is not a flow that could be slowed, and whoever set it is gone.
+        // A Will is not a stream that could be slowed down, and its publisher has disconnected.
         effects.slow_nobody();
         self.finish(session, now, effects);
     }
 
-    /// Finds or makes the Session. [MQTT-3.1.2-4] [MQTT-3.1.2-5]
+    /// Finds or creates the Session. [MQTT-3.1.2-4] [MQTT-3.1.2-5]
     fn attach(
         &mut self,
         mut connect: Box<PendingConnect>,
@@ -164,8 +163,8 @@ impl ClientConnection {
             if !was_connected && !self.has_place(&connect) {
                 return;
             }
-            // One that is due waits for the timer at most; after a crash, no timer has run yet.
-            // One that an earlier run of the broker has left is not published when its Client is back.
+            // One that is due waits for the timer at most; after a crash, no timer has run yet. A Will left by an
+            // earlier run of the broker is not published if its Client is back.
             if let Some(will) = inbound.will.take()
                 && !will.is_left_behind
                 && (!resumes || inbound.is_overdue(&will, now))
@@ -182,17 +181,18 @@ impl ClientConnection {
                 return;
             }
             let was_durable = inbound.is_durable();
-            // Not counted again when the old connection notices.
+            // So that it is not counted again when the old connection notices.
             inbound.disconnected = Some(now);
             broker.end_session(&session, &mut inbound, effects);
             if was_durable {
-                // CONNACK says that the old Session is gone: that must be safe.
+                // CONNACK confirms that the old Session is deleted, which must be durable.
                 effects.durability = effects.durability.max(broker.session_durability());
             }
         }
     }
 
-    /// Whether there is room for this Client; if not, it is refused. One that takes over gets the room of the other.
+    /// Whether there is room for this Client; if not, it is refused. With a take-over it gets the place of the old
+    /// connection.
     fn has_place(&mut self, connect: &PendingConnect) -> bool {
         let has_place = !self.opening.is_guest || connect.take_over.is_some();
         if !has_place {
@@ -201,7 +201,7 @@ impl ClientConnection {
         has_place
     }
 
-    /// Whether there is room for the Session of a Client that has none; if not, it is refused.
+    /// Whether there is room for a new Session; if not, the Client is refused.
     fn may_begin_session(&mut self) -> bool {
         let is_exempt = self.identity.policies.limits == LimitPolicy::Exempt;
         let may_begin = is_exempt || self.broker.has_room_for_session();
@@ -211,7 +211,7 @@ impl ClientConnection {
         may_begin
     }
 
-    /// Whether the Session belongs to this Client's user. Anonymous is a user as well.
+    /// Whether the Session belongs to this Client's user. Anonymous counts as a user.
     fn is_owner(&self, inbound: &Inbound) -> bool {
         self.broker.limits().shares_sessions || inbound.owner.admits(&self.owner())
     }
@@ -259,7 +259,7 @@ impl ClientConnection {
         self.broker.persist_session(session, inbound, effects);
     }
 
-    /// CONNACK leaves; from now on messages may follow. [MQTT-3.2.0-1]
+    /// Sends CONNACK; from now on messages may follow. [MQTT-3.2.0-1]
     pub(super) fn open(&mut self, greeting: Greeting) {
         let Some(session) = self.opening.session.clone() else { return };
         let limits = self.broker.limits();
@@ -290,7 +290,7 @@ impl ClientConnection {
             ..ConnackProperties::default()
         };
         let connack = Connack {
-            // 3.1 has no such flag.
+            // 3.1 does not have this flag.
             session_present: greeting.session_present
                 && self.identity.version > ProtocolVersion::V3_1,
             reason: ReasonCode::Success,
@@ -345,7 +345,7 @@ impl ClientConnection {
     }
 }
 
-/// A Will Message as a Session keeps it: it counts its expiry from zero until it is published.
+/// A Will Message for the Session. Its expiry starts when it is published.
 fn make_will(will: Option<&OwnedWill>, inbound: &mut Inbound) -> Option<Will> {
     let will = will?;
     let header = MessageHeader {

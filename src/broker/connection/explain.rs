@@ -1,6 +1,6 @@
-//! Reason Strings: what was refused and why, for the person who reads the Client's log. They hold no secrets and nothing
-//! that the Client does not know, are left out where it asked for none [MQTT-3.1.2-29], and where the packet would be
-//! larger than it takes. [MQTT-3.2.2-19] [MQTT-3.4.2-2] [MQTT-3.9.2-1] [MQTT-3.14.2-3]
+//! Reason Strings: what was refused and why, for the reader of the Client's log. They contain no secrets and nothing
+//! that the Client does not know. They are left out if the Client requested none [MQTT-3.1.2-29], or if the packet would
+//! be too large for it. [MQTT-3.2.2-19] [MQTT-3.4.2-2] [MQTT-3.9.2-1] [MQTT-3.14.2-3]
 
 use crate::broker::connection::ClientConnection;
 use crate::error::CloseReason;
@@ -13,7 +13,7 @@ use crate::packet::disconnect::Disconnect;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::subscribe::Suback;
 
-/// Why a CONNECT is refused, where its Reason Code does not say it.
+/// Reasons for refusing a CONNECT that its Reason Code does not express.
 pub(super) mod refusal {
     pub(in crate::broker::connection) const SOMEBODY_ELSES: &str =
         "the session of this client identifier belongs to another user or mount point";
@@ -39,7 +39,7 @@ pub(super) mod refusal {
         "the client identifier is reserved for the broker itself";
 }
 
-/// What a Reason Code of failure in an answer to CONNECT, PUBLISH or SUBSCRIBE stands for.
+/// The text for a failure Reason Code in an answer to CONNECT, PUBLISH or SUBSCRIBE.
 pub(super) const fn words(reason: ReasonCode) -> Option<&'static str> {
     Some(match reason {
         ReasonCode::BadUserNameOrPassword => "user name or password is missing or wrong",
@@ -68,7 +68,7 @@ pub(super) const fn words(reason: ReasonCode) -> Option<&'static str> {
     })
 }
 
-/// The same for an answer to PUBLISH, where it can be said more exactly.
+/// The same for an answer to PUBLISH, which can be more specific.
 const fn words_of_publish(reason: ReasonCode) -> Option<&'static str> {
     match reason {
         ReasonCode::NotAuthorized => Some("not authorized to publish to this topic"),
@@ -83,12 +83,12 @@ const fn words_of_publish(reason: ReasonCode) -> Option<&'static str> {
 }
 
 impl ClientConnection {
-    /// Whether the Client wants to read reasons.
+    /// Whether the Client wants Reason Strings.
     pub(super) fn takes_reasons(&self) -> bool {
         self.identity.version == ProtocolVersion::V5_0 && self.identity.takes_problem_information
     }
 
-    /// Appends what `encode` makes of the reason, or of none where it would be too large with it.
+    /// Appends a packet with the reason, or without it if the packet would be too large.
     pub(super) fn append_explained(
         &mut self,
         reason: Option<&str>,
@@ -106,7 +106,7 @@ impl ClientConnection {
         });
     }
 
-    /// PUBACK or PUBREC that refuses a message, or PUBCOMP for an identifier that is not known.
+    /// Sends a PUBACK or PUBREC that refuses a message, or a PUBCOMP for an unknown identifier.
     pub(super) fn send_refusing(
         &mut self,
         kind: AcknowledgementKind,
@@ -127,7 +127,7 @@ impl ClientConnection {
         });
     }
 
-    /// SUBACK, which says of those refused how many they are and why the first of them is.
+    /// Sends SUBACK, which says how many filters were refused and why the first one was.
     pub(super) fn send_suback(&mut self, packet_id: PacketId, reasons: Vec<ReasonCode>) {
         let first = reasons.iter().position(|reason| reason.is_failure());
         let why = first.filter(|_| self.takes_reasons()).map(|first| {
@@ -143,7 +143,7 @@ impl ClientConnection {
         });
     }
 
-    /// DISCONNECT with the reason in words, where the code alone leaves a question.
+    /// Sends DISCONNECT with a Reason String if the code alone is not clear.
     pub(super) fn send_disconnect(&mut self, code: ReasonCode, reason: &CloseReason) {
         let why = match reason {
             CloseReason::ShuttingDown => None,

@@ -1,6 +1,6 @@
-//! A SUBSCRIBE or UNSUBSCRIBE on its way through its Topic Filters. One packet may name tens of thousands: they are worked
-//! through as far as the budget of a turn goes, and the rest in the turns that follow. The Client is not read meanwhile, so
-//! that what it sent behind stays behind; the answer is one, and leaves when all changes are safe.
+//! The progress of a SUBSCRIBE or UNSUBSCRIBE. One packet may contain tens of thousands of Topic Filters: each turn
+//! processes as many as its budget allows. Nothing is read from the Client meanwhile, so that packets stay in order; there
+//! is one answer, which is sent when all changes are durable.
 
 use crate::broker::connection::ClientConnection;
 use crate::broker::connection::pending::{PendingPacket, Promise, Wait};
@@ -14,16 +14,16 @@ use crate::packet::unsubscribe::Unsubscribe;
 use crate::session::effects::Effects;
 use crate::session::work::SUBSCRIPTION_STEPS;
 
-/// Where it is.
+/// The position in the packet.
 pub(super) struct FilterWork {
     packet_id: PacketId,
     request: Request,
-    /// All filters, one behind the other, and where each ends.
+    /// All filters concatenated, and the end of each.
     text: Box<str>,
     ends: Box<[usize]>,
-    /// Answers so far, one for each filter that was worked through.
+    /// Reason Codes so far, one for each processed filter.
     reasons: Vec<ReasonCode>,
-    /// Whether any of it has to be safe before the answer leaves.
+    /// Whether any change must be durable before the answer is sent.
     must_wait: bool,
 }
 
@@ -81,12 +81,12 @@ impl FilterWork {
 }
 
 impl ClientConnection {
-    /// Goes on with the packet that the turn before left.
+    /// Continues the packet from the previous turn.
     pub(super) fn resume_filter_work(&mut self, now: Timestamp, effects: &mut Effects) {
         let Some(session) = self.opening.session.clone() else { return };
         let mut inbound = session.inbound();
         if inbound.ended || inbound.epoch != self.opening.epoch {
-            // The take-over is noticed, and the rest of the packet goes with the connection.
+            // The take-over will be noticed, and the rest of the packet is dropped with the connection.
             return;
         }
         let Some(work) = self.input.filter_work.take() else { return };
@@ -96,10 +96,10 @@ impl ClientConnection {
         drop(inbound);
     }
 
-    /// Works through filters until all are done, which is answered, or the budget of the turn is spent.
+    /// Processes filters until all are done, and then answers, or until the budget of the turn is spent.
     pub(super) fn work_through(&mut self, turn: &mut Turn<'_>, mut work: FilterWork) {
         let promise = Promise::begin(turn.effects);
-        // What ended Sessions left is taken apart by those who make more of it, too.
+        // Connections that add Subscriptions also help to remove those of ended Sessions.
         self.broker.take_ended_apart(turn.effects);
         while let Some(filter) = work.next() {
             if turn.effects.budget.is_spent() {

@@ -1,9 +1,9 @@
-//! The last call: before a Network Connection is closed for a reason that its Client cannot know of (another has come,
-//! the broker stops, silence), what it has sent by then is handled, its DISCONNECT included. So what a Client sent counts,
-//! whatever the order in which our threads come to look at it.
+//! The last call: before a Network Connection is closed for a reason that its Client does not know (take-over, shutdown,
+//! silence), everything it has sent by then is handled, including DISCONNECT. So the order in which our threads run does
+//! not matter.
 //!
-//! The shell reads what the system has received until then, and no more: the call is bounded in time and bytes, and
-//! whoever goes on sending does not make it longer.
+//! The shell reads what the system has received until then, and no more: the call is limited in time and bytes, and a
+//! Client that keeps sending does not prolong it.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::broker::connection::{ClientConnection, CloseReason};
 use crate::durable::message::Timestamp;
 use crate::session::effects::Effects;
 
-/// How long a last call takes at most.
+/// The longest time of a last call.
 const LAST_CALL_TIME: Duration = Duration::from_millis(750);
-/// So many bytes are handled whatever waits for recipients or for the store: they are here already, and nobody is
-/// spared anything by refusing them.
+/// This many bytes are handled even if recipients or the store lag behind: they are already here, so refusing them
+/// would save nothing.
 const LAST_CALL_BYTES: usize = 1024 * 1024;
 
-/// One under way.
+/// A last call in progress.
 #[derive(Debug)]
 pub(super) struct LastCall {
     reason: LastCallReason,
@@ -31,20 +31,20 @@ pub(super) struct LastCall {
 pub enum LastCallReason {
     /// Another Network Connection of the Client waits for the Session.
     TakenOver,
-    /// The broker stops.
+    /// The broker is shutting down.
     ShuttingDown,
-    /// Nothing has come for too long, as far as we have looked.
+    /// Nothing was received for too long, as far as we know.
     Silence,
     /// Nothing can be written any more.
     Lost,
 }
 
-/// What a last call has come to.
+/// The state of a last call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastCallEnd {
-    /// The connection is to be closed, or goes on.
+    /// It is over: the connection closes, or continues.
     Over,
-    /// What was handled is not safe yet, and its acknowledgement is worth a moment.
+    /// Handled changes are not durable yet, and their acknowledgement is worth a short wait.
     Waits,
 }
 
@@ -69,7 +69,7 @@ impl ClientConnection {
         self.closing.last_call = Some(Box::new(call));
     }
 
-    /// Whether what has arrived is to be handled and the call then to be ended by [`Self::end_last_call`].
+    /// Whether to handle everything that has arrived and then call [`Self::end_last_call`].
     #[inline]
     #[must_use]
     pub fn is_last_call(&self) -> bool {

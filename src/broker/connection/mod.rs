@@ -61,16 +61,16 @@ use crate::session::queue::PageRequest;
 use crate::session::rare::Rare;
 use crate::session::violation::Violation;
 
-/// Acknowledgements that may wait for the store before the Client is not read for a while.
+/// Pending acknowledgements beyond which reading from the Client stops.
 const MAX_PENDING: usize = 16 * 1024;
-/// Bytes of the connection's own packets that may wait before the Client is not read for a while.
+/// Bytes of the connection's own packets beyond which reading from the Client stops.
 const MAX_OWN_BYTES: usize = 256 * 1024;
-/// Bytes of small packets that take a step: what is dearer spends more where it is done.
+/// Bytes of small packets per step; more expensive work spends its own steps.
 const BYTES_PER_STEP: usize = 64;
-/// Reason Codes of SUBACK and UNSUBACK that may wait for the store before the Client is not read for a while.
+/// Pending Reason Codes of SUBACK and UNSUBACK beyond which reading from the Client stops.
 const MAX_PENDING_REASONS: usize = 64 * 1024;
 
-/// What the shell must do because it may block.
+/// Work for the shell, because it may block.
 pub enum Request {
     /// Check a name and a password; answer with [`ClientConnection::handle_authenticated`].
     Authenticate(Box<Credentials>),
@@ -80,22 +80,22 @@ pub enum Request {
     Page(PageRequest),
 }
 
-/// One Network Connection. What it is made of belongs to the files named.
+/// One Network Connection. Each part belongs to the files named.
 pub struct ClientConnection {
     broker: Arc<Broker>,
     /// Who the Client is: `authenticate`.
     identity: Identity,
-    /// How far it has come, and its Session: `connect`.
+    /// Its phase and its Session: `connect`.
     opening: Opening,
-    /// What it sends: `run`, `publish`, `throttle`.
+    /// Input from the Client: `run`, `publish`, `throttle`.
     input: InputFlow,
-    /// What it is sent beside the messages of its Session: `pending`.
+    /// Output to the Client besides the messages of its Session: `pending`.
     output: OutputFlow,
     /// How it ends: `close`.
     closing: Closing,
 }
 
-/// Who the Client is, and from where and in which way it speaks.
+/// Who the Client is, where it comes from, and its protocol.
 struct Identity {
     peer: Peer,
     version: ProtocolVersion,
@@ -104,51 +104,51 @@ struct Identity {
     /// Whether the Client wants Reason Strings, and how large a packet may be with one. [MQTT-3.1.2-29]
     takes_problem_information: bool,
     client_max_packet_bytes: u32,
-    /// What is different for this Client: those of the listener, until CONNECT has come.
+    /// The policies for this Client; until CONNECT, those of the listener.
     policies: Policies,
     /// Until it is connected or refused.
     introduction: Option<Box<Introduction>>,
-    /// The revision of who may be here that let this Client in.
+    /// The access revision at which this Client was accepted.
     access_revision: u64,
 }
 
-/// How far the connection has come, and the Session that it holds.
+/// The phase of the connection, and its Session.
 struct Opening {
     phase: Phase,
     session: Option<Arc<Session>>,
-    /// That of the Session when it was taken.
+    /// The epoch of the Session when it was taken.
     epoch: u64,
-    /// The broker is full: it may take over the Network Connection of its own Session, and nothing else.
+    /// Whether the broker is full: then it may only take over the Network Connection of its own Session.
     is_guest: bool,
 }
 
-/// What the Client sends, and what may stop it from being read.
+/// Input from the Client, and the reasons not to read it.
 struct InputFlow {
     max_packet_bytes: u32,
     last_received: Timestamp,
     /// One and a half Keep Alive periods; zero is off.
     patience: Duration,
-    /// How the packet comes along that is not complete yet.
+    /// The progress of an incomplete packet.
     progress: Progress,
     aliases: Option<Box<IncomingAliases>>,
     plans: Option<Box<PlanCache>>,
     throttle: Option<Box<Throttle>>,
-    /// The store has more to write than it should: the Client is not read until it has caught up.
+    /// Whether the store lags behind: then reading stops until it has caught up.
     is_store_behind: bool,
-    /// The shell takes a step of a new authentication: the Client is not read until it is done, so that one that asks
-    /// again and again has one under way and no more.
+    /// Whether the shell is running a step of re-authentication: reading stops until it is done, so that a Client has
+    /// at most one in progress.
     is_exchanging: bool,
-    /// A packet of many filters that the last turn did not come to the end of.
+    /// A packet with many filters that the last turn did not finish.
     filter_work: Option<Box<FilterWork>>,
-    /// Whether plain messages may be routed together: not if each is looked at, or renamed below a mount point.
+    /// Whether plain messages may be routed together: not if each one is checked, or renamed by a mount point.
     forms_runs: bool,
-    /// Messages of one topic that are routed together at most: fewer where the last went to very many.
+    /// Most messages of one topic routed together: fewer if the last one had very many recipients.
     run_limit: usize,
-    /// The budget of the last turn was spent: the Client is not read before the next.
+    /// Whether the budget of the last turn was spent: then nothing is read before the next turn.
     gave_way: bool,
 }
 
-/// What the connection itself has to say and to ask for, and what waits for its turn.
+/// Output and requests of the connection itself, and pending acknowledgements.
 #[derive(Default)]
 struct OutputFlow {
     own: Outbox,
@@ -156,10 +156,10 @@ struct OutputFlow {
     pending_pubacks: u16,
     /// Reason Codes in pending SUBACK and UNSUBACK packets.
     pending_reasons: usize,
-    /// Whether something outside its own queue may wait for the Client: groups, Retained Messages.
+    /// Whether messages outside its own queue may wait for the Client: in groups, or Retained Messages.
     watches_others: bool,
     requests: Rare<VecDeque<Request>>,
-    /// What an operator may want to read, until the shell takes it.
+    /// Remarks for the log, until the shell takes them.
     remarks: Rare<Vec<Remark>>,
 }
 
@@ -167,40 +167,40 @@ struct OutputFlow {
 #[derive(Default)]
 struct Closing {
     reason: Option<CloseReason>,
-    /// The Client said goodbye in the way that takes its Will back.
+    /// Whether the Client sent a DISCONNECT that removes its Will.
     discards_will: bool,
-    /// It is about to be closed, when what has arrived has been handled.
+    /// The last call before it is closed.
     last_call: Option<Box<LastCall>>,
 }
 
-/// What a Client that authenticates with challenges has said so far. [MQTT-4.12.0-1]
+/// The state of enhanced authentication. [MQTT-4.12.0-1]
 struct EnhancedAuthentication {
     method: Box<str>,
     /// Waiting for the Client's next AUTH.
     exchange: Option<Box<dyn Exchange>>,
 }
 
-/// How far the connection has come.
+/// The phase of the connection.
 enum Phase {
-    /// Nothing but CONNECT may come. [MQTT-3.1.0-1]
+    /// Only CONNECT is allowed. [MQTT-3.1.0-1]
     AwaitsConnect,
-    /// Enhanced authentication: AUTH may come, or DISCONNECT.
+    /// Enhanced authentication: AUTH or DISCONNECT is allowed.
     AwaitsAuth(Box<PendingConnect>),
     /// The shell is checking; nothing is read meanwhile.
     Authenticating(Box<PendingConnect>),
-    /// Another Network Connection has the Session, and handles what it has received before it goes; nothing is read
+    /// Another Network Connection holds the Session, and handles its received input before it leaves; nothing is read
     /// meanwhile.
     TakingOver(Box<PendingConnect>),
     /// CONNACK waits for the store; nothing is read meanwhile.
     Opening,
-    /// Everything may come.
+    /// All packets are allowed.
     Connected,
-    /// The Session has been let go.
+    /// The Session has been released.
     Closed,
 }
 
 impl ClientConnection {
-    /// A Network Connection that has just been opened.
+    /// Creates a Network Connection that has just been opened.
     #[must_use]
     pub fn new(broker: Arc<Broker>, peer: Peer, now: Timestamp) -> Self {
         let limits = broker.limits();
@@ -232,7 +232,7 @@ impl ClientConnection {
             client_max_packet_bytes: u32::MAX,
             policies,
             introduction: None,
-            // Before anything is checked: what changes from now on concerns this connection.
+            // Before anything is checked, so that later changes affect this connection.
             access_revision: broker.access_revision(),
         };
         let opening =
@@ -241,14 +241,14 @@ impl ClientConnection {
         Self { broker, identity, opening, input, output, closing }
     }
 
-    /// Where it comes from, as the listener found it.
+    /// Where it comes from, as determined by the listener.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.identity.peer
     }
 
-    /// There is no room for it: its CONNECT is refused unless it takes over another Network Connection, whose room it
-    /// gets.
+    /// Marks it as a guest without a place: its CONNECT is refused unless it takes over another Network Connection,
+    /// whose place it gets.
     pub fn set_guest(&mut self) {
         self.opening.is_guest = true;
     }
@@ -259,13 +259,13 @@ impl ClientConnection {
         self.opening.session.as_ref()
     }
 
-    /// The protocol version, once CONNECT has come.
+    /// The protocol version, once CONNECT was received.
     #[must_use]
     pub fn version(&self) -> ProtocolVersion {
         self.identity.version
     }
 
-    /// Who the Client was found to be.
+    /// The authenticated identity of the Client.
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.identity.principal
@@ -283,7 +283,7 @@ impl ClientConnection {
         !self.output.remarks.is_empty()
     }
 
-    /// What an operator may want to read since the last call.
+    /// Remarks for the log since the last call.
     pub fn take_remarks(&mut self) -> Vec<Remark> {
         self.output.remarks.take()
     }
@@ -304,14 +304,14 @@ impl ClientConnection {
         matches!(self.opening.phase, Phase::Connected)
     }
 
-    /// Why the connection is to be closed after its output was written.
+    /// Why the connection will be closed after its output is written.
     #[must_use]
     #[inline]
     pub fn closing(&self) -> Option<&CloseReason> {
         self.closing.reason.as_ref()
     }
 
-    /// Whether more bytes may be handed in now. If not, some event will change it.
+    /// Whether more bytes may be passed in now. If not, a later event will change that.
     #[must_use]
     #[inline]
     pub fn is_reading(&self) -> bool {
@@ -330,8 +330,8 @@ impl ClientConnection {
             && !self.input.gave_way
     }
 
-    /// Handles the packets at the front of `input`; returns how many bytes they took. The rest must
-    /// be handed in again, with more behind it or when [`Self::is_reading`] says so.
+    /// Handles the packets at the front of `input`; returns how many bytes they took. The rest must be passed in
+    /// again, with more bytes or when [`Self::is_reading`] returns true.
     pub fn handle_bytes(&mut self, input: &[u8], now: Timestamp, effects: &mut Effects) -> usize {
         let mut consumed = 0;
         loop {
@@ -340,8 +340,8 @@ impl ClientConnection {
             consumed += taken;
             let was_stopped = !self.is_reading();
             self.settle(now, effects);
-            // What stopped it may be over by now (a recipient caught up on another core). Whoever
-            // returns with packets left must not be reading: they would lie until more came.
+            // The reason for stopping may be over by now (a recipient caught up on another core). If packets are
+            // left, this must not return in the reading state: they would stay unhandled until more bytes arrive.
             if !was_stopped || !self.is_reading() || consumed >= input.len() {
                 break;
             }
@@ -367,8 +367,8 @@ impl ClientConnection {
         consumed
     }
 
-    /// Packets of a connected Client, under the lock of its Session's inbound half: a take-over
-    /// waits until they are handled and their changes are with the store.
+    /// Handles packets of a connected Client under the lock of its Session's inbound half: a take-over waits until
+    /// they are handled and their changes are submitted.
     fn handle_session_bytes(
         &mut self,
         input: &[u8],
@@ -421,7 +421,7 @@ impl ClientConnection {
         if !matches!(packet, Packet::Publish(_)) {
             turn.effects.tally.packets_received += 1;
         }
-        // More than the least that any packet takes is spent where it is done.
+        // The minimum for any packet; more expensive work spends its own steps.
         turn.effects.budget.spend(1);
         match packet {
             Packet::Publish(publish) => self.handle_publish(turn, &publish),
@@ -452,7 +452,7 @@ impl ClientConnection {
         }
     }
 
-    /// Looks at everything that may have changed elsewhere: take-over, commits, room.
+    /// Checks everything that may have changed elsewhere: take-over, commits, room.
     pub fn handle_wake(&mut self, now: Timestamp, effects: &mut Effects) {
         if matches!(self.opening.phase, Phase::TakingOver(_)) {
             self.retry_take_over(now, effects);
@@ -485,7 +485,7 @@ impl ClientConnection {
             if self.input.filter_work.is_some() && !self.input.gave_way {
                 self.resume_filter_work(now, effects);
             }
-            // On its way out it has no use for more; what it was to receive stays with its Session.
+            // A closing connection needs no more messages; they stay with its Session.
             if self.output.watches_others && !self.is_last_call() {
                 self.drain_to_client(&session, now, effects);
             }
@@ -493,19 +493,19 @@ impl ClientConnection {
         }
     }
 
-    /// Whether what let this Client in has been taken away since.
+    /// Whether the credentials of this Client have been revoked.
     #[cold]
     fn is_revoked(&mut self) -> bool {
         let revision = self.broker.access_revision();
         let Identity { principal, peer, access_revision, .. } = &mut self.identity;
         let since = std::mem::replace(access_revision, revision);
-        // They hold what it was allowed to do.
+        // The plans contain its former rights.
         self.input.plans = None;
         self.broker.authority().is_revoked(principal, peer, since)
     }
 
-    /// When a wait for others ends at the latest, if there is one: for recipients that lag behind, for the Network
-    /// Connection that has the Session, or for the end of this one. [`Self::handle_wake`] is to be called then.
+    /// The deadline of a wait, if there is one: for recipients that lag behind, for the Network Connection that holds
+    /// the Session, or for the end of this one. [`Self::handle_wake`] must be called then.
     #[inline]
     #[must_use]
     pub fn waits_until(&self) -> Option<Timestamp> {
@@ -518,12 +518,12 @@ impl ClientConnection {
         [throttle, rare].into_iter().flatten().min()
     }
 
-    /// Lets `waker` be woken when a wait for others may be over; true if it is over already.
+    /// Registers `waker` for the end of a wait; true if it is already over.
     pub fn watch_others(&mut self, now: Timestamp, waker: &Waker) -> bool {
         self.watch_throttle(now, waker) || self.watch_take_over(now, waker)
     }
 
-    /// What must be done elsewhere.
+    /// The next request for the shell.
     pub fn poll_request(&mut self) -> Option<Request> {
         let request = self.output.requests.as_mut()?.pop_front();
         if self.output.requests.is_empty() {
@@ -532,8 +532,8 @@ impl ClientConnection {
         request
     }
 
-    /// Moves what is to be written into `target`, which has been written to the end. With nothing to
-    /// write, `waker` will be woken when there is, and false is returned.
+    /// Moves output into `target`, whose previous contents were written completely. If there is nothing to write,
+    /// registers `waker` and returns false.
     pub fn take_output(&mut self, target: &mut Outbox, waker: &Waker) -> bool {
         let has_own = !self.output.own.is_empty();
         if has_own {
@@ -554,7 +554,7 @@ impl ClientConnection {
         outbound.take_output(target, waker) || has_own
     }
 
-    /// Takes in a page that was read, or the failure to read it.
+    /// Handles a page that was read, or the failure to read it.
     pub fn handle_page(
         &mut self,
         request: PageRequest,
@@ -590,5 +590,5 @@ impl ClientConnection {
 /// The result of an authentication that the shell carried out.
 pub type Authenticated = Result<Principal, crate::packet::reason_code::ReasonCode>;
 
-/// The result of a step of enhanced authentication, with the exchange to go on with.
+/// The result of a step of enhanced authentication, with the exchange to continue.
 pub type Exchanged = (Box<dyn Exchange>, ExchangeStep);

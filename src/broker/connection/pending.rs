@@ -1,5 +1,5 @@
-//! Acknowledgements that wait for the store. They leave in the order in which their requests came.
-//! [MQTT-4.6.0-2] [MQTT-4.6.0-3]
+//! Acknowledgements that wait for the store. They are sent in the order of their requests. [MQTT-4.6.0-2]
+//! [MQTT-4.6.0-3]
 
 use crate::broker::connection::ClientConnection;
 use crate::broker::connection::connect::Greeting;
@@ -10,20 +10,20 @@ use crate::packet::reason_code::ReasonCode;
 use crate::packet::unsubscribe::Unsuback;
 use crate::session::effects::Effects;
 
-/// Not yet handed to the store.
+/// Not submitted yet.
 const UNSUBMITTED: Ticket = Ticket(u64::MAX);
 
-/// A packet that leaves when its ticket is durable.
+/// A packet that is sent when its ticket is durable.
 pub(super) struct Pending {
     ticket: Ticket,
     packet: PendingPacket,
 }
 
-/// What leaves.
+/// The packet to send.
 pub(super) enum PendingPacket {
     /// An answer to PUBLISH, PUBREC or PUBREL.
     Acknowledgement(AcknowledgementKind, PacketId, ReasonCode),
-    /// SUBACK, before which no Retained Messages of its Subscriptions leave.
+    /// SUBACK, which is sent before the Retained Messages of its Subscriptions.
     Suback(PacketId, Vec<ReasonCode>),
     /// UNSUBACK.
     Unsuback(PacketId, Box<[ReasonCode]>),
@@ -41,27 +41,27 @@ impl Pending {
     }
 }
 
-/// Whether an acknowledgement stands for a change that the next batch carries.
+/// Whether an acknowledgement depends on a change in the next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
     /// It does.
     ForCommit,
-    /// It does not, but those before it come first.
+    /// It does not, but earlier acknowledgements are sent first.
     InTurn,
 }
 
 impl Wait {
-    /// For what was submitted before: the change that the acknowledgement stands for was made earlier, perhaps by
-    /// another connection, and is safe when the next batch is.
+    /// Waits for earlier batches: the acknowledged change was made earlier, perhaps by another connection, and is
+    /// durable when the next batch is.
     pub(super) fn for_earlier(effects: &mut Effects) -> Self {
         effects.barrier = true;
         Self::ForCommit
     }
 }
 
-/// What an acknowledgement stands for: the changes that are collected after it was begun. An answer to CONNECT,
-/// SUBSCRIBE, UNSUBSCRIBE, PUBLISH or PUBREL waits for them, and for nothing if there are none or if they may be lost
-/// with the process.
+/// The changes that an acknowledgement depends on: those collected after the promise was created. An answer to
+/// CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH or PUBREL waits for them, but not if there are none or if they may be
+/// lost with the process.
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub(super) struct Promise {
@@ -86,7 +86,7 @@ impl Promise {
 }
 
 impl ClientConnection {
-    /// Sends a packet now if nothing stands before it, else in its turn.
+    /// Sends a packet now if nothing is pending before it, otherwise in its turn.
     pub(super) fn answer(&mut self, packet: PendingPacket, wait: Wait, effects: &mut Effects) {
         if wait == Wait::InTurn && self.output.pending.is_empty() {
             self.send(packet, effects);
@@ -96,7 +96,7 @@ impl ClientConnection {
             self.output.pending_pubacks = self.output.pending_pubacks.saturating_add(1);
         }
         self.output.pending_reasons += packet.reason_count();
-        // The ticket comes with the batch, also for those that only wait for their turn.
+        // The ticket is set when the batch is submitted, also for packets that only wait for their turn.
         self.output.pending.push_back(Pending { ticket: UNSUBMITTED, packet });
     }
 
@@ -174,7 +174,7 @@ impl ClientConnection {
         }
     }
 
-    /// PUBREL leaves only for a delivery that is still there, and marks it.
+    /// Sends PUBREL only for a delivery that still exists, and marks it.
     fn send_pubrel(&mut self, packet_id: PacketId, reason: ReasonCode) {
         let Some(session) = &self.opening.session else { return };
         let is_known = reason.is_failure() || session.outbound().release(packet_id);
@@ -193,7 +193,7 @@ impl PendingPacket {
         matches!(self, Self::Acknowledgement(AcknowledgementKind::Puback, ..))
     }
 
-    /// How many Reason Codes it answers a packet of filters with.
+    /// The number of Reason Codes in an answer to a packet of filters.
     fn reason_count(&self) -> usize {
         match self {
             Self::Suback(_, reasons) => reasons.len(),

@@ -1,6 +1,6 @@
-//! The last Topic Names that a Client published to, with where their messages go: devices repeat
-//! their topics, gateways those of all their devices, and a repeated topic costs a few atomic loads
-//! instead of a walk of the tree.
+//! A cache of routing plans for the Topic Names that a Client published to recently: devices repeat their topics,
+//! gateways those of all their devices, and a cached topic costs a few atomic loads instead of a walk through the
+//! tree.
 
 use std::cell::Cell;
 use std::hash::BuildHasher;
@@ -15,40 +15,40 @@ use crate::broker::route::Plan;
 use crate::durable::message::SessionId;
 use crate::topic::fingerprint::TopicHash;
 
-/// Plans that every Client may keep; most need one or two.
+/// Plans that every Client may cache; most need one or two.
 const OWN_PLANS: usize = 8;
-/// Plans at most for one Client.
+/// Most plans of one Client.
 const MAX_PLANS: usize = 8_192;
 
-/// Plans by topic. Once it may not grow any more, a new topic makes it forget all others: what is
-/// published often comes back at once, and what was published once is gone.
+/// Plans by topic. When the cache is full, a new topic clears it: frequent topics are added again at once, and rare
+/// ones are gone.
 #[derive(Default)]
 pub(super) struct PlanCache {
     plans: HashTable<Box<Cached>>,
     hasher: foldhash::fast::RandomState,
     loan: Option<Loan>,
-    /// Of making the plans that were asked for since it was last asked.
+    /// Steps spent on making plans since the last query.
     steps: usize,
 }
 
-/// What is known of one topic.
+/// The cached entry of one topic.
 pub(super) struct Cached {
     topic: Box<str>,
     hash: TopicHash,
     /// Why this Client may not publish to it, if so.
     pub(super) refusal: Option<Refusal>,
-    /// Whether it has been remarked that it may not.
+    /// Whether its denial was already reported.
     pub(super) is_denial_noted: Cell<bool>,
-    /// Where its messages go.
+    /// The plan for its messages.
     pub(super) plan: Plan,
 }
 
-/// Bytes of all plans that Clients keep beyond their own few. What many plans share is counted where it
-/// is, once.
+/// Bytes of all plans that Clients cache beyond their own few. Parts shared by several plans are counted once,
+/// elsewhere.
 #[derive(Debug, Default)]
 pub struct PlanBudget(AtomicUsize);
 
-/// What one Client has of it, given back with it.
+/// The share of one Client, released on drop.
 struct Loan {
     budget: Arc<PlanBudget>,
     bytes: usize,
@@ -106,17 +106,17 @@ impl PlanCache {
         }
     }
 
-    /// Steps of making plans since this was last asked.
+    /// Steps spent on making plans since the last call.
     #[inline]
     pub(super) fn take_steps(&mut self) -> usize {
         std::mem::take(&mut self.steps)
     }
 }
 
-/// What a plan takes in the table besides itself and its topic.
+/// The overhead of a plan in the table, besides itself and its topic.
 const CACHED_BYTES: usize = size_of::<Cached>() - size_of::<Plan>() + 2 * size_of::<usize>();
 
-/// Makes room for one more, by forgetting everything where there is none.
+/// Makes room for one more plan, by clearing the cache if it is full.
 #[cold]
 fn make_room<T>(plans: &mut HashTable<T>, loan: &mut Option<Loan>, has_room: bool) {
     if plans.len() >= MAX_PLANS || !has_room {
@@ -137,8 +137,8 @@ impl Loan {
         Self { budget: Arc::clone(budget), bytes: 0 }
     }
 
-    /// What took `old` bytes takes `new` now. One of the first plans may have grown: the sum of all is
-    /// right, and what is given back is what was taken.
+    /// Changes the share from `old` to `new` bytes. One of the first plans may have grown, so only the total is
+    /// exact, and as much is released as was taken.
     fn change(&mut self, old: usize, new: usize) {
         let before = self.bytes;
         self.bytes = (before + new).saturating_sub(old);

@@ -1,27 +1,27 @@
-//! Life as the Client shows it: Keep Alive, the connect timeout, and whether a packet that is not complete yet comes
-//! along.
+//! Timeouts for silent and slow Clients: Keep Alive, the connect timeout, and the progress of incomplete packets.
 //!
-//! A packet that takes longer than the Keep Alive leaves its Client no way to show life but by the packet itself. So its bytes
-//! count, if there are enough of them: a minimum rate, or one byte now and then would hold a place and a buffer for ever.
+//! While a Client sends a packet that takes longer than the Keep Alive, it cannot send anything else. So the bytes of the
+//! packet count as activity if they arrive at a minimum rate; otherwise one byte now and then would hold a place and a buffer
+//! forever.
 
 use std::time::Duration;
 
 use crate::broker::connection::{ClientConnection, CloseReason, LastCallReason, Phase};
 use crate::durable::message::Timestamp;
 
-/// How the packet comes along that is not complete yet.
+/// The progress of an incomplete packet.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
-    /// Bytes of it that are here; zero without such a packet.
+    /// Bytes received of it; zero if there is no incomplete packet.
     bytes: u32,
-    /// How many there were when its present time began.
+    /// How many there were at the start of the current period.
     bytes_before: u32,
-    /// When that was.
+    /// The start of the current period.
     since: Timestamp,
 }
 
 impl Progress {
-    /// `left` bytes have not been handled, after the packets before them were or there were none.
+    /// Records that `left` bytes of an incomplete packet remain after `handled` bytes of complete packets.
     #[inline]
     fn note(&mut self, left: usize, handled: usize, now: Timestamp) {
         let left = u32::try_from(left).unwrap_or(u32::MAX);
@@ -34,7 +34,7 @@ impl Progress {
         }
     }
 
-    /// Whether as many bytes have come as should in this time.
+    /// Whether enough bytes have arrived in this period.
     fn is_enough(&self, bytes_per_second: u32, now: Timestamp) -> bool {
         let bytes = u64::from(self.bytes.saturating_sub(self.bytes_before));
         let milliseconds = now.0.saturating_sub(self.since.0);
@@ -43,7 +43,7 @@ impl Progress {
 }
 
 impl ClientConnection {
-    /// Bytes have come, and some of them were handled.
+    /// Records received bytes, of which some were handled.
     #[inline]
     pub(super) fn note_input(&mut self, bytes: usize, handled: usize, now: Timestamp) {
         if handled > 0 {
@@ -55,7 +55,7 @@ impl ClientConnection {
         self.input.progress.note(bytes - handled, handled, now);
     }
 
-    /// What time brings: Keep Alive, the connect timeout, and the end of the patience with a packet.
+    /// Handles timeouts: Keep Alive, the connect timeout, and packets that take too long.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         if self.closing.reason.is_some() || self.closing.last_call.is_some() {
             return;
@@ -64,10 +64,10 @@ impl ClientConnection {
             return;
         }
         match self.opening.phase {
-            // What the Client sent may lie unread because of us.
+            // The input of the Client may be unread because of us.
             Phase::Authenticating(_) | Phase::TakingOver(_) | Phase::Opening | Phase::Closed => {}
             Phase::Connected if self.is_reading() && !self.has_progress(now) => {
-                // What has arrived may lie unread because of us as well.
+                // Here, too, arrived input may be unread because of us.
                 self.begin_last_call(LastCallReason::Silence, now);
             }
             Phase::Connected => {
@@ -81,7 +81,7 @@ impl ClientConnection {
         }
     }
 
-    /// Whether a packet comes along that is not complete yet.
+    /// Whether an incomplete packet makes progress.
     pub(super) fn has_progress(&self, now: Timestamp) -> bool {
         self.input.progress.is_enough(self.broker.limits().min_bytes_per_second, now)
     }
@@ -92,7 +92,7 @@ impl ClientConnection {
         patience.is_zero() || now < self.input.last_received.plus(patience)
     }
 
-    /// When [`Self::handle_timeout`] is to be called next.
+    /// When to call [`Self::handle_timeout`] next.
     #[inline]
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
@@ -105,8 +105,8 @@ impl ClientConnection {
         Some(silence.map_or(packet, |silence| silence.min(packet)))
     }
 
-    /// How long the stream may take nothing although there is something to write: as long as the Client may be silent,
-    /// because one that does not read shows no life either.
+    /// How long the stream may accept nothing although there is something to write: as long as the Client may be
+    /// silent.
     #[must_use]
     pub fn write_patience(&self) -> Duration {
         let longest = self.broker.limits().write_timeout;

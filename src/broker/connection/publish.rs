@@ -1,4 +1,5 @@
-//! PUBLISH as the ordinary decoder gives it: rules that plain ones cannot break, its topic, and how it is answered.
+//! Handles PUBLISH packets from the ordinary decoder: rules that plain ones cannot violate, the topic, and the
+//! answer.
 
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -18,18 +19,18 @@ use crate::session::policies::Recognition;
 use crate::session::violation::Violation;
 use crate::topic::mount_point::MountPoint;
 
-/// Why a message is not taken.
+/// Why a message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// This Client may not publish to the topic.
     NotAuthorized,
     /// The topic has more levels or bytes than topics may have.
     TopicTooLong,
-    /// The payload is not what its Payload Format Indicator says. [MQTT-3.3.2-4]
+    /// The payload contradicts its Payload Format Indicator. [MQTT-3.3.2-4]
     PayloadFormatInvalid,
-    /// With the mount point before it, its Response Topic is longer than a topic can be.
+    /// With the mount point, its Response Topic is too long.
     ResponseTopicTooLong,
-    /// It has to go to the store, which takes nothing at present.
+    /// It must be stored, but the store is not available.
     StoreUnavailable,
     /// There are too many Retained Messages.
     TooManyRetained,
@@ -59,7 +60,7 @@ impl ClientConnection {
         }
     }
 
-    /// What can be wrong with a well-formed PUBLISH, besides what [`Self::admit`] looks at.
+    /// Checks a well-formed PUBLISH, in addition to [`Self::admit`].
     fn check_publish(&self, publish: &Publish<'_>) -> Result<(), Violation> {
         let limits = self.broker.limits();
         let is_alias = |alias| (1..=limits.topic_alias_maximum).contains(&alias);
@@ -80,7 +81,7 @@ impl ClientConnection {
         self.close(CloseReason::Violation(violation));
     }
 
-    /// Sent again: it was routed the first time, and is safe once what was submitted before is.
+    /// Handles a retransmission: the message was routed the first time, and is durable once all earlier batches are.
     /// [MQTT-4.3.3-10]
     fn publish_again(&mut self, turn: &mut Turn<'_>, publish: &Publish<'_>) {
         count_received(&mut turn.effects.tally, 1, publish.payload.len() as u64);
@@ -126,14 +127,14 @@ impl ClientConnection {
         self.flush_run(turn, &mut run);
     }
 
-    /// Where this Client lives, if not everywhere.
+    /// The mount point of this Client, if it has one.
     #[inline]
     pub(super) fn mount_point(&self) -> Option<&MountPoint> {
         self.identity.peer.listener.mount_point.as_ref()
     }
 
-    /// Whether a message has been here before. One without a trail is not even asked about, unless the policy is to look at
-    /// each.
+    /// Whether a message was here before. A message without a trail is not checked, unless the policy is to check every
+    /// message.
     pub(super) fn has_returned(&self, run: &Run<'_>) -> bool {
         let Some(publication) = run.only() else { return false };
         let recognition = self.identity.policies.recognition;
@@ -146,9 +147,8 @@ impl ClientConnection {
         neighbours.is_some_and(|neighbours| neighbours.has_returned(publication, recognition))
     }
 
-    /// Refuses one message. Where the version has no way to say so, the message is acknowledged and
-    /// dropped if the Client is at fault [MQTT311-3.3.5-2], and the Network Connection closed if we
-    /// are, so that the Client keeps its copy.
+    /// Refuses one message. If the version cannot express that, the message is acknowledged and dropped if the Client
+    /// is at fault [MQTT311-3.3.5-2]; if we are, the Network Connection is closed, so that the Client keeps its copy.
     pub(super) fn refuse_publish(
         &mut self,
         qos: QoS,
@@ -171,7 +171,7 @@ impl ClientConnection {
         self.acknowledge_publish(qos, packet_id, reason, Wait::InTurn, effects);
     }
 
-    /// Acknowledges messages in order; QoS 0 is passed over.
+    /// Acknowledges messages in order; QoS 0 needs no acknowledgement.
     #[inline]
     pub(super) fn acknowledge_run(
         &mut self,
@@ -185,7 +185,7 @@ impl ClientConnection {
             }
             return;
         }
-        // Nothing stands before them: they leave at once, all together.
+        // Nothing is pending before them: all are sent at once.
         let (version, mut count) = (self.identity.version, 0);
         self.output.own.append(|out| {
             for ((qos, packet_id), reason) in answers {
@@ -223,7 +223,7 @@ impl Refusal {
         }
     }
 
-    /// How the message is counted, if it is us who lose it.
+    /// The drop reason to count, if we are at fault.
     fn drop_reason(self) -> Option<DropReason> {
         match self {
             Self::NotAuthorized
@@ -246,7 +246,7 @@ fn acknowledgement_of(qos: QoS) -> Option<AcknowledgementKind> {
     }
 }
 
-/// Whether a payload that says it is UTF-8 is. [MQTT-3.3.2-4]
+/// Whether a payload marked as UTF-8 is valid UTF-8. [MQTT-3.3.2-4]
 fn is_payload_as_said(publish: &Publish<'_>) -> bool {
     let says_utf8 = iterate(&publish.properties)
         .any(|property| matches!(property, Property::PayloadFormatIndicator(true)));

@@ -1,12 +1,12 @@
-//! What an operator may want to read about a Client, as values: the shell writes them, if anybody listens.
+//! Remarks about a Client for the log, as values: the shell writes them if the level is enabled.
 
 use crate::packet::connect::Connect;
 use crate::packet::reason_code::ReasonCode;
 
-/// Remarks kept until the shell takes them: more at once say nothing new.
+/// Most remarks kept until the shell takes them; more at once would add no information.
 pub(super) const MAX_REMARKS: usize = 32;
 
-/// Bytes of a text of the Client's that are kept for the log.
+/// Most bytes of a Client's text kept for the log.
 const MAX_TEXT_BYTES: usize = 1024;
 
 /// How a Client introduced itself. Kept until it is connected or refused.
@@ -16,29 +16,29 @@ pub struct Introduction {
     pub client_id: Box<str>,
     /// User Name, as it was claimed.
     pub user_name: Option<Box<str>>,
-    /// Keep Alive, as it was wished for.
+    /// Keep Alive, as requested.
     pub keep_alive_seconds: u16,
     /// Clean Start.
     pub clean_start: bool,
-    /// Whether it found its Session.
+    /// Whether its Session was resumed.
     pub is_resumed: bool,
 }
 
-/// Something that a Client wanted and did not get.
+/// A request that was denied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remark {
-    /// It may not publish there. Said once for a topic, as long as the connection remembers it.
+    /// It may not publish there. Reported once per topic, as long as the connection remembers it.
     PublishDenied {
         /// The Topic Name, with the mount point.
         topic: Box<str>,
-        /// What it was told.
+        /// The Reason Code it got.
         reason: ReasonCode,
     },
-    /// It did not get a Subscription.
+    /// A Subscription was refused.
     SubscribeRefused {
         /// The Topic Filter, as it was sent.
         filter: Box<str>,
-        /// What it was told.
+        /// The Reason Code it got.
         reason: ReasonCode,
     },
 }

@@ -1,4 +1,5 @@
-//! What waits for a Client outside its own queue: Retained Messages of new Subscriptions, and what its groups have.
+//! Delivers messages that wait for a Client outside its own queue: Retained Messages for new Subscriptions, and
+//! messages of its groups.
 
 use std::sync::Arc;
 
@@ -14,11 +15,11 @@ use crate::session::retained_delivery::RetainedDelivery;
 
 /// Retained Messages delivered under one lock.
 const RETAINED_PAGE: usize = 64;
-/// Steps of looking at one name: its text is compared, and may have to be fetched.
+/// Steps of visiting one name: its text is compared, and may not be in the cache.
 const STEPS_PER_NAME: usize = 2;
 
 impl ClientConnection {
-    /// Gives the Client what waits for it outside its own queue, as far as it has room.
+    /// Gives the Client messages from outside its own queue, as far as it has room.
     pub(super) fn drain_to_client(
         &mut self,
         session: &Arc<Session>,
@@ -30,7 +31,7 @@ impl ClientConnection {
             return;
         }
         let mut turn = Turn { session, inbound: &mut inbound, now, effects };
-        // What a SUBACK that waits for the store stands for comes behind it.
+        // Retained Messages must not be sent before a pending SUBACK.
         if self.output.pending_reasons == 0 && self.input.filter_work.is_none() {
             self.deliver_retained(&mut turn);
         }
@@ -44,7 +45,7 @@ impl ClientConnection {
 
     /// Delivers Retained Messages of new Subscriptions, as many as the Client takes now.
     fn deliver_retained(&self, turn: &mut Turn<'_>) {
-        // A Client at rest keeps no room for what it once was to receive.
+        // An idle Client keeps no memory for past deliveries.
         let mut waiting = turn.inbound.retained.take();
         let mut page = Vec::new();
         while let Some(mut delivery) = waiting.pop() {
@@ -86,7 +87,8 @@ impl ClientConnection {
             group: None,
             durability: limits.durability_of(publication.topic),
             limits: &limits.queue_of(publication.topic),
-            // What is retained takes no more room by being delivered: it waits in the tree until the Client has some.
+            // Retained Messages take no more room by being delivered: they wait in the tree until the Client has
+            // room.
             total: Total::HasRoom,
         };
         let delivered = turn.session.outbound().deliver(publication, &terms, turn.effects);

@@ -1,4 +1,4 @@
-//! What a Client may do with which topic: the topics that the broker owns, and then what the authority says.
+//! The rights of a Client on a topic: first reserved topics, then the authority.
 
 use crate::access::{Access, Action, Decision};
 use crate::broker::connection::publish::Refusal;
@@ -23,7 +23,7 @@ impl ClientConnection {
         (!is_allowed).then_some(Refusal::NotAuthorized)
     }
 
-    /// Why this Client may not subscribe to `filter` (as it is called outside, without `$share/…/`), if so.
+    /// Why this Client may not subscribe to `filter` (its outside name, without `$share/…/`), if so.
     pub(super) fn subscription_refusal(&self, client_id: &str, filter: &str) -> Option<ReasonCode> {
         let Identity { peer, policies, .. } = &self.identity;
         if policies.rights == Rights::All {
@@ -31,7 +31,7 @@ impl ClientConnection {
         }
         let seen = self.as_seen(filter);
         let is_open = match reserved_root(seen) {
-            // It tells of everybody, so it is not shown inside of a mount point.
+            // It describes all Clients, so it is not visible inside a mount point.
             Some("SYS") => peer.listener.mount_point.is_none(),
             Some(_) => return Some(ReasonCode::TopicFilterInvalid),
             None => !seen.starts_with('$') || self.broker.limits().dollar_topics,
@@ -40,15 +40,15 @@ impl ClientConnection {
         (!is_allowed).then_some(ReasonCode::NotAuthorized)
     }
 
-    /// What the authority says.
+    /// The decision of the authority.
     fn is_allowed(&self, client_id: &str, action: Action<'_>) -> bool {
         let Identity { peer, principal, .. } = &self.identity;
         let access = Access { principal, client_id, peer, action };
         self.broker.authority().authorize(&access) == Decision::Allowed
     }
 
-    /// Whether Clients exchange messages through this topic. The broker's own are closed, so that nobody forges its figures;
-    /// but Clients that stand between brokers say there whether they are connected, by Will Message among others.
+    /// Whether Clients may publish to this topic. Reserved topics are closed, so that nobody forges the broker's metrics;
+    /// but bridges publish there whether they are connected, also with a Will Message.
     fn is_open(&self, client_id: &str, topic: &str) -> bool {
         let seen = self.as_seen(topic);
         if !seen.starts_with('$') {
@@ -66,7 +66,7 @@ impl ClientConnection {
         }
     }
 
-    /// What the Client calls a topic that is called so outside.
+    /// The inside name of a topic, as the Client sees it.
     fn as_seen<'a>(&self, topic: &'a str) -> &'a str {
         let mount_point = self.identity.peer.listener.mount_point.as_ref();
         mount_point.and_then(|mount| mount.inside(topic)).unwrap_or(topic)

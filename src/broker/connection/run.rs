@@ -1,7 +1,7 @@
-//! The one way of every PUBLISH from its decoder to its recipients: admitted, taken into a run, refused or routed, and
-//! acknowledged. Consecutive plain PUBLISH packets of one topic in one read buffer make one run: one plan and one lock for
-//! each recipient serve all of them. Devices publish in bursts, and most of what a message costs is not in the message.
-//! Any other PUBLISH is a run of its own.
+//! The single path of every PUBLISH from its decoder to its recipients: admitted, added to a run, refused or routed, and
+//! acknowledged. Consecutive plain PUBLISH packets of one topic in one read buffer form one run, which needs one plan, and
+//! one lock for each recipient. Devices publish in bursts, and most of the cost of a message does not depend on its
+//! contents. Any other PUBLISH is a run of its own.
 
 use smallvec::SmallVec;
 
@@ -23,9 +23,9 @@ use crate::session::inbound::Inbound;
 use crate::session::publication::Publication;
 use crate::session::violation::Violation;
 
-/// Messages routed together at most: more would make others wait for a recipient's lock.
+/// Most messages routed together: more would make others wait for a recipient's lock.
 pub(super) const RUN_MESSAGES: usize = 32;
-/// Sessions up to which they are that many.
+/// Most Sessions for which a run may have that many messages.
 const RUN_SESSIONS: usize = 512;
 
 /// Messages of one topic that wait to be routed together.
@@ -37,7 +37,7 @@ pub(super) struct Run<'a> {
     storing: Storing,
 }
 
-/// A PUBLISH as either decoder found it, with its topic in full.
+/// A PUBLISH from either decoder, with its full topic.
 pub(super) struct Arriving<'a> {
     pub(super) qos: QoS,
     pub(super) packet_id: Option<PacketId>,
@@ -49,21 +49,21 @@ pub(super) struct Arriving<'a> {
     pub(super) expires: Option<Timestamp>,
 }
 
-/// What the exchange of a PUBLISH is.
+/// Whether a PUBLISH is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// A new one.
+    /// A new message.
     New,
-    /// One of QoS 2 whose message was routed before.
+    /// A repeated QoS 2 message that was routed before.
     Repeated,
 }
 
-/// Whether messages have to go to the store.
+/// Whether messages must be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Storing {
     /// They do not.
     Never,
-    /// They do if a recipient is durable.
+    /// If a recipient is durable.
     IfDurable,
     /// They do.
     Always,
@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A run of this message alone.
+    /// A run of one message.
     #[inline(never)]
     pub(super) fn of(arriving: &Arriving<'a>, now: Timestamp, inbound: &mut Inbound) -> Self {
         let mut run = Self::new();
@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
         self.publications.is_empty()
     }
 
-    /// The message, if there is but one.
+    /// The message, if there is only one.
     pub(super) fn only(&self) -> Option<&Publication<'a>> {
         match &*self.publications {
             [only] => Some(only),
@@ -143,8 +143,8 @@ impl Storing {
 }
 
 impl ClientConnection {
-    /// Takes the PUBLISH at the front of `input` into the run, if it is a plain one; returns its
-    /// length. `None` leaves it to the ordinary way.
+    /// Adds the PUBLISH at the front of `input` to the run, if it is a plain one; returns its length. `None` leaves
+    /// it to the ordinary decoder.
     #[inline]
     pub(super) fn extend_run<'a>(
         &mut self,
@@ -176,7 +176,8 @@ impl ClientConnection {
         Some(plain.length)
     }
 
-    /// Whether a PUBLISH may come now, besides `taken` that are being handled, and whether it came before.
+    /// Whether a PUBLISH is allowed now, in addition to `taken` that are being handled, and whether it is a
+    /// repetition.
     #[expect(clippy::inline_always, reason = "20 instructions of each message received")]
     #[inline(always)]
     pub(super) fn admit(
@@ -204,7 +205,7 @@ impl ClientConnection {
         Ok(Arrival::New)
     }
 
-    /// Refuses, or routes and acknowledges, what is in the run.
+    /// Refuses, or routes and acknowledges, the messages of the run.
     pub(super) fn flush_run(&mut self, turn: &mut Turn<'_>, run: &mut Run<'_>) {
         if run.is_empty() {
             return;
@@ -235,7 +236,7 @@ impl ClientConnection {
         run.clear();
     }
 
-    /// Why messages are not taken, if so.
+    /// Why messages are refused, if so.
     fn refusal(&self, cached: &Cached, storing: Storing) -> Option<Refusal> {
         if cached.refusal.is_some() {
             return cached.refusal;
@@ -281,13 +282,13 @@ impl ClientConnection {
         }
     }
 
-    /// Keeps the messages of a run whose publisher wants them retained; false if there are too many.
+    /// Retains the messages of a run; false if there are too many Retained Messages.
     fn retain(&self, turn: &mut Turn<'_>, run: &mut Run<'_>) -> bool {
         let mut retained = run.publications.iter_mut().filter(|publication| publication.retain);
         retained.all(|publication| self.broker.retain(publication, turn.effects))
     }
 
-    /// The messages are ours: what is sent again with these identifiers is known.
+    /// Records the identifiers of accepted messages, to recognise retransmissions.
     fn receive_run(&self, turn: &mut Turn<'_>, run: &Run<'_>, durability: Durability) {
         if !turn.inbound.is_durable() {
             return;
@@ -300,7 +301,7 @@ impl ClientConnection {
         }
     }
 
-    /// Acknowledges messages that go no further.
+    /// Acknowledges messages that are not routed.
     fn take_returned(&mut self, turn: &mut Turn<'_>, run: &Run<'_>, durability: Durability) {
         let promise = Promise::begin(turn.effects);
         self.receive_run(turn, run, durability);
@@ -313,7 +314,7 @@ impl ClientConnection {
     }
 }
 
-/// Messages to so many Sessions that are routed together at most: nothing gives way in the middle.
+/// The most messages to route together to this many Sessions, because a run is not interrupted.
 #[inline]
 fn run_limit(sessions: usize) -> usize {
     match sessions {
@@ -322,7 +323,7 @@ fn run_limit(sessions: usize) -> usize {
     }
 }
 
-/// Counts PUBLISH packets, whatever becomes of them.
+/// Counts PUBLISH packets, whatever happens to them.
 pub(super) fn count_received(tally: &mut Tally, messages: usize, payload_bytes: u64) {
     tally.packets_received += messages as u64;
     tally.publish_received += messages as u64;

@@ -1,4 +1,4 @@
-//! SUBSCRIBE and UNSUBSCRIBE.
+//! Handles SUBSCRIBE and UNSUBSCRIBE.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl ClientConnection {
         self.work_through(turn, FilterWork::subscribe(subscribe));
     }
 
-    /// Subscribes to one filter; the answer to it.
+    /// Subscribes to one filter; returns the Reason Code.
     pub(super) fn subscribe(
         &self,
         turn: &mut Turn<'_>,
@@ -66,7 +66,7 @@ impl ClientConnection {
         granted_code(options.qos)
     }
 
-    /// What speaks against a Subscription, if anything does.
+    /// Why a Subscription is refused, if so.
     fn check_subscription(
         &self,
         turn: &mut Turn<'_>,
@@ -105,7 +105,7 @@ impl ClientConnection {
         Ok(parsed)
     }
 
-    /// A Topic Filter with the listener's mount point before it.
+    /// Parses a Topic Filter and adds the listener's mount point.
     fn parse(&self, filter: &str) -> Result<ParsedFilter, ReasonCode> {
         let invalid = |_| ReasonCode::TopicFilterInvalid;
         let parsed = TopicFilter::parse(filter).map_err(invalid)?;
@@ -121,7 +121,7 @@ impl ClientConnection {
         self.work_through(turn, FilterWork::unsubscribe(unsubscribe));
     }
 
-    /// Unsubscribes from one filter; the answer to it.
+    /// Unsubscribes from one filter; returns the Reason Code.
     pub(super) fn unsubscribe(&self, turn: &mut Turn<'_>, filter: &str) -> ReasonCode {
         let Turn { session, inbound, effects, .. } = turn;
         let parsed = match self.parse(filter) {

@@ -1,8 +1,9 @@
-//! Waiting for the Network Connection that has the Session to handle what it has received and to let go. [MQTT-3.1.4-3]
+//! Take-over: waits until the Network Connection that holds the Session has handled its received input and released the
+//! Session. [MQTT-3.1.4-3]
 //!
-//! A Client that leaves and comes back at once may be served by two threads: the new connection can be looked at before
-//! the last bytes of the old one. They were sent first and count first, a DISCONNECT (which takes the Will back) above all.
-//! The wait is bounded; an old connection that does not let go in time loses the Session as it stands.
+//! If a Client disconnects and reconnects at once, two threads may serve it: the new connection may be handled before the
+//! last bytes of the old one. But these were sent first and must be handled first, above all a DISCONNECT, which removes
+//! the Will. The wait is limited; an old connection that does not release the Session in time loses it as it is.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -14,17 +15,17 @@ use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
 
-/// How long a new Network Connection waits for all before it. A little longer than a last call takes at most.
+/// How long a new Network Connection waits for all earlier ones. Slightly longer than the longest last call.
 const TAKE_OVER_TIME: Duration = Duration::from_secs(1);
 
-/// A wait under way.
+/// A wait in progress.
 pub(super) struct TakeOver {
     predecessor: Arc<Session>,
     deadline: Timestamp,
 }
 
 impl TakeOver {
-    /// Asks the connection that has `session` to leave. A wait that went before counts.
+    /// Asks the connection that holds `session` to leave. An earlier wait counts.
     pub(super) fn begin(before: Option<&Self>, session: &Arc<Session>, now: Timestamp) -> Self {
         let deadline = before.map_or_else(|| now.plus(TAKE_OVER_TIME), Self::deadline);
         let waker = session.outbound().ask_to_leave();
@@ -39,13 +40,13 @@ impl TakeOver {
     }
 }
 
-/// Whether no Network Connection has the Session any more.
+/// Whether no Network Connection holds the Session any more.
 fn is_released(inbound: &Inbound) -> bool {
     inbound.ended || inbound.disconnected.is_some()
 }
 
 impl ClientConnection {
-    /// Tries again to take the Session, if it has been let go or the wait has been long enough.
+    /// Tries again to take the Session, if it was released or the wait is over.
     pub(super) fn retry_take_over(&mut self, now: Timestamp, effects: &mut Effects) {
         let Phase::TakingOver(connect) = &self.opening.phase else { return };
         let is_over = connect
@@ -62,7 +63,7 @@ impl ClientConnection {
         }
     }
 
-    /// Lets `waker` be woken when the Session is let go; true if it has been already.
+    /// Registers `waker` for the release of the Session; true if it is already released.
     pub(super) fn watch_take_over(&mut self, now: Timestamp, waker: &Waker) -> bool {
         let Phase::TakingOver(connect) = &self.opening.phase else { return false };
         let Some(wait) = &connect.take_over else { return true };

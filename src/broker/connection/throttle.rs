@@ -1,6 +1,6 @@
-//! A publisher waits for a moment while a recipient lags behind, so that a brief jam costs neither
-//! messages nor memory. A recipient that does not catch up in that time is stalled: nobody waits for
-//! it again until it has, and what it can not take goes the way of its queue and outbox limits.
+//! Throttling: a publisher waits briefly while a recipient lags behind, so that short congestion costs neither
+//! messages nor memory. A recipient that does not catch up in that time is stalled: publishers do not wait for it
+//! again until it has, and its queue and outbox limits apply.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -12,7 +12,7 @@ use crate::durable::message::Timestamp;
 use crate::session::Session;
 use crate::session::effects::Effects;
 
-/// A wait under way.
+/// A wait in progress.
 pub(super) struct Throttle {
     recipients: SmallVec<[Arc<Session>; 1]>,
     since: Timestamp,
@@ -23,7 +23,7 @@ pub(super) struct Throttle {
 /// Why the publisher waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Policy {
-    /// A jam may be over in a moment.
+    /// The congestion may be over in a moment.
     Courtesy,
     /// The overflow policy of the topic is back-pressure.
     Backpressure,
@@ -36,8 +36,8 @@ impl Throttle {
 }
 
 impl ClientConnection {
-    /// Starts to wait for the recipients that lag behind. One that is the publisher itself could
-    /// never catch up while it waits.
+    /// Starts to wait for the recipients that lag behind, except for the publisher itself, which could never catch up
+    /// while it waits.
     pub(super) fn throttle(&mut self, now: Timestamp, effects: &mut Effects) {
         let mut recipients = std::mem::take(&mut effects.crowded);
         let policy = match std::mem::take(&mut effects.backpressure) {
@@ -58,7 +58,7 @@ impl ClientConnection {
         self.input.throttle = Some(Box::new(Throttle { recipients, since, deadline, policy }));
     }
 
-    /// Ends the wait if everybody caught up, or if it has lasted too long.
+    /// Ends the wait if all recipients have caught up, or if it has lasted too long.
     #[inline]
     pub(super) fn end_throttle(&mut self, now: Timestamp) {
         if self.input.throttle.is_some() {
@@ -86,7 +86,7 @@ impl ClientConnection {
         }
     }
 
-    /// Lets `waker` be woken when the wait may be over; true if it is over already.
+    /// Registers `waker` for the end of the wait; true if it is already over.
     pub(super) fn watch_throttle(&mut self, now: Timestamp, waker: &Waker) -> bool {
         let Some(throttle) = &self.input.throttle else { return false };
         for recipient in &throttle.recipients {

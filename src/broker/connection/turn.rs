@@ -1,6 +1,6 @@
-//! One turn of a Client: what it sent is handled under the lock of its Session's inbound half, and all that this brings
-//! about is carried out before the lock goes. So a take-over, which needs that lock, finds everything the old connection
-//! did submitted, and nothing that one Client caused is left for the next.
+//! One turn of a Client: its input is handled under the lock of its Session's inbound half, and all effects are carried
+//! out before the lock is released. So a take-over, which needs that lock, finds everything submitted that the old
+//! connection did, and no effects of one Client are left for the next.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use crate::session::Session;
 use crate::session::effects::Effects;
 use crate::session::inbound::Inbound;
 
-/// What every packet of a connected Client is handled with.
+/// The context for handling packets of a connected Client.
 pub(super) struct Turn<'a> {
-    /// Whose turn it is.
+    /// The Session of the Client.
     pub(super) session: &'a Arc<Session>,
-    /// What the Client sends, locked until the turn has been finished.
+    /// Its inbound half, locked until the turn is finished.
     pub(super) inbound: &'a mut Inbound,
-    /// When it is.
+    /// The current time.
     pub(super) now: Timestamp,
-    /// What it brings about.
+    /// The effects of the turn.
     pub(super) effects: &'a mut Effects,
 }
 
 impl ClientConnection {
-    /// Ends a turn: submits what was changed, waits for recipients that lag behind, asks for pages, wakes whom it
-    /// concerns. Nothing is left but figures, because the effects belong to a thread and the next Client would get them.
+    /// Ends a turn: submits changes, waits for recipients that lag behind, requests pages, wakes tasks. Only counts may
+    /// be left, because the effects belong to the thread and the next Client would get them.
     pub(super) fn finish(&mut self, session: &Arc<Session>, now: Timestamp, effects: &mut Effects) {
         if !effects.crowded.is_empty() {
             self.throttle(now, effects);
@@ -35,7 +35,7 @@ impl ClientConnection {
         assert!(effects.is_settled(), "a turn leaves effects to the next Client");
     }
 
-    /// Submits the collected changes and notes which acknowledgements wait for them.
+    /// Submits the collected changes and records which acknowledgements wait for them.
     fn submit(&mut self, session: &Arc<Session>, effects: &mut Effects) {
         if !effects.pages.is_empty() {
             self.output.requests.fill().extend(effects.pages.drain(..).map(Request::Page));
@@ -61,7 +61,7 @@ impl ClientConnection {
         }
     }
 
-    /// Sends what has become safe to send, and ends a wait that is over.
+    /// Sends acknowledgements that have become durable, and ends a wait that is over.
     pub(super) fn settle(&mut self, now: Timestamp, effects: &mut Effects) {
         self.flush_pending(effects);
         self.end_throttle(now);
@@ -72,7 +72,7 @@ impl ClientConnection {
         }
     }
 
-    /// Stops reading while the store is behind, and asks it to say when it has done what it has.
+    /// Stops reading while the store lags behind, and requests a notification when it has caught up.
     fn watch_store(&mut self, session: &Arc<Session>, effects: &mut Effects) {
         let store = self.broker.store();
         if store.pending_bytes() < self.broker.limits().max_pending_bytes {
