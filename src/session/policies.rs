@@ -1,5 +1,5 @@
 //! Policies: behaviour that can differ between Sessions. Ordinary Clients have the default of each policy; the shell
-//! sets others for bridges, and for its own parts.
+//! sets others for Clients that pass messages on to another broker, and for its own parts.
 
 use crate::packet::subscribe::SubscriptionOptions;
 
