@@ -1,9 +1,9 @@
-//! How long a bridge waits before the next attempt.
+//! The pause before the next connection attempt of a bridge.
 
 use std::time::Duration;
 
 /// Pauses that grow from a minimum to a maximum with decorrelated jitter, so that a thousand bridges that lost the same
-/// broker do not come back in step.
+/// broker do not reconnect at the same time.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     min: Duration,
@@ -21,11 +21,11 @@ impl Backoff {
     /// The next pause: between `min` and three times the last one, at most `max`. `random` is uniform in `0.0..1.0`.
     pub(crate) fn next(&mut self, random: f64) -> Duration {
         let ceiling = (self.last * 3).clamp(self.min, self.max);
-        // The first pause varies, too: all bridges of a restarted broker start in the same instant.
+        // The first pause varies, too, because all bridges of a restarted broker start at the same time.
         let floor = if self.last.is_zero() { self.min / 2 } else { self.min };
         let span = ceiling.saturating_sub(floor);
         self.last = (floor + span.mul_f64(random.clamp(0.0, 1.0))).max(self.min / 2);
-        // Growth follows the ceiling, not luck: a row of small random numbers must not keep the pace high.
+        // Growth follows the ceiling, so that a row of small random numbers does not keep the pauses short.
         let pause = self.last;
         self.last = self.last.max(ceiling / 2);
         pause

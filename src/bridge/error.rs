@@ -1,4 +1,4 @@
-//! Why an attempt to connect failed or a link ended, in words that an operator can act on.
+//! Errors of connection attempts and links, in words that an operator can act on.
 
 use std::io;
 
@@ -16,7 +16,7 @@ const WAYS_OUT: WaysOut = WaysOut {
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
-    /// There is no connection on which MQTT could be spoken.
+    /// The connection could not be established.
     #[error("{}", .0.with(&WAYS_OUT))]
     Dial(#[from] DialError),
     /// A user name or password file cannot be read.
@@ -24,16 +24,16 @@ pub(crate) enum LinkError {
     Credentials {
         /// The file.
         path: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// `connect_timeout` passed.
     #[error("no connection within connect_timeout: {stage} did not finish")]
     TimedOut {
-        /// How far it came.
+        /// How far the attempt got.
         stage: &'static str,
     },
-    /// The CONNACK refused.
+    /// The remote broker refused the connection in CONNACK.
     #[error(
         "the remote broker refused the connection: {}{}{}",
         reason_in_words(*reason),
@@ -45,16 +45,16 @@ pub(crate) enum LinkError {
         reason: ReasonCode,
         /// Its Reason String.
         text: String,
-        /// The version that was spoken.
+        /// The protocol version.
         protocol: ProtocolVersion,
     },
     /// The remote broker closed the connection.
     #[error("the remote broker closed the connection{0}")]
     RemoteClosed(&'static str),
-    /// The connection broke.
+    /// The connection was lost.
     #[error("the connection to the remote broker was lost: {0}")]
     RemoteIo(io::Error),
-    /// A DISCONNECT came.
+    /// The remote broker sent DISCONNECT.
     #[error("the remote broker disconnected: {}{}", reason_in_words(*reason), with_text(text))]
     RemoteDisconnect {
         /// Its reason.
@@ -65,13 +65,13 @@ pub(crate) enum LinkError {
     /// No answer in time.
     #[error("the remote broker did not answer {0} within response_timeout")]
     RemoteSilent(&'static str),
-    /// Bytes that are no MQTT.
+    /// Malformed bytes.
     #[error("the remote broker sent invalid MQTT: {0}")]
     RemoteMalformed(String),
-    /// A packet that must not come.
+    /// A packet that is not allowed.
     #[error("the remote broker violated the protocol: {0}")]
     RemoteViolation(&'static str),
-    /// The remote broker cannot take more at present; the message stays and is tried again.
+    /// The remote broker cannot accept more at present; the message stays and is sent again.
     #[error("the remote broker temporarily refused a message: {}", reason_in_words(*.0))]
     RemoteBusy(ReasonCode),
     /// The local broker ended the Session's connection.
@@ -80,20 +80,20 @@ pub(crate) enum LinkError {
     /// The local broker refused the Session.
     #[error("the local broker refused the bridge's session: {}", reason_in_words(*.0))]
     LocalRefused(ReasonCode),
-    /// The local broker cannot take more at present; the message stays at the remote broker and is sent again.
+    /// The local broker cannot accept more at present; the message stays at the remote broker, which sends it again.
     #[error("the local broker temporarily refused a message: {}", reason_in_words(*.0))]
     LocalBusy(ReasonCode),
-    /// The local side of the bridge is broken.
+    /// The local side of the bridge failed.
     #[error("the local session failed: {0}")]
     Local(String),
-    /// Nothing went wrong: somebody asked for it.
+    /// No error: the link was closed on request.
     #[error("{0}")]
     Asked(&'static str),
 }
 
 impl LinkError {
-    /// Whether the remote broker may dislike the bridge bit of the protocol level: it refused the version, or closed
-    /// without a word where a CONNACK was due.
+    /// Whether the remote broker may reject the bridge bit of the protocol level: it refused the version, or closed
+    /// the connection instead of sending CONNACK.
     #[must_use]
     pub(crate) fn may_be_the_bridge_bit(&self) -> bool {
         match self {
@@ -104,8 +104,8 @@ impl LinkError {
         }
     }
 
-    /// Whether the remote broker may dislike the Will Message: it refused what the bridge may do, or closed without a
-    /// word where a CONNACK was due.
+    /// Whether the remote broker may reject the Will Message: it refused authorization, or closed the connection
+    /// instead of sending CONNACK.
     #[must_use]
     pub(crate) fn may_be_the_will(&self) -> bool {
         match self {
@@ -132,7 +132,7 @@ impl LinkError {
     }
 }
 
-/// A Reason Code as a phrase with the cure where there is one.
+/// A Reason Code as a phrase, with a hint if there is one.
 #[must_use]
 pub(crate) fn reason_in_words(reason: ReasonCode) -> String {
     let words = match reason {

@@ -13,22 +13,22 @@ use crate::dial::stream::ByteStream;
 use crate::packet::connect::{Connect, ConnectProperties, Will};
 use crate::packet::{Packet, ProtocolVersion, QoS};
 
-/// Longest CONNACK that is read.
+/// Longest CONNACK accepted.
 const CONNACK_BYTES_MAX: u32 = 64 * 1024;
-/// Longest credential file that is read.
+/// Longest credential file accepted.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// A connection that was accepted.
 pub(crate) struct Connected<S> {
     /// The stream.
     pub stream: S,
-    /// Bytes behind the CONNACK.
+    /// Bytes after the CONNACK.
     pub input: Vec<u8>,
     /// What the CONNACK granted.
     pub accepted: Accepted,
 }
 
-/// User name and password as they are at this moment.
+/// The current user name and password.
 #[derive(Clone, Default)]
 pub(crate) struct BridgeCredentials {
     user_name: Option<String>,
@@ -36,7 +36,7 @@ pub(crate) struct BridgeCredentials {
 }
 
 impl BridgeCredentials {
-    /// Reads the files anew: credentials may rotate.
+    /// Rereads the files, because credentials may be rotated.
     ///
     /// # Errors
     /// [`LinkError::Credentials`] names the file.
@@ -65,14 +65,14 @@ async fn read_secret(secret: Option<&Secret>) -> Result<Option<Vec<u8>>, LinkErr
     }
 }
 
-/// Which of the remote connections of a bridge.
+/// The identity of one of the remote connections of a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RemoteIdentity {
     /// Its number; the first one also carries the notifications.
     pub lane: usize,
     /// Whether the bridge bit is set (3.x).
     pub bridge_bit: bool,
-    /// Whether the Will Message says that the connection is gone.
+    /// Whether there is a Will Message that reports the end of the connection.
     pub has_will: bool,
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn remote_client_id(settings: &BridgeSettings, lane: usize) -> String
     }
 }
 
-/// Introduces a lane of the bridge to the remote broker.
+/// Connects a lane of the bridge to the remote broker.
 ///
 /// # Errors
 /// [`LinkError`] says why it was not accepted. The caller limits the time.
@@ -167,10 +167,10 @@ pub(crate) async fn connect_local<S: ByteStream>(
     }
 }
 
-/// What becomes of the local Session when its connection ends.
+/// What happens to the local Session when its connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LocalLifetime {
-    /// It stays and goes on collecting.
+    /// It stays and keeps queueing messages.
     Durable,
     /// It goes.
     Transient,

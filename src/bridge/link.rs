@@ -1,4 +1,4 @@
-//! The shell around a [`Relay`]: moves bytes between it and its connections until the link is over.
+//! The shell around a [`Relay`]: moves bytes between it and its connections until the link ends.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,15 +19,15 @@ use crate::dial::stream::BoxStream;
 const READ_BYTES: usize = 64 * 1024;
 /// Rounds of reading and writing before other tasks get their turn.
 const ROUNDS: usize = 16;
-/// Reads of what the local broker had on its way when a link breaks.
+/// Most reads of pending data from the local broker when a link is lost.
 const SALVAGED_READS: usize = 64;
-/// Room that an output or input buffer keeps when it is empty.
+/// Capacity that an empty output or input buffer keeps.
 const KEPT_BYTES: usize = 256 * 1024;
 
 /// One connection with its input.
 struct Pipe {
     stream: BoxStream,
-    /// Bytes read and not yet taken: `start..end`. Behind it is room, already initialised.
+    /// Bytes read but not consumed: `start..end`. After them is initialised free space.
     input: Vec<u8>,
     start: usize,
     end: usize,
@@ -35,7 +35,7 @@ struct Pipe {
     written: usize,
     must_flush: bool,
     is_closed: bool,
-    /// There is input that the relay did not look at since it was read or refused.
+    /// Whether there is input that the relay has not seen since it was read or refused.
     has_news: bool,
 }
 
@@ -58,7 +58,7 @@ enum Side {
 }
 
 impl Link {
-    /// Puts the parts together; what came behind the CONNACKs is taken over.
+    /// Creates a link from its parts, including bytes received after the CONNACKs.
     #[must_use]
     pub(crate) fn new(
         name: Arc<str>,
@@ -79,22 +79,22 @@ impl Link {
         }
     }
 
-    /// The relay, to ask or to tell it something between two calls of [`Link::run`].
+    /// The relay, for use between two calls of [`Link::run`].
     pub(crate) fn relay(&mut self) -> &mut Relay {
         &mut self.relay
     }
 
-    /// Moves bytes until the link is over, or until the opening is complete if it was not before. Cancellation safe.
+    /// Moves bytes until the link ends, or until the opening is complete if it was not before. Cancellation safe.
     ///
     /// # Errors
-    /// Why it is over.
+    /// Why the link ended.
     pub(crate) async fn run(&mut self) -> Result<(), LinkError> {
         let was_running = self.relay.is_running();
         poll_fn(|context| self.poll_run(context, was_running)).await
     }
 
-    /// Ends the link in good order: what is on its way gets `patience` to be acknowledged, then both sides are told.
-    /// Returns what may not have arrived.
+    /// Closes the link in an orderly way: messages in flight get `patience` to be acknowledged, then both sides are
+    /// disconnected. Returns messages that may not have arrived.
     pub(crate) async fn close(
         mut self,
         patience: Duration,
@@ -113,7 +113,7 @@ impl Link {
         self.relay.take_unproven()
     }
 
-    /// After a failure: what the local broker has handed out is not lost with the link. Returns what may not have arrived.
+    /// After a failure, saves messages that the local broker has handed out. Returns messages that may not have arrived.
     pub(crate) fn salvage(mut self) -> Unproven {
         let mut context = Context::from_waker(Waker::noop());
         let now = Instant::now();
@@ -140,7 +140,8 @@ impl Link {
             self.note_tally();
             match moved {
                 Err(error) => {
-                    // What can still be written is: acknowledgements for what the other side has taken.
+                    // Writes what can still be written: acknowledgements for messages that the other side has
+                    // accepted.
                     let _written = self.write_all(context);
                     return Poll::Ready(Err(error));
                 }
@@ -153,7 +154,7 @@ impl Link {
         Poll::Pending
     }
 
-    /// Registers for the next timeout; a timeout that is due has been handled in the round before.
+    /// Registers for the next timeout; timeouts that are due were handled in the previous round.
     fn poll_timer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         let now = Instant::now();
         let Some(at) = self.relay.next_timeout() else { return Poll::Pending };
@@ -168,8 +169,8 @@ impl Link {
         Poll::Pending
     }
 
-    /// Reads once from everything that is welcome, lets the relay work, writes once to everything. True if anything
-    /// moved.
+    /// Reads once from every connection whose input is wanted, runs the relay, writes once to every connection. True
+    /// if anything moved.
     fn round(&mut self, context: &mut Context<'_>) -> Result<bool, LinkError> {
         let now = Instant::now();
         let mut moved = false;
@@ -177,7 +178,7 @@ impl Link {
             self.relay.handle_timeout(now)?;
             moved = true;
         }
-        // The local side first: what goes out over 3.x is remembered before its echo can be read.
+        // The local side first, so that outgoing messages on 3.x links are remembered before their echo can be read.
         for lane in 0..self.locals.len() {
             moved |= self.read(Side::Local, lane, now, context)?;
         }
@@ -220,8 +221,8 @@ impl Link {
             };
             moved |= taken > 0;
             pipe.start += taken;
-            // What the relay left because it was full is looked at again when it has room; what is incomplete, when
-            // more has come.
+            // Input left because the relay was full is tried again when it has room; incomplete input, when more has
+            // arrived.
             pipe.has_news = match side {
                 Side::Local => !self.relay.wants_local(lane),
                 Side::Remote => !self.relay.wants_remote(lane),
@@ -277,7 +278,7 @@ impl Link {
                 return Poll::Pending;
             }
         }
-        // A shutdown sends what TLS and WebSocket still owe to the other side.
+        // A shutdown sends the closing messages of TLS and WebSocket.
         for pipe in &mut self.remotes {
             if Pin::new(&mut pipe.stream).poll_shutdown(context).is_pending() {
                 return Poll::Pending;
@@ -314,7 +315,7 @@ fn broken(side: Side, error: std::io::Error) -> LinkError {
     }
 }
 
-/// `Sleep` is a future; here it is asked like everything else in a round.
+/// Polls a `Sleep` like everything else in a round.
 trait PollTimer {
     fn poll_timer_ready(self, context: &mut Context<'_>) -> bool;
 }
@@ -340,7 +341,7 @@ impl Pipe {
         }
     }
 
-    /// True if something came (or the end did).
+    /// True if something was read (or the end was reached).
     fn poll_read(&mut self, context: &mut Context<'_>) -> std::io::Result<bool> {
         if self.is_closed {
             return Ok(false);
@@ -360,7 +361,8 @@ impl Pipe {
         }
     }
 
-    /// Keeps at least half of a read free; a packet larger than the buffer makes it grow with what has come of it.
+    /// Keeps at least half a read free; for a packet larger than the buffer, the buffer grows with the bytes
+    /// received.
     fn make_room(&mut self) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -407,7 +409,7 @@ impl Pipe {
             self.written = 0;
         }
         self.must_flush |= moved;
-        // TLS and WebSocket keep bytes back until they are flushed.
+        // TLS and WebSocket buffer bytes until they are flushed.
         if self.must_flush
             && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(context)
         {

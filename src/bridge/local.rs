@@ -1,4 +1,4 @@
-//! What a bridge needs of the broker it belongs to. The broker implements it; tests put another broker in its place.
+//! The interface of a bridge to its local broker. The broker implements it; tests substitute another broker.
 
 use std::future::Future;
 use std::io;
@@ -11,13 +11,13 @@ use crate::dial::stream::BoxStream;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::policies::Policies;
 
-/// A connection that is being made.
+/// A connection being established.
 pub(crate) type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<BoxStream>> + Send + 'a>>;
 
-/// Client ids of bridges begin with this; the broker lets no other Client use it.
+/// Prefix of the client ids of bridges, reserved for them.
 pub(crate) const CLIENT_ID_PREFIX: &str = "$bridge/";
 
-/// Client id of a bridge at its own broker. Lane 0 has the queue; further lanes only hand in messages.
+/// Client id of a bridge at its local broker. Lane 0 has the queue; other lanes only publish messages.
 #[must_use]
 pub(crate) fn local_client_id(bridge: &str, lane: usize) -> String {
     match lane {
@@ -28,31 +28,30 @@ pub(crate) fn local_client_id(bridge: &str, lane: usize) -> String {
 
 /// The local broker as a bridge sees it.
 ///
-/// Beyond what MQTT says, a bridge relies on this: the Session of a bridge sends a message again with the Packet
-/// Identifier it had before, also after a restart; and a message that was sent once with QoS 2 is not dropped before
-/// its exchange has ended.
+/// Beyond MQTT, a bridge relies on two guarantees: its Session sends a message again with the same Packet Identifier,
+/// even after a restart; and a QoS 2 message that was sent once is not dropped before its exchange has ended.
 pub(crate) trait LocalBroker: Send + Sync {
     /// Opens a connection that needs no authentication, for a Session with these policies.
     fn connect(&self, policies: Policies) -> Connecting<'_>;
 
-    /// The queue of a Session; `None` if there is none. Never waits for the disk: the age of a message that only the store
-    /// knows is what was read of it before, if anything was.
+    /// The queue of a Session; `None` if there is none. Never waits for the disk: the age of a message that is only in the
+    /// store is known only if it was read before.
     fn queue_stats(&self, client_id: &str) -> Option<QueueStats>;
 
-    /// Limits of the queue of a Session that is there.
+    /// Sets the limits of the queue of an existing Session.
     fn set_queue_limits(&self, client_id: &str, limits: QueueLimits);
 
-    /// Whether Retained Messages changed that the queue of a Session did not take, since the last call.
+    /// Whether the queue of a Session has missed changes of Retained Messages since the last call.
     fn take_missed_retained(&self, client_id: &str) -> bool;
 
-    /// The name of a Session as a publisher; 0, which nobody has, if it is not known.
+    /// The id of a Session as a publisher; 0, which no Session has, if it is unknown.
     fn origin(&self, client_id: &str) -> Origin;
 
     /// Topic Filters of a Session; `None` if it is not known.
     fn subscriptions(&self, client_id: &str) -> Option<Vec<String>>;
 
-    /// Gives a Session that is there and durable exactly these Subscriptions; false if it is not. Unlike a connection,
-    /// this sends nothing: QoS 0 messages of the queue stay in it.
+    /// Gives an existing durable Session exactly these Subscriptions; false if there is none. Unlike a connection,
+    /// this sends nothing: QoS 0 messages stay in the queue.
     fn replace_subscriptions(
         &self,
         client_id: &str,

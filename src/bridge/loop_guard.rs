@@ -1,16 +1,16 @@
-//! Two ways to notice that a message comes back.
+//! Two ways to detect messages that come back.
 //!
-//! On 5.0 links a User Property names the brokers that a message has passed ([`crate::bridge::properties::HOPS`]): a
-//! broker that finds itself there drops the message. 3.x packets have no room for that, so [`EchoMemory`] remembers for
-//! a short time what leaves over 3.x links, and takes one incoming message of equal topic and payload for each as its
-//! echo: one that comes in by a bridge of ours, or from the bridge of another broker.
+//! On 5.0 links a User Property lists the brokers that a message has passed ([`crate::bridge::properties::HOPS`]): a
+//! broker that finds itself there drops the message. 3.x packets have no room for that, so [`EchoMemory`] remembers
+//! messages that leave over 3.x links for a short time. For each of them it treats one incoming message with the same
+//! topic and payload as its echo, whether it comes over our bridge or another broker's.
 //!
-//! Each way out accounts for one way back, and is remembered before the message can take it: when it is routed to the
-//! Session of a bridge, ours or another broker's, and for ours again when it is sent, perhaps days later. So of two
-//! brokers that each have a bridge to the other, each knows every copy that comes back, whichever way was faster.
+//! Each way out accounts for one way back, and is remembered before the message can return: when it is routed to the
+//! Session of a bridge, ours or another broker's, and for ours again when it is sent, perhaps days later. So if two
+//! brokers each have a bridge to the other, each recognises every copy that comes back, whichever way was faster.
 //!
-//! What comes from the broker that it came from before may as well be said again there: a sensor repeats its value, and a
-//! chain of bridges hands on each of them. So such a message is an echo only within [`MAX_LAP`] of the one before.
+//! A message that comes again from the same broker may also be a new one: a sensor repeats its value, and a chain of
+//! bridges forwards each repetition. So such a message is an echo only within [`MAX_LAP`] of the previous one.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -26,7 +26,7 @@ pub(crate) fn trail_contains(trail: &str, broker_id: &str) -> bool {
     trail.split(',').any(|hop| hop == broker_id)
 }
 
-/// How many brokers a trail names.
+/// The number of brokers in a trail.
 #[must_use]
 pub(crate) fn trail_length(trail: &str) -> usize {
     match trail {
@@ -35,18 +35,18 @@ pub(crate) fn trail_length(trail: &str) -> usize {
     }
 }
 
-/// Most ways out remembered at a time; beyond it the oldest are forgotten. About 40 bytes each.
+/// Most ways out remembered; beyond that the oldest are forgotten. About 40 bytes each.
 pub(crate) const MAX_REMEMBERED: usize = 200_000;
 
-/// How long ago a message may have left that comes again by the way it came: a lap around a ring takes milliseconds, and
-/// devices seldom repeat themselves faster than this.
+/// The longest lap for a message that comes again the way it came: a lap around a ring takes milliseconds, and devices
+/// rarely repeat themselves faster than this.
 pub(crate) const MAX_LAP: Duration = Duration::from_millis(300);
 
-/// Who published a message here, by the name of the Session.
+/// The publisher of a message here, by Session id.
 pub(crate) type Origin = u64;
 
-/// The echo memory that all bridges of a broker share, since an echo may come in by another bridge than the message went
-/// out by. It works only while the rules of the bridges together make an echo possible.
+/// The echo memory shared by all bridges of a broker, because an echo may arrive over another bridge than the message
+/// left by. It is active only while the rules of the bridges together make an echo possible.
 #[derive(Debug, Default)]
 pub(crate) struct EchoGuard {
     window_millis: AtomicU64,
@@ -60,7 +60,7 @@ impl EchoGuard {
         self.window_millis.store(millis, Ordering::Relaxed);
     }
 
-    /// A message was given to a Session whose Client takes it over a 3.x link.
+    /// Records that a message was routed to a Session whose Client forwards it over a 3.x link.
     pub(crate) fn note_routed(&self, topic: &str, payload: &[u8], origin: Origin, now: Instant) {
         let window = self.window();
         if !window.is_zero() {
@@ -68,14 +68,14 @@ impl EchoGuard {
         }
     }
 
-    /// A bridge of ours sends a message over a 3.x link. `window` is the one of that bridge.
+    /// Records that one of our bridges sends a message over a 3.x link. `window` is that of the bridge.
     pub(crate) fn note_sent(&self, topic: &str, payload: &[u8], now: Instant, window: Duration) {
         if !self.window().is_zero() && !window.is_zero() {
             self.memory.lock().note_sent(topic, payload, now, window);
         }
     }
 
-    /// Whether an incoming message is the echo of one that went out. `from` is who publishes it here.
+    /// Whether an incoming message is the echo of an outgoing one. `from` is its publisher here.
     #[must_use]
     pub(crate) fn is_echo(&self, topic: &str, payload: &[u8], from: Origin, now: Instant) -> bool {
         !self.window().is_zero() && self.memory.lock().is_echo(topic, payload, from, now)
@@ -86,7 +86,7 @@ impl EchoGuard {
     }
 }
 
-/// The messages that left over 3.x links a short time ago, by the fingerprint of their local topic and payload.
+/// Messages that left over 3.x links recently, by the fingerprint of their local topic and payload.
 #[derive(Debug, Default)]
 pub(crate) struct EchoMemory {
     expected: HashMap<u64, Expected>,
@@ -94,23 +94,23 @@ pub(crate) struct EchoMemory {
     hasher: foldhash::quality::RandomState,
 }
 
-/// What is known of equal messages. `echoes` and `void` together are their entries in `order`.
+/// The state of equal messages. `echoes` and `void` together are their entries in `order`.
 #[derive(Debug)]
 struct Expected {
-    /// Echoes to come.
+    /// Expected echoes.
     echoes: u32,
-    /// Entries in `order` that count for nothing any more, the oldest first.
+    /// Entries in `order` that no longer count, the oldest first.
     void: u32,
-    /// Messages that were routed and not yet sent.
+    /// Messages routed but not sent yet.
     unsent: u32,
-    /// Who published them, if it was the same for all and is known.
+    /// Their publisher, if it is known and the same for all.
     origin: Option<Origin>,
     /// When the last of them was routed or sent.
     latest: Instant,
 }
 
 impl EchoMemory {
-    /// A message will leave; its echo is expected within `window`, or within that of its sending if it waits.
+    /// Records that a message will leave; its echo is expected within `window`, counted from sending if it waits.
     pub(crate) fn note_routed(
         &mut self,
         topic: &str,
@@ -127,7 +127,7 @@ impl EchoMemory {
         expected.unsent += 1;
     }
 
-    /// A message leaves; its echo is expected within `window`.
+    /// Records that a message leaves; its echo is expected within `window`.
     pub(crate) fn note_sent(
         &mut self,
         topic: &str,
@@ -137,11 +137,11 @@ impl EchoMemory {
     ) {
         let expected = self.remember(topic, payload, None, now, window);
         if expected.unsent > 0 {
-            // In place of the entry from its routing, whose echo may even have come already.
+            // Replaces the entry from its routing, whose echo may even have arrived already.
             expected.unsent -= 1;
             expected.void += 1;
         } else {
-            // It has waited for longer than the window, and who published it is forgotten.
+            // It has waited longer than the window, and its publisher is forgotten.
             expected.origin = None;
             expected.echoes += 1;
         }
@@ -182,7 +182,7 @@ impl EchoMemory {
             self.pop();
         }
         let fingerprint = self.fingerprint(topic, payload);
-        // Bridges may have different windows: a longer one in front only keeps a shorter one a little longer.
+        // Bridges may have different windows: a longer one at the front only keeps a shorter one slightly longer.
         self.order.push_back((now + window, fingerprint));
         let fresh = Expected { echoes: 0, void: 0, unsent: 0, origin, latest: now };
         let expected = self.expected.entry(fingerprint).or_insert(fresh);

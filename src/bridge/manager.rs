@@ -1,4 +1,5 @@
-//! All bridges of a broker: started, changed and ended while it runs, without touching one another.
+//! Manages all bridges of a broker: starts, changes and stops them while the broker runs, without affecting each
+//! other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::bridge::status::{BridgeStatus, Counters};
 use crate::bridge::worker::{BridgeContext, Order, Worker};
 use crate::config::bridge::BridgeSettings;
 
-/// Where a bridge comes from: a reload of the configuration leaves alone what was added by command.
+/// Where a bridge comes from: a reload of the configuration does not affect bridges added by command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
@@ -43,22 +44,22 @@ pub enum ManagerError {
 /// What a reload did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ReloadReport {
-    /// New ones.
+    /// New bridges.
     pub added: Vec<String>,
-    /// Restarted with other settings; their queues stayed.
+    /// Restarted with other settings; their queues are kept.
     pub changed: Vec<String>,
-    /// Ended; their queues stay until they are purged or the bridge comes back.
+    /// Removed; their queues stay until they are purged or the bridge comes back.
     pub removed: Vec<String>,
-    /// Not touched.
+    /// Not affected.
     pub unchanged: Vec<String>,
 }
 
-/// What becomes of the queue of a removed bridge.
+/// What happens to the queue of a removed bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Queue {
-    /// It stays, and goes on collecting.
+    /// It stays and keeps filling.
     Keep,
-    /// It goes.
+    /// It is removed.
     Purge,
 }
 
@@ -74,11 +75,11 @@ struct Entry {
 pub(crate) struct BridgeManager {
     context: BridgeContext,
     bridges: Mutex<BTreeMap<String, Entry>>,
-    /// Changes happen one after another.
+    /// Serialises changes.
     changes: tokio::sync::Mutex<()>,
 }
 
-/// A bridge that is told to end gets so long before it is ended.
+/// How long a bridge may take to stop before it is aborted.
 const STOP_PATIENCE: Duration = Duration::from_secs(6);
 
 impl BridgeManager {
@@ -97,7 +98,7 @@ impl BridgeManager {
         Arc::new(manager)
     }
 
-    /// All bridges at this moment, by name.
+    /// All bridges, by name.
     #[must_use]
     pub(crate) fn status(&self) -> Vec<BridgeStatus> {
         // Not under the lock: it asks the broker.
@@ -126,13 +127,13 @@ impl BridgeManager {
         Ok((self.status_of(name, &counters), settings, origin))
     }
 
-    /// What `$SYS` shows of all bridges.
+    /// The `$SYS` topics of all bridges.
     #[must_use]
     pub(crate) fn sys_topics(&self) -> Vec<(String, String)> {
         self.status().iter().flat_map(BridgeStatus::sys_topics).collect()
     }
 
-    /// Adds a bridge by command, or changes one: then its queue stays.
+    /// Adds a bridge by command, or changes one and keeps its queue.
     ///
     /// # Errors
     /// [`ManagerError::Exists`] when it may not `replace`.
@@ -160,7 +161,7 @@ impl BridgeManager {
         self.order(name, Order::Pause)
     }
 
-    /// Lets a paused bridge connect again, and one that waits for its moment connect now.
+    /// Lets a paused bridge connect again, or a waiting one connect now.
     ///
     /// # Errors
     /// [`ManagerError::Unknown`]
@@ -187,7 +188,7 @@ impl BridgeManager {
         file.remove().await.map_err(|error| failed(&error))
     }
 
-    /// Makes the bridges those of a new configuration. Unchanged ones do not notice, changed ones keep their queues.
+    /// Applies a new configuration. Unchanged bridges are not affected, changed ones keep their queues.
     pub(crate) async fn reload(&self, all: Vec<BridgeSettings>) -> ReloadReport {
         let _turn = self.changes.lock().await;
         let mut report = ReloadReport::default();
@@ -223,7 +224,7 @@ impl BridgeManager {
         report
     }
 
-    /// Ends all bridges; their queues stay.
+    /// Stops all bridges; their queues stay.
     pub(crate) async fn shut_down(&self) {
         let _turn = self.changes.lock().await;
         let bridges = std::mem::take(&mut *self.bridges.lock());
@@ -281,7 +282,7 @@ impl BridgeManager {
         Some(entry.settings)
     }
 
-    /// A removed bridge must not look alive in Retained Messages.
+    /// Clears Retained Messages, so that a removed bridge does not appear to be alive.
     fn forget_topics(&self, settings: &BridgeSettings) {
         let broker = &self.context.broker;
         if settings.notifications {
@@ -294,8 +295,8 @@ impl BridgeManager {
         }
     }
 
-    /// Echoes are looked for only if messages go out over a 3.x link. They may come in by the bridge of another broker,
-    /// so that the rules here do not say whether they can.
+    /// Enables echo detection only if messages leave over a 3.x link. Echoes may arrive over another broker's bridge,
+    /// so our rules do not tell whether they can.
     fn judge_echoes(&self) {
         let bridges = self.bridges.lock();
         let windows = bridges.values().map(|entry| entry.settings.outgoing_echo_window());

@@ -1,6 +1,5 @@
-//! What a bridge remembers beyond its Sessions, in one small file: which Subscriptions it left behind on both sides and
-//! which remote broker it spoke to last. Losing it costs nothing but repetitions of Retained Messages and a Subscription
-//! that nobody takes back.
+//! The persistent state of a bridge besides its Sessions, in one small file: its Subscriptions on both sides, and the
+//! last remote broker. Losing it only causes repeated Retained Messages and a leftover Subscription.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,9 +12,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct BridgeMemory {
     /// The address of the last link.
     pub address: String,
-    /// The local Session was created after the last link: what the remote broker knows of exchanges is void.
+    /// Whether the local Session was created after the last link: then exchanges known to the remote broker are void.
     pub is_fresh: bool,
-    /// Local filters subscribed to, whose Retained Messages the remote broker has had.
+    /// Local filters subscribed to, whose Retained Messages the remote broker has received.
     pub local_filters: Vec<String>,
     /// Remote filters subscribed to, by lane.
     pub remote_filters: Vec<Vec<String>>,
@@ -25,7 +24,7 @@ pub(crate) struct BridgeMemory {
 
 /// Addresses remembered for having refused the bridge bit.
 const REFUSALS_MAX: usize = 16;
-/// How long they are: the broker there may be another one by then, and asking costs one attempt.
+/// How long they are remembered: there may be another broker by then, and asking costs one attempt.
 const REFUSED_FOR_SECONDS: u64 = 7 * 24 * 3600;
 
 impl BridgeMemory {
@@ -37,7 +36,7 @@ impl BridgeMemory {
         })
     }
 
-    /// The broker at an address has refused the bridge bit, or taken it.
+    /// Records that the broker at an address has refused or accepted the bridge bit.
     pub(crate) fn note_bit(&mut self, address: &str, refused_at: Option<u64>) {
         self.without_bridge_bit.retain(|(known, _)| known != address);
         if let Some(unix_seconds) = refused_at {
@@ -47,7 +46,7 @@ impl BridgeMemory {
     }
 }
 
-/// Where it is kept.
+/// The location of the file.
 #[derive(Debug, Clone)]
 pub(crate) struct MemoryFile(Option<PathBuf>);
 
@@ -70,7 +69,7 @@ impl MemoryFile {
     /// Replaces it as a whole.
     ///
     /// # Errors
-    /// What the system says; the bridge works all the same.
+    /// The error of the operating system; the bridge still works.
     pub(crate) async fn write(&self, memory: &BridgeMemory) -> io::Result<()> {
         let Some(path) = &self.0 else { return Ok(()) };
         if let Some(directory) = path.parent() {
@@ -84,7 +83,7 @@ impl MemoryFile {
     /// Removes it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the operating system.
     pub(crate) async fn remove(&self) -> io::Result<()> {
         let Some(path) = &self.0 else { return Ok(()) };
         match tokio::fs::remove_file(path).await {

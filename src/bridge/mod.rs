@@ -1,9 +1,9 @@
 //! Bridges: topics shared with other brokers, without loss, loops or stalls.
 //!
 //! On the local side a bridge is an ordinary durable Session of our own broker, reached through a stream in memory
-//! ([`local::LocalBroker`]); on the remote side it is an MQTT client. Between them stands the [`relay`], which passes
-//! messages and acknowledgements on and keeps none: everything that must survive lies in the two Sessions. Around it
-//! the [`worker`] decides when to connect and where to, and the [`manager`] starts, changes and ends workers.
+//! ([`local::LocalBroker`]); on the remote side it is an MQTT client. Between them is the [`relay`], which passes
+//! messages and acknowledgements on and stores none: all durable state is in the two Sessions. The [`worker`] decides
+//! when and where to connect, and the [`manager`] starts, changes and stops workers.
 //!
 //! In reading order: [`crate::config::bridge`] (what was configured), [`relay`] with [`properties`],
 //! [`loop_guard`] and [`rate`] (what happens to a message), [`policies`] (what the broker does for bridges), [`remote`], [`handshake`] and [`link`] (the

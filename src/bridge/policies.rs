@@ -1,4 +1,4 @@
-//! What the broker does differently for bridges: ours at the local end, and those of other brokers that connect here.
+//! Policies for bridges: the local end of our own, and those of other brokers that connect here.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,8 +14,8 @@ use crate::session::policies::{
 use crate::session::publication::Publication;
 use crate::topic::reserved::connection_state;
 
-/// The policies of the local Session of a bridge of ours. It looks itself for what comes back
-/// ([`crate::bridge::loop_guard`]), and has subscribed with the options that it needs.
+/// The policies of the local Session of one of our bridges. The bridge itself detects returning messages
+/// ([`crate::bridge::loop_guard`]), and subscribes with the options that it needs.
 #[must_use]
 pub(crate) fn of_ours(trail: Trail) -> Policies {
     Policies {
@@ -27,8 +27,8 @@ pub(crate) fn of_ours(trail: Trail) -> Policies {
     }
 }
 
-/// Recognises the bridges of other brokers, and messages of this broker that come back by them: by their trail, or by
-/// what left over 3.x links a moment ago.
+/// Recognises bridges of other brokers, and messages of this broker that come back through them: by their trail, or
+/// by comparison with messages that recently left over 3.x links.
 pub(crate) struct OtherBridges {
     pub(crate) broker_id: Arc<str>,
     pub(crate) echoes: Arc<EchoGuard>,
@@ -37,7 +37,7 @@ pub(crate) struct OtherBridges {
 impl Neighbours for OtherBridges {
     fn policies(&self, connect: &Connect<'_>, given: Policies) -> Policies {
         if connect.bridge_bit {
-            // It hands on what it is given, and has no room to say where it has been.
+            // It forwards messages, and 3.x has no room for a trail.
             return Policies {
                 own_messages: OwnMessages::Withheld,
                 retain: RetainFlag::AsPublished,
@@ -47,7 +47,7 @@ impl Neighbours for OtherBridges {
                 ..given
             };
         }
-        // Bridges without the bit show by their Will that they are some. Mosquitto's do not connect without it.
+        // Bridges without the bit are recognised by their Will. Mosquitto's bridges do not connect without it.
         let stated = connect.will.as_ref().and_then(|will| connection_state(will.topic));
         match stated == Some(connect.client_id) {
             true => Policies { states: States::Own, ..given },

@@ -1,5 +1,5 @@
-//! Making and removing the local Session of a bridge, apart from any link: messages are to be queued from the first
-//! moment, also while the remote broker was never reached.
+//! Creates and removes the local Session of a bridge, independently of any link, so that messages are queued from the
+//! start even if the remote broker was never reached.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -17,8 +17,8 @@ const VERSION: ProtocolVersion = ProtocolVersion::V5_0;
 /// Filters in one packet.
 const FILTERS_PER_PACKET: usize = 32;
 
-/// Makes the Session of the bridge, or brings the Subscriptions of the one that is there up to date, and leaves it to
-/// collect messages. True if it was there before.
+/// Creates the Session of the bridge, or updates the Subscriptions of an existing one, and leaves it to queue
+/// messages. True if it existed before.
 ///
 /// # Errors
 /// [`LinkError`] of the local side.
@@ -27,7 +27,7 @@ pub(crate) async fn prepare_session(
     settings: &BridgeSettings,
 ) -> Result<bool, LinkError> {
     let client_id = local_client_id(&settings.name, 0);
-    // Retained Messages follow when there is somebody to send them to: those of QoS 0 would not wait.
+    // Retained Messages are requested only when there is a link, because those of QoS 0 would not be queued.
     let options = |qos: QoS| SubscriptionOptions {
         qos,
         no_local: true,
@@ -57,7 +57,7 @@ pub(crate) async fn prepare_session(
     Ok(session_present)
 }
 
-/// Removes the Sessions of a bridge with everything in them.
+/// Removes the Sessions of a bridge with their contents.
 ///
 /// # Errors
 /// [`LinkError`] of the local side.
@@ -77,7 +77,7 @@ async fn open(
     client_id: &str,
     lifetime: LocalLifetime,
 ) -> Result<Connected<BoxStream>, LinkError> {
-    // Nothing leaves by this connection.
+    // Nothing is sent through this connection.
     let connecting = broker.connect(policies::of_ours(Trail::Kept));
     let stream = connecting.await.map_err(|error| LinkError::Local(error.to_string()))?;
     connect_local(stream, client_id, 1, lifetime).await
@@ -89,7 +89,7 @@ async fn send(stream: &mut BoxStream, bytes: &[u8]) -> Result<(), LinkError> {
     stream.flush().await.map_err(failed)
 }
 
-/// Messages that come meanwhile are left unacknowledged, so they come again.
+/// Waits for answers. Messages that arrive meanwhile are not acknowledged, so they are sent again.
 async fn await_answers(
     connected: &mut Connected<BoxStream>,
     mut awaited: usize,
@@ -121,7 +121,8 @@ async fn await_answers(
     Ok(())
 }
 
-/// Says goodbye and waits until the broker has heard it, so that the next connection does not take this one over.
+/// Disconnects and waits until the broker has closed the connection, so that the next connection does not take over
+/// this one.
 async fn finish(mut connected: Connected<BoxStream>) -> Result<(), LinkError> {
     let mut output = Vec::new();
     wire::disconnect(&mut output, VERSION);

@@ -1,5 +1,5 @@
-//! The properties that a Server forwards unaltered, and the two that a bridge touches on the way: the Response Topic
-//! changes its name like the topic does, and the hop trail (a User Property) grows by one.
+//! The properties that a Server forwards unaltered, and the two that a bridge changes: the Response Topic is renamed
+//! like the topic, and the hop trail (a User Property) grows by one.
 //!
 //! Everything else is copied byte for byte, so order and content stay. [MQTT-3.3.2-18]
 
@@ -20,7 +20,7 @@ enum Property<'a> {
     Other,
 }
 
-/// Walks over encoded properties; ends early at anything unknown, which the decoder does not let through.
+/// Iterates over encoded properties; ends early at anything unknown, which the decoder does not let through.
 struct Walk<'a> {
     rest: &'a [u8],
 }
@@ -86,7 +86,7 @@ pub(crate) fn hop_trail(properties: &[u8]) -> Option<&str> {
     })
 }
 
-/// What changes between the two sides.
+/// The changes between the two sides.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Changes<'a> {
     /// A new name for the Response Topic.

@@ -1,9 +1,9 @@
-//! A limit of messages and bytes a second, so that a backlog does not flood the remote broker.
+//! Limits messages and bytes per second, so that a backlog does not flood the remote broker.
 
 use std::time::{Duration, Instant};
 
 /// Two token buckets, each holding one second's worth. A message passes when both have something left; a message larger
-/// than what is left goes into debt, so that no size is blocked for ever.
+/// than the rest goes into debt, so that no size is blocked forever.
 #[derive(Debug, Clone)]
 pub(crate) struct RateLimit {
     messages: Bucket,
@@ -50,8 +50,8 @@ impl RateLimit {
         true
     }
 
-    /// When the next message may pass. The same instant whenever it is asked: it counts from the last look at the
-    /// buckets. Counted from now, it would never come, unless something else happens to look.
+    /// When the next message may pass. This is the same instant at every call, because it counts from the last use of
+    /// the buckets; counted from now, it would never come.
     #[must_use]
     pub(crate) fn ready_at(&self) -> Instant {
         self.messages.ready_at().max(self.bytes.ready_at())
@@ -62,7 +62,7 @@ impl Bucket {
     fn new(per_second: u64, now: Instant) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
         let per_second = per_second as f64;
-        // A tenth of a second's worth at first: a reconnect must not be a way around the limit.
+        // A tenth of a second's worth at first, so that reconnecting does not circumvent the limit.
         Self { per_second, tokens: (per_second / 10.0).max(1.0), filled: now }
     }
 
@@ -80,7 +80,7 @@ impl Bucket {
         if !self.is_empty() {
             return self.filled;
         }
-        // A millisecond at least: finer steps only burn time.
+        // At least a millisecond: finer steps only waste time.
         let wait = ((1.0 - self.tokens) / self.per_second).clamp(0.001, 3600.0);
         self.filled + Duration::from_secs_f64(wait)
     }

@@ -1,23 +1,23 @@
-//! The relay: two MQTT connections, one to the local and one to the remote broker, and everything that passes between
-//! them. A state machine without IO: bytes go in, bytes come out.
+//! The relay: passes messages between an MQTT connection to the local broker and one to the remote broker. A state
+//! machine without IO: bytes in, bytes out.
 //!
 //! # Why nothing is lost, and QoS 2 arrives once
 //!
-//! The relay keeps no message. A delivery from one broker becomes a PUBLISH to the other **with the same Packet
+//! The relay stores no message. A delivery from one broker becomes a PUBLISH to the other **with the same Packet
 //! Identifier**, and every acknowledgement passes through it unchanged in meaning: PUBACK, PUBREC, PUBREL and PUBCOMP of
-//! the one side are answers to those of the other. So the state of each exchange lives only in the two Sessions, the
-//! durable one at the local broker and the one at the remote broker, and these two were built to survive a cut
-//! connection. After a cut, whoever was the sender repeats with the same identifiers, the relay repeats that, and the
-//! receiver recognises it. [MQTT-4.3.3] [MQTT-4.4.0-1]
+//! the one side are answers to those of the other. So the state of each exchange is only in the two Sessions, the
+//! durable one at the local broker and the one at the remote broker, which both survive a lost connection. Afterwards
+//! the sender repeats with the same identifiers, the relay repeats that, and the receiver recognises it. [MQTT-4.3.3]
+//! [MQTT-4.4.0-1]
 //!
-//! Two things follow. The relay connects to the local broker only while it has the remote one, so that the local broker
-//! repeats what was in flight. And when one of the two Sessions turns out to be new, the identifiers that the other
-//! still holds for it mean nothing any more; they are released by a PUBREL for each ([`Sweep`]), lest a new message
-//! with such an identifier is taken for an old one.
+//! This has two consequences. The relay connects to the local broker only while it is connected to the remote one, so
+//! that the local broker repeats messages in flight. And if one of the two Sessions turns out to be new, the
+//! identifiers that the other one holds for it are meaningless; they are released with a PUBREL for each ([`Sweep`]),
+//! so that a new message with such an identifier is not mistaken for an old one.
 //!
 //! # Lanes
 //!
-//! A bridge may hold several connections to the remote broker. Outgoing messages of one topic take always the same one.
+//! A bridge may have several connections to the remote broker. Outgoing messages of one topic always use the same one.
 //! Identifiers of incoming messages are chosen by the remote Session of each connection, so each lane that receives has
 //! a local connection of its own; lane 0 also has the Subscriptions for outgoing messages.
 
@@ -56,62 +56,63 @@ pub(crate) use opening::{LanePlan, lane_plan};
 pub(crate) use side::Accepted;
 pub(crate) use unproven::Unproven;
 
-/// An output buffer with this much in it stops the input that fills it.
+/// An output buffer with more than this stops the input that fills it.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
-/// Held messages beyond this many bytes stop the local input, where that ends by itself; otherwise QoS 0 is dropped.
+/// Held messages beyond this many bytes stop the local input, if that resolves by itself; otherwise QoS 0 messages
+/// are dropped.
 const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Topic names whose mapping is remembered.
+/// Most cached topic mappings.
 const ROUTES_MAX: usize = 1024;
 
-/// How far the relay is.
+/// The phase of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// Local Subscriptions are made, stale identifiers of the local Session released. Remote input waits.
+    /// Subscribes locally, and releases stale identifiers of the local Session. Remote input waits.
     OpeningLocal,
     /// The same at the remote broker. Outgoing messages are held: a SUBSCRIBE must not take the Packet Identifier of
     /// one. [MQTT-2.2.1-3]
     OpeningRemote,
-    /// The remote broker is told that the bridge is there. Nothing else is sent before it has answered a PINGREQ behind
-    /// that, so that it is known what it means if it ends the connection.
+    /// Announces the bridge to the remote broker. Nothing else is sent before it has answered a PINGREQ after that, so
+    /// that the reason is clear if it closes the connection.
     Announcing,
     /// Messages cross.
     Running,
 }
 
-/// What a relay needs to know when the connections stand.
+/// The parameters of a relay with established connections.
 pub(crate) struct RelayOptions {
     /// The bridge.
     pub settings: Arc<BridgeSettings>,
-    /// What this broker writes into hop trails.
+    /// The name of this broker in hop trails.
     pub broker_id: Arc<str>,
     /// One for each connection to the remote broker.
     pub lanes: Vec<LaneOptions>,
-    /// Filters of the local Session that no rule wants any more.
+    /// Filters of the local Session that no rule needs any more.
     pub stale_local_filters: Vec<String>,
-    /// Local filters whose Retained Messages the remote broker has had already.
+    /// Local filters whose Retained Messages the remote broker has already received.
     pub known_local_filters: Vec<String>,
     /// Where messages sent over 3.x links are remembered.
     pub echoes: Arc<EchoGuard>,
-    /// Where the remote broker takes us for any Client, or several of them: the echoes it owes.
+    /// If the remote broker treats us as an ordinary Client, or as several of them: the expected echoes.
     pub account: Option<Arc<Mutex<EchoAccount>>>,
-    /// Messages that wait for the remote broker. What it has of ours and we of its is compared when they have crossed.
+    /// Messages queued for the remote broker. Retained Messages are synchronised after they have crossed.
     pub backlog: u64,
-    /// What the last link left.
+    /// Unproven messages of the last link.
     pub unproven: Unproven,
-    /// Whether the remote broker is told that the bridge is there.
+    /// Whether the bridge is announced to the remote broker.
     pub announcement: Announcement,
 }
 
-/// What the remote broker is told of the state of the bridge.
+/// How the state of the bridge is announced to the remote broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Announcement {
-    /// That it is there, on the notification topic.
+    /// As present, on the notification topic.
     Present,
-    /// Nothing.
+    /// Not at all.
     None,
 }
 
-/// One connection to the remote broker and, where it is needed, its local partner.
+/// One connection to the remote broker and, if needed, its local partner.
 pub(crate) struct LaneOptions {
     /// What this lane subscribes to at the remote broker.
     pub plan: LanePlan,
@@ -119,13 +120,13 @@ pub(crate) struct LaneOptions {
     pub remote: Accepted,
     /// What the local broker granted; `None` for a lane that receives nothing.
     pub local: Option<Accepted>,
-    /// The local Session, as the publisher of what comes in by this lane.
+    /// The local Session, as the publisher of incoming messages of this lane.
     pub origin: Origin,
     /// The remote Session still has the Subscriptions of this plan.
     pub is_subscribed: bool,
     /// And no others.
     pub is_tidy: bool,
-    /// The remote broker knows that this connection is a bridge's and gives it nothing back.
+    /// Whether the remote broker knows that this connection is a bridge and returns nothing to it.
     pub has_bridge_bit: bool,
     /// The remote Session may hold identifiers of another local Session.
     pub sweep_remote: bool,
@@ -141,24 +142,24 @@ pub(crate) struct Relay {
     remotes: Vec<RemoteSide>,
     locals: Vec<Option<LocalSide>>,
     routes: HashMap<Box<str>, Route>,
-    /// QoS 2 messages sent with QoS 1, because the remote broker takes no more.
+    /// QoS 2 messages sent with QoS 1, because the remote broker accepts no more.
     downgraded: hashbrown::HashSet<u16>,
     held: Vec<VecDeque<HeldMessage>>,
     held_bytes: usize,
     held_qos0: usize,
-    /// PUBREL packets that came during the opening.
+    /// PUBREL packets received during the opening.
     held_releases: Vec<(PacketId, ReasonCode)>,
     rate: RateLimit,
     echoes: Arc<EchoGuard>,
     account: Option<Arc<Mutex<EchoAccount>>>,
-    /// What is repeated on this link was not accounted for before.
+    /// Whether messages repeated on this link were not accounted for before.
     is_account_new: bool,
     announcement: Announcement,
-    /// Messages of ours that go before the remote broker is asked for its Retained Messages; `None` once it was.
+    /// Messages to send before requesting the remote broker's Retained Messages; `None` once requested.
     backlog: Option<u64>,
     /// From the last link.
     unproven: Unproven,
-    /// Messages that go round are looked for on 3.x links only: others say where they have been.
+    /// Watches for circling messages, on 3.x links only, because messages on other links carry a trail.
     watch_out: Option<Watch<(usize, HeldMessage)>>,
     watch_in: Option<Watch<IncomingMessage>>,
     stale_local_filters: Vec<String>,
@@ -219,11 +220,11 @@ impl Relay {
         relay
     }
 
-    /// Takes packets from the local broker and returns how many bytes it took. What is left is either incomplete, or
-    /// waits until [`Relay::wants_local`].
+    /// Handles packets from the local broker and returns how many bytes it consumed. The rest is either incomplete,
+    /// or waits until [`Relay::wants_local`].
     ///
     /// # Errors
-    /// The link is over.
+    /// The link has ended.
     pub(crate) fn handle_local(
         &mut self,
         lane: usize,
@@ -241,10 +242,10 @@ impl Relay {
         Ok(taken)
     }
 
-    /// Takes packets from the remote broker; see [`Relay::handle_local`].
+    /// Handles packets from the remote broker; see [`Relay::handle_local`].
     ///
     /// # Errors
-    /// The link is over.
+    /// The link has ended.
     pub(crate) fn handle_remote(
         &mut self,
         lane: usize,
@@ -264,10 +265,10 @@ impl Relay {
         Ok(taken)
     }
 
-    /// Time has come to [`Relay::next_timeout`].
+    /// Handles a timeout, at [`Relay::next_timeout`].
     ///
     /// # Errors
-    /// The remote broker is silent.
+    /// The remote broker did not answer in time.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), LinkError> {
         let response_timeout = self.settings.response_timeout;
         for local in self.locals.iter().flatten() {
@@ -286,7 +287,7 @@ impl Relay {
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let response_timeout = self.settings.response_timeout;
         let sides = self.remotes.iter().filter_map(|remote| remote.next_timeout(response_timeout));
-        // What waits for an acknowledgement or for room in an output is not a matter of time.
+        // Waiting for an acknowledgement or for room in an output has no timeout.
         let may_send = |(remote, held): (&RemoteSide, &VecDeque<HeldMessage>)| {
             !held.is_empty() && remote.has_quota() && remote.output.len() < OUTPUT_BYTES_MAX
         };
@@ -302,16 +303,16 @@ impl Relay {
         sides.chain(held).chain(locals).chain(watched.into_iter().flatten()).min()
     }
 
-    /// Bytes came from a remote connection, or went to it: it is alive.
+    /// Records activity on a remote connection.
     pub(crate) fn note_progress(&mut self, lane: usize, progress: Progress, now: Instant) {
         if let Some(remote) = self.remotes.get_mut(lane) {
             remote.note_progress(progress, now);
         }
     }
 
-    /// Whether local input of a lane is welcome. Acknowledgements of incoming messages come the same way as outgoing
-    /// messages, so this is refused only for reasons that end by themselves: a remote output that drains, a rate limit
-    /// that passes.
+    /// Whether local input of a lane is wanted. Acknowledgements of incoming messages come the same way as outgoing
+    /// messages, so input is refused only for reasons that resolve by themselves: a remote output that drains, a rate
+    /// limit that passes.
     #[must_use]
     pub(crate) fn wants_local(&self, lane: usize) -> bool {
         if lane > 0 {
@@ -324,9 +325,9 @@ impl Relay {
         has_room && (self.held_bytes < HELD_BYTES_MAX || !self.only_time_holds())
     }
 
-    /// Whether what is held waits for the remote broker's answers to the opening or for the rate limit, and for nothing
-    /// that stands behind it in the local input: an answer of the local broker, a PUBREL that makes room at a
-    /// connection. Where it does, the window of the local Session bounds it.
+    /// Whether held messages wait only for the opening or the rate limit, and not for something further back in the
+    /// local input, such as an answer of the local broker or a PUBREL that makes room at a connection. If so, the
+    /// window of the local Session limits them.
     fn only_time_holds(&self) -> bool {
         let has_quota = |(remote, held): (&RemoteSide, &VecDeque<HeldMessage>)| {
             held.is_empty() || remote.has_quota()
@@ -342,29 +343,29 @@ impl Relay {
         }
     }
 
-    /// Whether remote input of a lane is welcome: the local side must have room for what it may bring.
+    /// Whether remote input of a lane is wanted: the local side must have room for it.
     #[must_use]
     pub(crate) fn wants_remote(&self, lane: usize) -> bool {
         let local = self.locals.get(lane).and_then(Option::as_ref);
         self.phase > Phase::OpeningLocal && local.is_none_or(LocalSide::has_room)
     }
 
-    /// What goes to the local broker.
+    /// Output to the local broker.
     pub(crate) fn local_output(&mut self, lane: usize) -> Option<&mut Vec<u8>> {
         self.locals.get_mut(lane).and_then(Option::as_mut).map(|local| &mut local.output)
     }
 
-    /// What goes to the remote broker.
+    /// Output to the remote broker.
     pub(crate) fn remote_output(&mut self, lane: usize) -> Option<&mut Vec<u8>> {
         self.remotes.get_mut(lane).map(|remote| &mut remote.output)
     }
 
-    /// What was counted since the last call.
+    /// The counts since the last call.
     pub(crate) fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
 
-    /// What an operator should read, once each.
+    /// Warnings for the operator, once each.
     pub(crate) fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
     }
@@ -375,7 +376,7 @@ impl Relay {
         self.phase == Phase::Running
     }
 
-    /// Whether the remote broker was told that the bridge is there, and nothing else.
+    /// Whether the bridge is being announced to the remote broker.
     #[must_use]
     pub(crate) fn is_announcing(&self) -> bool {
         self.phase == Phase::Announcing
@@ -389,15 +390,15 @@ impl Relay {
             && self.remotes.iter().all(RemoteSide::is_drained)
     }
 
-    /// Asks whether all has arrived, before the link is closed.
+    /// Requests confirmation that everything has arrived, before the link is closed.
     pub(crate) fn drain(&mut self, now: Instant) {
         for remote in self.remotes.iter_mut().filter(|remote| !remote.is_drained()) {
             remote.ping(now);
         }
     }
 
-    /// Takes what the local broker has sent to a link that is over: Retained Messages of QoS 0 are nowhere else. Returns how
-    /// many bytes it took.
+    /// Handles messages that the local broker has sent to a link that has ended, because QoS 0 Retained Messages are nowhere
+    /// else. Returns how many bytes it consumed.
     pub(crate) fn salvage(&mut self, bytes: &[u8], now: Instant) -> usize {
         let mut taken = 0;
         // From now on everything is held.
@@ -416,7 +417,7 @@ impl Relay {
         taken
     }
 
-    /// What of QoS 0 with RETAIN may not have arrived, when the link is over.
+    /// QoS 0 messages with RETAIN that may not have arrived, when the link has ended.
     pub(crate) fn take_unproven(&mut self) -> Unproven {
         let now = Instant::now();
         let mut left = std::mem::take(&mut self.unproven);
@@ -435,7 +436,7 @@ impl Relay {
         left
     }
 
-    /// Messages that go round over this link now, and topics of those found since the last call.
+    /// The number of messages circling over this link, and topics of those found since the last call.
     pub(crate) fn take_loops(&mut self) -> (usize, Vec<String>) {
         let (mut looping, mut found) = (0, Vec::new());
         if let Some(watch) = &mut self.watch_out {
@@ -460,7 +461,7 @@ impl Relay {
         }
     }
 
-    /// Ends the connections in good order.
+    /// Disconnects both sides.
     pub(crate) fn disconnect(&mut self) {
         let version = self.settings.protocol;
         for remote in &mut self.remotes {
@@ -530,7 +531,7 @@ impl Relay {
     }
 }
 
-/// A 3.x broker with a window below this may hold messages back so that they seem to go round.
+/// A 3.x broker with a smaller window than this may hold messages back so that they seem to circle.
 const WATCHED_WINDOW_MIN: u16 = 10;
 
 fn watches_loops(settings: &BridgeSettings) -> bool {

@@ -1,4 +1,4 @@
-//! The way to the remote broker as a bridge is configured.
+//! Connects to the remote broker as configured.
 
 use crate::bridge::error::LinkError;
 use crate::config::bridge::BridgeSettings;

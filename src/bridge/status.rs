@@ -1,5 +1,4 @@
-//! What a bridge tells about itself: counters that its task writes, and the picture that commands, metrics and `$SYS`
-//! show.
+//! The status of a bridge: counters written by its task, and a snapshot for commands, metrics and `$SYS`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,25 +12,25 @@ use serde::Serialize;
 pub(crate) enum DropReason {
     /// An exclude filter held it back.
     Excluded,
-    /// No rule wants it: an older configuration subscribed to it.
+    /// No rule matches it: an older configuration subscribed to it.
     NoRule,
     /// The name it would have on the other side is empty or too long.
     Topic,
-    /// It had already passed this broker.
+    /// It has already passed this broker.
     Loop,
-    /// It had passed as many brokers as allowed.
+    /// It has passed as many brokers as allowed.
     HopLimit,
     /// It is larger than the other side accepts.
     TooLarge,
     /// Its Message Expiry Interval passed while it waited for the rate limit.
     Expired,
-    /// The remote broker refused it for good.
+    /// The remote broker refused it permanently.
     RefusedRemote,
-    /// The local broker refused it for good.
+    /// The local broker refused it permanently.
     RefusedLocal,
-    /// QoS 0, while too much waited behind a rate limit and a full window.
+    /// QoS 0, while too many messages waited for the rate limit and a full window.
     NoRoom,
-    /// Our own message, given back by a 3.x broker that does not know that we are a bridge.
+    /// Our own message, returned by a 3.x broker that does not know that we are a bridge.
     Echo,
 }
 
@@ -70,10 +69,10 @@ impl DropReason {
     }
 }
 
-/// What a link counted since it was last asked.
+/// The counts of a link since the last query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Messages sent to the remote broker; one that was sent again after a cut counts again.
+    /// Messages sent to the remote broker; a message sent again after a disconnection counts again.
     pub messages_out: u64,
     /// Topic and payload of messages sent.
     pub bytes_out: u64,
@@ -94,16 +93,16 @@ impl Tally {
     }
 }
 
-/// Where a bridge stands.
+/// The state of a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BridgeState {
-    /// Waits for a command, for messages (lazy), or for ever (once).
+    /// Waits for a command, for messages (lazy), or forever (once).
     #[default]
     Idle,
     /// Paused by command.
     Paused,
-    /// Looks up, connects, shakes hands.
+    /// Connecting: name look-up, connection, handshakes.
     Connecting,
     /// Waits before the next attempt.
     Waiting,
@@ -128,7 +127,7 @@ impl BridgeState {
     }
 }
 
-/// Written by the task of a bridge, read by everybody.
+/// Counters written by the task of a bridge and read by others.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     messages_out: AtomicU64,
@@ -154,7 +153,7 @@ struct Condition {
 }
 
 impl Counters {
-    /// Adds what a link counted. Once for each batch, so that the message path touches no shared memory.
+    /// Adds the counts of a link, once for each batch, so that the message path uses no shared memory.
     pub(crate) fn add(&self, tally: &Tally) {
         for (counter, value) in [
             (&self.messages_out, tally.messages_out),
@@ -199,7 +198,7 @@ impl Counters {
         condition.last_error_at = Some(now);
     }
 
-    /// Notes how many messages go round, and the topic of one that was found to.
+    /// Records how many messages are circling, and the topic of one that was found.
     pub(crate) fn set_loops(&self, looping: usize, found: Option<String>) {
         let mut condition = self.condition.lock();
         condition.looping = looping;
@@ -209,17 +208,17 @@ impl Counters {
         }
     }
 
-    /// Where the bridge stands.
+    /// The state of the bridge.
     pub(crate) fn state(&self) -> BridgeState {
         self.condition.lock().state
     }
 
-    /// Messages that crossed in both directions: whether a lazy bridge is idle.
+    /// Messages that crossed in both directions, to find out whether a lazy bridge is idle.
     pub(crate) fn traffic(&self) -> u64 {
         self.messages_out.load(Ordering::Relaxed) + self.messages_in.load(Ordering::Relaxed)
     }
 
-    /// The picture of now.
+    /// The current status.
     pub(crate) fn status(&self, name: &str, queue: QueueStats) -> BridgeStatus {
         let condition = self.condition.lock().clone();
         let drops = DropReason::ALL.iter().zip(&self.drops);
@@ -268,16 +267,16 @@ pub(crate) struct QueueStats {
     pub drops: u64,
 }
 
-/// One bridge at one moment.
+/// The status of one bridge at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BridgeStatus {
     /// Its name.
     pub name: String,
-    /// Where it stands.
+    /// Its state.
     pub state: BridgeState,
     /// Whether messages cross.
     pub connected: bool,
-    /// Since when the state is what it is.
+    /// When it entered this state.
     pub since_unix_seconds: Option<u64>,
     /// The address in use or tried last.
     pub address: String,
@@ -291,7 +290,7 @@ pub struct BridgeStatus {
     pub last_error_unix_seconds: Option<u64>,
     /// Messages that are circling in a ring of 3.x links and are slowed down.
     pub looping: u64,
-    /// Messages that were found to, so far.
+    /// Messages found circling so far.
     pub loops: u64,
     /// The topic of the last of them.
     pub loop_topic: String,
@@ -316,7 +315,7 @@ pub struct BridgeStatus {
 }
 
 impl BridgeStatus {
-    /// What stands below `$SYS/broker/bridge/<name>/`.
+    /// The topics below `$SYS/broker/bridge/<name>/`.
     #[must_use]
     pub fn sys_topics(&self) -> Vec<(String, String)> {
         let topic = |tail: &str| format!("$SYS/broker/bridge/{}/{tail}", self.name);

@@ -1,4 +1,4 @@
-//! The codec as a client sees it: packets of a Server come in, packets of a Client go out.
+//! The codec for the client side: decodes packets of a Server, encodes packets of a Client.
 
 use crate::packet::acknowledgement::{
     Acknowledgement, AcknowledgementKind, Puback, Pubcomp, Pubrec, encode_acknowledgement,
@@ -12,7 +12,7 @@ use crate::packet::subscribe::{Suback, Subscribe, SubscriptionOptions};
 use crate::packet::unsubscribe::Unsubscribe;
 use crate::packet::{Packet, PacketId, ProtocolVersion, QoS, encode_pingreq};
 
-/// The packet at the front of what a Server sent, and its length; `None` if more is needed.
+/// The packet at the front of input from a Server, and its length; `None` if more is needed.
 ///
 /// # Errors
 /// What is wrong with the bytes, in words.
@@ -29,8 +29,8 @@ pub(crate) fn next(
     }
 }
 
-/// An answer from before 5.0 with a Reason Code that only 5.0 knows: some brokers say why they refuse even to those who
-/// cannot know the code. The packet is whole: its length was seen before its content.
+/// Decodes a 3.x answer with a Reason Code that exists only in 5.0, which some brokers send. The packet is complete:
+/// its length was checked before its content.
 fn lenient(bytes: &[u8], version: ProtocolVersion) -> Option<(Packet<'_>, usize)> {
     if version == ProtocolVersion::V5_0 {
         return early_refusal(bytes);
@@ -190,7 +190,7 @@ pub(crate) fn disconnect(output: &mut Vec<u8>, version: ProtocolVersion) {
     Disconnect::new(ReasonCode::Success).encode(output, version);
 }
 
-/// A broker that does not speak 5.0 refuses in the words of 3.1.1. [MQTT311-3.1.2-2]
+/// A broker that does not support 5.0 refuses with a 3.1.1 packet. [MQTT311-3.1.2-2]
 fn early_refusal(bytes: &[u8]) -> Option<(Packet<'_>, usize)> {
     let [0x20, 2, _, 1..=5, ..] = *bytes else { return None };
     let version = ProtocolVersion::V3_1_1;

@@ -1,5 +1,5 @@
-//! The task of one bridge: when to connect, where to, and what to do about failures. The messages themselves are the
-//! business of [`crate::bridge::relay`].
+//! The task of one bridge: decides when and where to connect, and handles failures. [`crate::bridge::relay`] handles
+//! the messages.
 
 mod concessions;
 mod connect;
@@ -28,33 +28,33 @@ use crate::packet::ProtocolVersion;
 use concessions::{Asked, Concessions};
 use schedule::AddressCursor;
 
-/// What all bridges of a broker share.
+/// The context shared by all bridges of a broker.
 #[derive(Clone)]
 pub(crate) struct BridgeContext {
     /// The broker they belong to.
     pub broker: Arc<dyn LocalBroker>,
-    /// What it writes into hop trails: unique, and the same after a restart.
+    /// Its name in hop trails: unique, and the same after a restart.
     pub broker_id: Arc<str>,
-    /// Where bridges keep their small memories; `None` in tests.
+    /// Where bridges save their state; `None` in tests.
     pub directory: Option<PathBuf>,
     /// Recognises echoes on 3.x links.
     pub echoes: Arc<EchoGuard>,
 }
 
-/// What the bridge is told to do.
+/// An order to the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// What its start type says.
+    /// Follow the start type.
     Automatic,
     /// Connect now, whatever the start type.
     Start,
-    /// Disconnect and stay so; messages are queued.
+    /// Disconnect and stay disconnected; messages are queued.
     Pause,
     /// End the task.
     Stop,
 }
 
-/// How long messages under way get to be acknowledged when a link is closed on purpose.
+/// How long messages in flight get to be acknowledged when a link is closed on purpose.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The task.
@@ -68,17 +68,17 @@ pub(crate) struct Worker {
     backoff: Backoff,
     cursor: AddressCursor,
     concessions: Concessions,
-    /// Echoes that the remote broker owes.
+    /// Expected echoes from the remote broker.
     account: Arc<Mutex<EchoAccount>>,
-    /// What of the last link may not have arrived.
+    /// Messages of the last link that may not have arrived.
     unproven: Unproven,
-    /// There was a link in this process: what became of Retained Messages since is known.
+    /// Whether there was a link in this process: then all changes of Retained Messages since are known.
     had_link: bool,
-    /// When the link that stands was opened.
+    /// When the current link was opened.
     opened_at: Option<Instant>,
-    /// What the remote Sessions subscribed to in this process, and where.
+    /// The Subscriptions of the remote Sessions in this process, and the address.
     subscribed: Option<(String, Vec<LanePlan>)>,
-    /// A bridge of start type `once` has had its turn.
+    /// Whether a bridge of start type `once` has had its turn.
     had_its_turn: bool,
     last_warning: String,
     name: Arc<str>,
@@ -88,18 +88,18 @@ pub(crate) struct Worker {
 enum Ended {
     /// It failed.
     Failed(LinkError),
-    /// Another order came.
+    /// There was another order.
     Ordered,
     /// A lazy bridge had nothing to do.
     WasIdle,
     /// The first address answers again.
     PrimaryIsBack,
-    /// The remote broker refused something that the bridge can do without; it is to be tried at once.
+    /// The remote broker refused an optional feature; retry at once without it.
     Conceded,
 }
 
 impl Worker {
-    /// A bridge that has not started.
+    /// Creates a bridge that has not started.
     #[must_use]
     pub(crate) fn new(
         settings: Arc<BridgeSettings>,
@@ -150,7 +150,7 @@ impl Worker {
         self.counters.set_state(BridgeState::Stopped, SystemTime::now());
     }
 
-    /// The local Session must exist before the remote broker does.
+    /// Creates the local Session before the remote broker is reached.
     async fn prepare(&mut self) -> bool {
         if self.settings.local_clean_start {
             return true;
@@ -248,7 +248,7 @@ impl Worker {
         })
     }
 
-    /// Not a failure that an operator has to read about: it is tried at once without.
+    /// Not logged as a failure, because the attempt is repeated at once without the feature.
     fn concede(&self, error: &LinkError) -> Ended {
         tracing::debug!(bridge = %self.name, %error, "retrying without a refused feature");
         Ended::Conceded
@@ -292,7 +292,7 @@ impl Worker {
         }
     }
 
-    /// Lets messages cross until something ends it.
+    /// Runs the link until it ends.
     async fn serve(&mut self, link: &mut Link, orders: &mut watch::Receiver<Order>) -> Ended {
         let mut idle = schedule::IdleWatch::new(
             &self.settings,
@@ -319,7 +319,7 @@ impl Worker {
                         return Ended::WasIdle;
                     }
                     if self.cursor.next_probe(&self.settings) <= now {
-                        // Beside the link, not in its way.
+                        // In parallel to the link.
                         self.cursor.start_probe(&self.settings, now);
                     }
                 }
@@ -332,7 +332,7 @@ impl Worker {
         }
     }
 
-    /// Draws the conclusions from an end and waits where it is due.
+    /// Handles the end of an attempt or link, and pauses if necessary.
     async fn settle(&mut self, ended: Ended, started: Instant) {
         let lasted = started.elapsed();
         let was_stable =
@@ -387,7 +387,7 @@ impl Worker {
         *self.orders.borrow() != Order::Stop
     }
 
-    /// Logged when it is new: a remote that is away for a day must not fill the log.
+    /// Logs an error when it is new, so that a remote broker that is away for a day does not fill the log.
     fn report(&mut self, error: &LinkError) {
         let text = error.to_string();
         if text == self.last_warning {

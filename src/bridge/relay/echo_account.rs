@@ -1,10 +1,10 @@
-//! Echoes that a 3.x link owes: where the remote broker takes us for any Client and a rule fetches what another sends, it
-//! gives back each message that we sent, once, unless it knows that we are a bridge.
+//! Expected echoes of a 3.x link: if one rule fetches messages that another one sends, and the remote broker does not
+//! know that we are a bridge, it returns each message that we sent once.
 //!
-//! Each message sent accounts for one echo at most: of the same topic, payload and QoS, without RETAIN, on that link. What
-//! comes beyond that is a message. Where it is not certain whether a message was sent twice, it counts once: an echo that
-//! is taken for a message is told to local clients again, and goes no further, since a bridge gets nothing back that it
-//! handed in (No Local).
+//! Each sent message accounts for at most one echo with the same topic, payload and QoS, without RETAIN, on that link.
+//! Everything else is a new message. If it is uncertain whether a message was sent twice, it counts once: then an echo
+//! treated as a message is delivered to local clients again but goes no further, because a bridge does not get back its
+//! own messages (No Local).
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -14,10 +14,10 @@ use hashbrown::HashMap;
 
 use crate::packet::QoS;
 
-/// Echoes that are waited for at a time; what is sent beyond them is not accounted for. About 40 bytes each.
+/// Most expected echoes; messages beyond that are not accounted for. About 40 bytes each.
 const DUE_MAX: usize = 100_000;
 
-/// The echoes that a link owes. It outlives the connection: the remote Session keeps them.
+/// The expected echoes of a link. They outlive the connection, because the remote Session keeps them.
 #[derive(Debug, Default)]
 pub(crate) struct EchoAccount {
     due: HashMap<u64, Due>,
@@ -29,12 +29,12 @@ pub(crate) struct EchoAccount {
 #[derive(Debug, Default)]
 struct Due {
     echoes: u32,
-    /// Entries in `order` whose echo has come, the oldest first.
+    /// Entries in `order` whose echo has arrived, the oldest first.
     void: u32,
 }
 
 impl EchoAccount {
-    /// A message was sent under this remote name; its echo is to come within `patience`.
+    /// Records that a message was sent under this remote name; its echo is expected within `patience`.
     pub(crate) fn note_sent(
         &mut self,
         (topic, payload, qos): (&str, &[u8], QoS),
@@ -50,7 +50,7 @@ impl EchoAccount {
         self.due.entry(fingerprint).or_default().echoes += 1;
     }
 
-    /// Whether a message that comes is an echo that is due; then it is due no more.
+    /// Whether an incoming message is an expected echo, which is then settled.
     pub(crate) fn settle(
         &mut self,
         (topic, payload, qos): (&str, &[u8], QoS),
@@ -67,7 +67,7 @@ impl EchoAccount {
         is_due
     }
 
-    /// The remote broker has forgotten us and what it owes.
+    /// Clears the account, because the remote broker has lost our Session.
     pub(crate) fn clear(&mut self) {
         self.due.clear();
         self.order.clear();

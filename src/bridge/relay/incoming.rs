@@ -1,4 +1,4 @@
-//! From the remote to the local broker: messages, and the acknowledgements that go back for them.
+//! Passes messages from the remote to the local broker, and their acknowledgements back.
 
 use std::time::Instant;
 
@@ -81,7 +81,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Gives a message to the local broker, under its name there.
+    /// Passes a message to the local broker, under its local name.
     fn take_in(&mut self, lane: usize, topic: &str, publish: &Publish<'_>, now: Instant) {
         let properties = match self.rewrite_incoming(topic, publish) {
             true => &self.properties,
@@ -99,7 +99,8 @@ impl Relay {
             message_expiry: publish.message_expiry,
         };
         let Some(Some(local)) = self.locals.get_mut(lane) else {
-            // A lane without local partner subscribes to nothing: what comes is left from an older configuration.
+            // A lane without local partner subscribes to nothing: its messages come from Subscriptions of an older
+            // configuration.
             return self.drop_incoming(lane, publish, DropReason::NoRule);
         };
         if publish.qos > QoS::AtMostOnce {
@@ -141,13 +142,13 @@ impl Relay {
         true
     }
 
-    /// Accepts a message that goes no further.
+    /// Acknowledges a message that is dropped.
     fn drop_incoming(&mut self, lane: usize, publish: &Publish<'_>, reason: DropReason) {
         self.tally.drop(reason);
         self.acknowledge_remote(lane, publish.qos, publish.packet_id, ReasonCode::Success);
     }
 
-    /// Messages that were held because they seemed to go round go on.
+    /// Releases messages that were held because they seemed to circle.
     pub(super) fn release_incoming(&mut self, now: Instant) {
         let released = self.watch_in.as_mut().map(|watch| watch.release(now));
         for message in released.into_iter().flatten() {
@@ -218,7 +219,7 @@ impl Relay {
         }
     }
 
-    /// Accepts a message on behalf of nobody. After a PUBREC, the PUBREL finds its answer at the local broker.
+    /// Acknowledges a message that is not passed on. After a PUBREC, the local broker answers the PUBREL.
     fn acknowledge_remote(
         &mut self,
         lane: usize,
@@ -298,8 +299,8 @@ impl Relay {
         }
     }
 
-    /// A refusal that will pass ends the link, and the remote broker repeats the message after a pause. One that will
-    /// not pass is counted, and handed on to the remote broker.
+    /// Handles a refusal: a temporary one ends the link, and the remote broker repeats the message after a pause; a
+    /// permanent one is counted and passed on to the remote broker.
     fn check_local_refusal(&mut self, reason: ReasonCode) -> Result<(), LinkError> {
         match reason {
             ReasonCode::QuotaExceeded

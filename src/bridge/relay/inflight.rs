@@ -1,8 +1,8 @@
-//! The Packet Identifiers of exchanges that a remote connection has under way: a bit for each, and their number.
+//! The Packet Identifiers of the exchanges in flight on a remote connection: a bit for each, and their number.
 //!
-//! A number alone would not do. After a cut, the local broker goes on with a PUBREL for some exchanges; their PUBCOMP
-//! would be taken for the end of others, and the window would open too far. mosquitto drops what exceeds its window, and
-//! over 3.x it cannot say so: its PUBREC looks like any other.
+//! A number alone would not suffice. After a disconnection, the local broker continues some exchanges with a PUBREL;
+//! their PUBCOMP would be mistaken for the end of others, and the window would open too far. mosquitto drops messages
+//! beyond its window, and over 3.x its PUBREC cannot report that.
 
 use crate::packet::PacketId;
 
@@ -31,7 +31,7 @@ impl Inflight {
         self.words.get(index).is_some_and(|word| word & bit != 0)
     }
 
-    /// An exchange begins, or goes on after a cut: the same one counts once.
+    /// Adds an exchange that begins or continues after a disconnection; the same one counts once.
     pub(super) fn insert(&mut self, id: PacketId) {
         let (index, bit) = place(id);
         if let Some(word) = self.words.get_mut(index)

@@ -1,49 +1,49 @@
-//! Notices messages that go round in a ring of 3.x links, where no packet says which brokers it has passed.
+//! Detects messages that circle in a ring of 3.x links, where packets do not say which brokers they have passed.
 //!
-//! What passes a link again and again, the same topic and the same payload, is either a source that repeats itself or a
-//! message in a ring. Their content does not tell them apart, but this does: a ring stops while its message is held here,
-//! and a source goes on. So what is repeated is held for a moment, a dozen times as long as it needs to come again. If it
-//! comes meanwhile, or faster than before afterwards, it has a source. If it stays away while it is held and is back as
-//! soon as it was let go, three times, it goes round.
+//! If the same topic and payload pass a link again and again, they come from a source that repeats itself or from a
+//! message in a ring. Their content does not distinguish them, but this does: a ring stops while its message is held
+//! here, a source continues. So a repeated message is held briefly, for a dozen times its interval. If it arrives
+//! meanwhile, or faster than before afterwards, it has a source. If it stays away while it is held and returns as soon as
+//! it is released, three times, it is circling.
 //!
-//! Nothing is dropped. A message that goes round is held for [`SLOWED_BY`] at each lap, for as long as it comes.
+//! Nothing is dropped. A circling message is held for [`SLOWED_BY`] in each lap, as long as it keeps coming.
 
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-/// How long a message that goes round is held at each lap.
+/// How long a circling message is held in each lap.
 pub(super) const SLOWED_BY: Duration = Duration::from_millis(200);
 
-/// Equal messages are counted for so long.
+/// The period in which equal messages are counted.
 const PERIOD: Duration = Duration::from_secs(10);
-/// Equal messages in a period that are worth a trial.
+/// Equal messages in a period that start a trial.
 const WORTH_A_TRIAL: u32 = 30;
-/// Different messages that are looked at; beyond them, others wait for the next period.
+/// Most different messages watched; others wait for the next period.
 const KNOWN_MAX: usize = 4096;
-/// A message is held for so many times its interval.
+/// A message is held for this many times its interval.
 const INTERVALS_HELD: u32 = 12;
-/// Bounds of that. What comes more seldom is no burden.
+/// The limits of that. Rarer messages are no burden.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
-/// The second and third trial take longer, in tenths, so that no source that speaks in bursts fits all of them.
+/// The second and third trial take longer, in tenths, so that no source with bursts matches all of them.
 const STRETCHES: [u32; 3] = [10, 17, 29];
-/// Equal messages that may be on their way through a ring at once. More of them while they are held have a source.
+/// Most copies of a message that may be in a ring at once. If more arrive while they are held, they have a source.
 const COPIES_MAX: u32 = 3;
-/// Trials that must say so before a message is held to go round.
+/// Positive trials before a message counts as circling.
 const TRIALS: usize = STRETCHES.len();
-/// Trials that may say nothing before a message is left alone for a while.
+/// Inconclusive trials before a message is left alone for a while.
 const VOID_TRIALS: u32 = 10;
 const UNDECIDED_FOR: Duration = Duration::from_mins(1);
 /// How long a source is left alone.
 const SOURCE_FOR: Duration = Duration::from_mins(10);
-/// A message that stays away for so long goes round no more.
+/// A message that stays away for this long is no longer circling.
 const GONE_AFTER: Duration = Duration::from_secs(30);
-/// A message is expected back after its release within so many times its interval, and at least within this.
+/// After its release a message is expected back within this many times its interval.
 const BACK_WITHIN: u32 = 4;
 const BACK_MIN: Duration = Duration::from_millis(25);
-/// What comes in less than this part of its interval after a pause has waited elsewhere.
+/// A message that arrives in less than this part of its interval after a pause has waited elsewhere.
 const FASTER: u32 = 6;
 
 /// The watch over one direction of a link.
@@ -55,7 +55,7 @@ pub(super) struct LoopWatch {
     looping: usize,
 }
 
-/// What is known of equal messages.
+/// The state of equal messages.
 enum Known {
     /// Counted in this period.
     Counted(u32),
@@ -75,27 +75,27 @@ struct Trial {
     step: Step,
 }
 
-/// Gaps between arrivals that an interval is measured by.
+/// Gaps between arrivals used to measure an interval.
 const GAPS_MAX: usize = 12;
 const GAPS_MIN: usize = 5;
 
 enum Step {
-    /// Measures the interval. After a pause, the first arrival has to come soon.
+    /// Measures the interval. After a pause, the first arrival must be soon.
     Measures { last: Option<Instant>, gaps: Vec<Duration>, released: Option<Instant> },
-    /// Holds what comes.
+    /// Holds arriving messages.
     Holds { until: Instant, arrivals: u32 },
 }
 
-/// What becomes of a message.
+/// What happens to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passage {
     /// It passes.
     Free,
-    /// It waits until then, or until a trial is over.
+    /// It is held until then, or until a trial is over.
     Held(Instant),
 }
 
-/// Names equal messages.
+/// Identifies equal messages.
 pub(super) type Fingerprint = u64;
 
 impl LoopWatch {
@@ -109,7 +109,7 @@ impl LoopWatch {
         }
     }
 
-    /// A message comes.
+    /// Handles an arriving message.
     pub(super) fn note(
         &mut self,
         topic: &str,
@@ -133,7 +133,7 @@ impl LoopWatch {
         (fingerprint, passage)
     }
 
-    /// Whether a message that was held under a trial has to wait no longer.
+    /// Whether a message held for a trial may pass now.
     pub(super) fn is_released(&mut self, fingerprint: Fingerprint, now: Instant) -> bool {
         match self.known.get_mut(&fingerprint) {
             Some(Known::Tried(trial)) => {
@@ -145,12 +145,12 @@ impl LoopWatch {
         }
     }
 
-    /// Messages that go round now.
+    /// The number of circling messages.
     pub(super) fn looping(&self) -> usize {
         self.looping
     }
 
-    /// Topics of messages found to go round since the last call.
+    /// Topics of messages found circling since the last call.
     pub(super) fn take_found(&mut self) -> Vec<String> {
         std::mem::take(&mut self.found)
     }
@@ -250,13 +250,13 @@ impl Trial {
         }
     }
 
-    /// The interval is known: the message is a source's, or is held next.
+    /// Handles a measured interval: the message comes from a source, or is held next.
     fn measured(&mut self, mut gaps: Vec<Duration>, was_held: bool, now: Instant) -> Verdict {
-        // The middle one: a pause of another broker is none of ours.
+        // The median, so that a pause of another broker does not matter.
         gaps.sort_unstable();
         let interval = gaps.get(gaps.len() / 2).copied().unwrap_or_default();
-        // What has waited somewhere comes faster than it came before. On the whole: copies that were held together come
-        // together.
+        // Messages that have waited somewhere arrive faster than before. On average, because copies that were held
+        // together arrive together.
         let count = u32::try_from(gaps.len()).unwrap_or(u32::MAX).max(1);
         let mean = gaps.iter().sum::<Duration>() / count;
         let is_faster = was_held && mean < self.interval / FASTER;
@@ -298,7 +298,7 @@ impl Trial {
     }
 }
 
-/// Gaps to measure by: not always the same, so that a source that speaks in bursts does not pause when we do.
+/// The number of gaps to measure, which varies, so that a source with bursts does not pause when we do.
 fn wanted(fingerprint: Fingerprint, positive: usize, void: u32) -> usize {
     let trial = u32::try_from(positive).unwrap_or(0) + void;
     let random = fingerprint.rotate_right(trial * 7) % (GAPS_MAX - GAPS_MIN) as u64;

@@ -1,4 +1,4 @@
-//! The opening of a link: Subscriptions on both sides, and the release of identifiers that lost their meaning.
+//! The opening of a link: Subscriptions on both sides, and the release of meaningless identifiers.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,21 +10,21 @@ use crate::config::bridge::rule::{RuleSet, filters_overlap};
 use crate::packet::subscribe::{RetainHandling, Suback, SubscriptionOptions};
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 
-/// Filters in one SUBSCRIBE: brokers have limits, and a packet should stay small.
+/// Most filters in one SUBSCRIBE, because brokers have limits and packets should stay small.
 const FILTERS_PER_PACKET: usize = 32;
 
-/// What one connection subscribes to at the remote broker.
+/// The Subscriptions of one connection at the remote broker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct LanePlan {
-    /// Wanted.
+    /// Filters to subscribe to.
     pub subscribe: Vec<(String, QoS)>,
-    /// Not wanted, though an older configuration may have left them there.
+    /// Filters to unsubscribe from, because an older configuration may have left them.
     pub unsubscribe: Vec<String>,
 }
 
-/// Spreads the incoming rules over the connections. Filters that overlap stay together, so that no message comes twice;
-/// those whose messages could match an outgoing rule stay on lane 0, whose local Session has the outgoing
-/// Subscriptions: only there No Local keeps them apart.
+/// Spreads the incoming rules over the connections. Overlapping filters stay together, so that no message arrives
+/// twice; those whose messages could match an outgoing rule stay on lane 0, whose local Session has the outgoing
+/// Subscriptions, because No Local works only there.
 #[must_use]
 pub(crate) fn lane_plan(rules: &RuleSet, lanes: usize, unsubscribe: bool) -> Vec<LanePlan> {
     let filters = rules.remote_filters();
@@ -32,7 +32,7 @@ pub(crate) fn lane_plan(rules: &RuleSet, lanes: usize, unsubscribe: bool) -> Vec
     for (index, (filter, _)) in filters.iter().enumerate() {
         lane_of.push(if comes_back(rules, filter) { 0 } else { index % lanes.max(1) });
     }
-    // Until nothing moves: an overlap may join groups that were apart.
+    // Until nothing changes, because an overlap may join separate groups.
     let mut moved = true;
     while moved {
         moved = false;
@@ -113,7 +113,7 @@ impl Relay {
         }
     }
 
-    /// Goes to the next phase when this one is complete.
+    /// Enters the next phase when the current one is complete.
     pub(super) fn advance(&mut self, now: Instant) {
         if self.phase == Phase::OpeningLocal
             && self.locals.iter().flatten().all(super::side::LocalSide::is_open)
@@ -148,7 +148,7 @@ impl Relay {
         self.refresh_if_due(now);
     }
 
-    /// A message that waited for the remote broker has crossed, or was dropped.
+    /// Records that a queued message has crossed or was dropped.
     pub(super) fn note_crossed(&mut self, now: Instant) {
         if let Some(left) = &mut self.backlog {
             *left = left.saturating_sub(1);
@@ -156,8 +156,9 @@ impl Relay {
         }
     }
 
-    /// Asks the remote broker for what it retains, once what changed here has crossed: of what was set there meanwhile, and
-    /// was not queued, nothing else would tell. Asked before, what it retained would come back for what is newer here.
+    /// Requests the remote broker's Retained Messages once local changes have crossed, because values that were set there
+    /// meanwhile and not queued arrive only this way. If requested earlier, its old values would overwrite newer local
+    /// ones.
     fn refresh_if_due(&mut self, now: Instant) {
         if self.phase < Phase::Running || self.backlog != Some(0) {
             return;
@@ -252,7 +253,7 @@ impl Relay {
         }
     }
 
-    /// What was sent before the PINGREQ has arrived.
+    /// Handles PINGRESP: everything sent before the PINGREQ has arrived.
     pub(super) fn remote_pingresp(&mut self, lane: usize, now: Instant) {
         let Some(remote) = self.remotes.get_mut(lane) else { return };
         if remote.ping_sent.take().is_none() {
@@ -266,7 +267,7 @@ impl Relay {
         }
     }
 
-    /// What was held because it seemed to go round goes on when it is time.
+    /// Releases messages that were held because they seemed to circle, when it is time.
     pub(super) fn release_watched(&mut self, now: Instant) {
         self.release_outgoing(now);
         self.release_incoming(now);

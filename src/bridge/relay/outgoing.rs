@@ -1,4 +1,4 @@
-//! From the local to the remote broker: messages, and the acknowledgements that come back for them.
+//! Passes messages from the local to the remote broker, and their acknowledgements back.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::packet::publish::{OutgoingPublish, Publish};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 
-/// What becomes of a local topic; remembered, since devices repeat their topics.
+/// The route of a local topic; cached, because devices repeat their topics.
 #[derive(Debug, Clone)]
 pub(super) struct Route {
     outcome: Result<Arc<str>, DropReason>,
     lane: usize,
-    /// The remote broker gives it back, with this QoS at most.
+    /// The highest QoS with which the remote broker returns it, if it does.
     echo: Option<QoS>,
 }
 
@@ -49,7 +49,7 @@ struct Outgoing<T, B> {
 }
 
 impl HeldMessage {
-    /// What becomes of it when the link is over: Retained Messages of QoS 0 are nowhere else.
+    /// Converts it when the link has ended, because QoS 0 Retained Messages are nowhere else.
     pub(super) fn into_unproven(self) -> Option<UnprovenMessage> {
         let Outgoing { topic, properties, payload, qos, retain, .. } = self.message;
         let is_lost = retain && qos == QoS::AtMostOnce;
@@ -148,7 +148,7 @@ impl Relay {
         now: Instant,
     ) -> Turn {
         match &mut self.watch_out {
-            // What was sent before is known to the remote broker, and stands in its order there.
+            // The remote broker already knows messages that were sent before, in their order.
             Some(watch) if self.phase == Phase::Running && !message.dup => {
                 watch.note(topic, message.payload, now)
             }
@@ -169,7 +169,7 @@ impl Relay {
         }
     }
 
-    /// Messages that were held because they seemed to go round go on.
+    /// Releases messages that were held because they seemed to circle.
     pub(super) fn release_outgoing(&mut self, now: Instant) {
         let released = self.watch_out.as_mut().map(|watch| watch.release(now));
         for (lane, held) in released.into_iter().flatten() {
@@ -189,7 +189,7 @@ impl Relay {
                 Mapping::Impossible => Err(DropReason::Topic),
             };
         let lanes = self.remotes.len().max(1);
-        // The same in every process: a message repeated after a restart takes the connection it took before.
+        // The same in every process, so that a message repeated after a restart uses the same connection.
         let hash = foldhash::fast::FixedState::default().hash_one(topic);
         let lane = usize::try_from(hash % lanes as u64).unwrap_or(0);
         let echo = outcome.as_ref().ok().and_then(|name| self.echo_of(lane, name));
@@ -201,8 +201,9 @@ impl Relay {
         route
     }
 
-    /// The QoS in which the remote broker gives back what is sent under this name, if it does. One that knows the bridge
-    /// gives nothing back to the connection that it came by; another one of the same bridge is a stranger to it.
+    /// The QoS with which the remote broker returns messages sent under this name, if it does. A broker that knows the
+    /// bridge bit returns nothing to the same connection, but treats other connections of the bridge as different
+    /// clients.
     fn echo_of(&self, lane: usize, name: &str) -> Option<QoS> {
         self.account.as_ref()?;
         let receivers = self
@@ -244,8 +245,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Order within a lane: nothing overtakes what is held, except that QoS 0, which needs no room in the window, does
-    /// not wait for others that do.
+    /// Keeps the order within a lane: nothing overtakes held messages, except that QoS 0, which needs no room in the
+    /// window, does not wait for messages that do.
     fn must_hold(&mut self, lane: usize, message: &Outgoing<&str, &[u8]>, now: Instant) -> bool {
         let (qos, bytes) = (message.qos, message.size());
         if self.phase < Phase::Running {
@@ -267,7 +268,7 @@ impl Relay {
         held.push_back(message.to_held(now));
     }
 
-    /// Sends what was held, as far as room and rate go.
+    /// Sends held messages as far as room and rate allow.
     pub(super) fn pump_held(&mut self, now: Instant) {
         if self.phase < Phase::Running {
             return;
@@ -281,7 +282,7 @@ impl Relay {
         }
     }
 
-    /// Sends again what of the last link may not have arrived.
+    /// Sends messages of the last link again that may not have arrived.
     fn send_unproven(&mut self, now: Instant) {
         for message in self.unproven.take_last() {
             let echo = self.echo_of(0, &message.topic);
@@ -321,7 +322,7 @@ impl Relay {
         self.held_qos0 -= usize::from(message.qos == QoS::AtMostOnce);
         if let Some(seconds) = message.message_expiry {
             let waited = now.saturating_duration_since(since);
-            // One that was sent before may have arrived: its exchange has to be ended, not forgotten.
+            // A message that was sent before may have arrived, so its exchange must be completed.
             if !message.dup && waited >= Duration::from_secs(u64::from(seconds)) {
                 let (qos, packet_id) = (message.qos, message.packet_id);
                 return self.drop_outgoing(qos, packet_id, message.dup, DropReason::Expired);
@@ -376,7 +377,7 @@ impl Relay {
     fn note_sent(&mut self, wanted: QoS, sent: QoS, packet_id: Option<PacketId>) {
         let Some(packet_id) = packet_id else { return };
         match (wanted, sent) {
-            // The remote broker takes no acknowledged messages: written is all there can be.
+            // The remote broker accepts no acknowledged messages, so writing is the end.
             (QoS::AtLeastOnce, QoS::AtMostOnce) => {
                 self.puback_local(packet_id, ReasonCode::Success);
             }
@@ -390,7 +391,7 @@ impl Relay {
         }
     }
 
-    /// The message does not cross: the local broker may forget it.
+    /// Drops a message: the local broker may forget it.
     fn drop_outgoing(
         &mut self,
         qos: QoS,
@@ -413,8 +414,8 @@ impl Relay {
         }
     }
 
-    /// The local broker goes on with a QoS 2 exchange. This overtakes messages that are held: those may wait for the
-    /// room that the end of this exchange makes.
+    /// Handles a PUBREL of the local broker. It overtakes held messages, which may wait for the room that the end of
+    /// this exchange makes.
     pub(super) fn local_pubrel(&mut self, ack: &Acknowledgement<'_>) {
         match self.phase < Phase::Running {
             true => self.held_releases.push((ack.packet_id, ack.reason)),
@@ -439,7 +440,7 @@ impl Relay {
         }
     }
 
-    /// The connection that an exchange under way takes.
+    /// The connection of an exchange in flight.
     fn lane_of(&self, packet_id: PacketId) -> Option<usize> {
         self.remotes.iter().position(|remote| remote.inflight.contains(packet_id))
     }
@@ -497,8 +498,8 @@ impl Relay {
         self.pump_held(now);
     }
 
-    /// A refusal that will pass ends the link: after a pause the message is sent again, and the order holds. One that
-    /// will not pass is counted.
+    /// Handles a refusal: a temporary one ends the link, and after a pause the message is sent again, in order; a
+    /// permanent one is counted.
     fn check_refusal(&mut self, reason: ReasonCode) -> Result<(), LinkError> {
         match reason {
             ReasonCode::QuotaExceeded | ReasonCode::ServerBusy | ReasonCode::MessageRateTooHigh => {

@@ -1,4 +1,4 @@
-//! The state of one connection: what was granted, what is awaited, and when the other end was last heard.
+//! The state of one connection: granted limits, expected answers, and the last activity of the other side.
 
 use std::time::{Duration, Instant};
 
@@ -17,27 +17,27 @@ use crate::packet::publish::OutgoingPublish;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 
-/// What a CONNACK granted, with the defaults of the specification for what it left out. [MQTT-3.2.2.3]
+/// The limits granted in CONNACK, with the defaults of the specification. [MQTT-3.2.2.3]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// The Session was there.
+    /// Whether the Session existed.
     pub session_present: bool,
     /// PUBLISH packets of QoS 1 and 2 that may be unacknowledged.
     pub receive_maximum: u16,
-    /// Highest QoS taken.
+    /// Highest QoS accepted.
     pub maximum_qos: QoS,
     /// Whether RETAIN may be set.
     pub retain_available: bool,
-    /// Largest packet taken.
+    /// Largest packet accepted.
     pub packet_bytes_max: u32,
-    /// Topic Aliases taken.
+    /// Topic Aliases accepted.
     pub topic_alias_maximum: u16,
     /// Keep Alive in force; zero: none.
     pub keep_alive: Duration,
 }
 
 impl Accepted {
-    /// Reads a CONNACK; `keep_alive` is what was asked for. The Server's own value prevails. [MQTT-3.1.2-21]
+    /// Reads a CONNACK; `keep_alive` is the requested one. The Server's own value prevails. [MQTT-3.1.2-21]
     #[must_use]
     pub(crate) fn from_connack(connack: &Connack<'_>, keep_alive: Duration) -> Self {
         let properties = &connack.properties;
@@ -53,14 +53,14 @@ impl Accepted {
         }
     }
 
-    /// Exchanges of QoS 1 and 2 that may be under way to this broker, of at most `configured`.
+    /// Most QoS 1 and 2 exchanges in flight to this broker, at most `configured`.
     #[must_use]
     pub(crate) fn window(&self, configured: u16) -> u16 {
         self.receive_maximum.min(configured)
     }
 }
 
-/// Releases every Packet Identifier that a Session may still hold for exchanges nobody knows any more.
+/// Releases every Packet Identifier that a Session may still hold for forgotten exchanges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sweep {
     next: u32,
@@ -91,7 +91,7 @@ impl Sweep {
     }
 }
 
-/// Runs a sweep that may be there; used by both sides.
+/// Continues a sweep, if there is one; used by both sides.
 pub(super) fn fill_sweep(
     sweep: &mut Option<Sweep>,
     output: &mut Vec<u8>,
@@ -117,9 +117,9 @@ pub(super) fn answer_sweep(
     true
 }
 
-/// The local broker gets at least so long to answer.
+/// Least time for the local broker to answer.
 const LOCAL_PATIENCE_MIN: Duration = Duration::from_secs(30);
-/// Bytes that still come stretch the time for an answer by at most so much.
+/// Incoming bytes extend the time for an answer by at most this factor.
 const STRETCH_MAX: u32 = 6;
 
 /// The connection to the local broker.
@@ -132,9 +132,9 @@ pub(super) struct LocalSide {
     /// SUBSCRIBE and UNSUBSCRIBE packets without answer, with their filters.
     pub(super) awaited: HashMap<PacketId, Vec<String>>,
     pub(super) session_present: bool,
-    /// Who publishes here what comes from the remote broker.
+    /// The local publisher of messages from the remote broker.
     pub(super) origin: Origin,
-    /// When the opening last went on.
+    /// When the opening last progressed.
     pub(super) opening_since: Instant,
 }
 
@@ -160,7 +160,7 @@ impl LocalSide {
         self.sweep.is_none() && self.awaited.is_empty()
     }
 
-    /// When the local broker must have answered: its disk may be slow, and then nothing is lost by trying again later.
+    /// When the local broker must have answered. Its disk may be slow, and then nothing is lost by retrying later.
     pub(super) fn answer_due(&self, response_timeout: Duration) -> Option<Instant> {
         let patience = response_timeout.max(LOCAL_PATIENCE_MIN);
         (!self.is_open()).then(|| self.opening_since + patience)
@@ -189,8 +189,8 @@ pub(super) struct RemoteSide {
     pub(super) is_tidy: bool,
     pub(super) has_bridge_bit: bool,
     pub(super) unproven: Unproven,
-    /// Exchanges under way, for the Receive Maximum. [MQTT-3.3.4-9] Those that only have their PUBREL left count as
-    /// well: mosquitto takes them for part of its window, also after a cut.
+    /// Exchanges in flight, for the Receive Maximum. [MQTT-3.3.4-9] Those that only wait for PUBREL count as well,
+    /// because mosquitto counts them in its window, also after a disconnection.
     pub(super) inflight: Inflight,
     window: usize,
     pub(super) maximum_qos: QoS,
@@ -214,8 +214,8 @@ pub(super) struct RemoteSide {
 }
 
 impl RemoteSide {
-    /// The packet as it is sent: with a Topic Alias, if its topic has one or can get one. `None` if it is larger than the
-    /// remote broker takes.
+    /// The packet as sent: with a Topic Alias, if its topic has one or can get one. `None` if it is larger than the
+    /// remote broker accepts.
     pub(super) fn fit<'a>(
         &mut self,
         packet: OutgoingPublish<'a>,
@@ -293,7 +293,7 @@ impl RemoteSide {
         self.inflight.len() < self.window
     }
 
-    /// Whether there is room for a message, and no SUBSCRIBE on its way has its Packet Identifier. [MQTT-2.2.1-3]
+    /// Whether there is room for a message, and no pending SUBSCRIBE has its Packet Identifier. [MQTT-2.2.1-3]
     pub(super) fn may_send(&self, packet_id: Option<PacketId>) -> bool {
         self.has_quota() && !packet_id.is_some_and(|id| self.awaited.contains_key(&id))
     }
@@ -317,7 +317,7 @@ impl RemoteSide {
         }
     }
 
-    /// An answer to this packet is due.
+    /// Records that an answer to this packet is expected.
     pub(super) fn expect_answer(
         &mut self,
         packet_id: PacketId,
@@ -335,8 +335,8 @@ impl RemoteSide {
         }
     }
 
-    /// A PINGREQ goes out before the Keep Alive runs out [MQTT-3.1.2-20], and already after half of it when nothing
-    /// was heard: a stream of QoS 0 messages into a dead connection must not look like life.
+    /// When to send PINGREQ: before the Keep Alive expires [MQTT-3.1.2-20], and after half of it if nothing was
+    /// received, because a stream of QoS 0 messages into a dead connection proves nothing.
     fn ping_due(&self) -> Option<Instant> {
         if self.ping_sent.is_some() {
             return None;
@@ -349,8 +349,9 @@ impl RemoteSide {
         Some(self.unproven.ping_due().map_or(due, |unproven| due.min(unproven)))
     }
 
-    /// Bytes that still come mean that an answer is only late, and so may bytes that wait to be written: on a slow line
-    /// the PINGREQ stands behind them. What the system took to write means nothing, a dead line takes it, too.
+    /// When an answer is overdue. Incoming bytes mean that an answer is only late, and so may bytes waiting to be
+    /// written, because on a slow line the PINGREQ is behind them. Bytes accepted by the system mean nothing, because a
+    /// dead line accepts them, too.
     fn answer_due(&self, response_timeout: Duration) -> Option<(Instant, &'static str)> {
         if let Some(sent) = self.ping_sent {
             let patience = match self.output.is_empty() {
@@ -364,7 +365,7 @@ impl RemoteSide {
             (None, false) => "SUBSCRIBE",
             (None, true) => return None,
         };
-        // Messages that come do not mean that the answer ever does.
+        // Incoming messages do not mean that the answer will ever arrive.
         let latest = self.awaited_since + response_timeout * STRETCH_MAX;
         let due = self.awaited_since.max(self.last_received) + response_timeout;
         Some((due.min(latest), what))
@@ -391,7 +392,7 @@ impl RemoteSide {
         Ok(())
     }
 
-    /// Asks whether the remote broker is there, unless it is being asked.
+    /// Sends PINGREQ, unless one is pending.
     pub(super) fn ping(&mut self, now: Instant) {
         if self.ping_sent.is_some() {
             return;

@@ -1,19 +1,19 @@
-//! Messages of QoS 0 with RETAIN that nothing shows to have arrived: when a link breaks, the last of them for each topic is
-//! sent again over the next one, so that what the remote broker retains is what this one does. Nobody acknowledges them;
-//! but what was sent before a PINGREQ has arrived when its PINGRESP comes.
+//! QoS 0 messages with RETAIN whose arrival is not proven: when a link is lost, the last of them for each topic is sent
+//! again over the next link, so that both brokers retain the same values. They are not acknowledged, but messages sent
+//! before a PINGREQ have arrived when its PINGRESP does.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-/// Messages kept; beyond them all Retained Messages are sent anew.
+/// Most messages kept; beyond that all Retained Messages are sent again.
 const KEPT_MAX: usize = 10_000;
 /// The same in bytes.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
-/// A PINGREQ is due so long after a message: of what was sent before, nothing has to be sent again.
+/// A PINGREQ is due this long after a message, to prove that it has arrived.
 const PROVEN_WITHIN: Duration = Duration::from_secs(1);
-/// A PINGREQ is due when so much is kept.
+/// A PINGREQ is due when this many bytes are kept.
 const PING_AT_BYTES: usize = 128 * 1024;
 /// The same in messages.
 const PING_AT: usize = 1_000;
@@ -35,15 +35,15 @@ impl UnprovenMessage {
     }
 }
 
-/// What a link leaves to the next one.
+/// The unproven messages that a link leaves to the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Unproven {
     messages: VecDeque<UnprovenMessage>,
     bytes: usize,
-    /// So many of them went before the PINGREQ on its way.
+    /// How many of them were sent before the pending PINGREQ.
     before_ping: usize,
     is_incomplete: bool,
-    /// When the first of those was sent that no PINGREQ went behind.
+    /// When the first message after the last PINGREQ was sent.
     since: Option<Instant>,
 }
 
@@ -58,12 +58,12 @@ impl Unproven {
         self.messages.push_back(message);
     }
 
-    /// Whether so much is kept that the remote broker should be asked.
+    /// Whether enough is kept to send a PINGREQ.
     pub(super) fn wants_ping(&self) -> bool {
         self.messages.len() >= PING_AT || self.bytes >= PING_AT_BYTES
     }
 
-    /// When the remote broker is to be asked.
+    /// When a PINGREQ is due.
     pub(super) fn ping_due(&self) -> Option<Instant> {
         self.since.map(|since| since + PROVEN_WITHIN)
     }
@@ -84,13 +84,13 @@ impl Unproven {
         self.before_ping = 0;
     }
 
-    /// Takes over what another one has behind what is here.
+    /// Appends the messages of another one.
     pub(crate) fn append(&mut self, other: Self, now: Instant) {
         self.is_incomplete |= other.is_incomplete;
         other.messages.into_iter().for_each(|message| self.push(message, now));
     }
 
-    /// Whether there was more than is kept; asked once.
+    /// Whether messages were left out; resets the flag.
     pub(crate) fn take_incomplete(&mut self) -> bool {
         std::mem::take(&mut self.is_incomplete)
     }

@@ -1,4 +1,4 @@
-//! One direction of a link under [`LoopWatch`], with the messages that it holds back.
+//! The [`LoopWatch`] of one direction of a link, with the messages that it holds.
 
 use std::time::Instant;
 
@@ -6,12 +6,12 @@ use hashbrown::HashSet;
 
 use crate::bridge::relay::loop_watch::{Fingerprint, LoopWatch, Passage};
 
-/// Messages held back in each direction. Beyond them nothing more is held: what comes passes in its turn.
+/// Most messages held in each direction. Beyond that no more are held, and messages pass in order.
 const HELD_MAX: usize = 1024;
 /// The same in bytes.
 const HELD_BYTES_MAX: usize = 1024 * 1024;
 
-/// The watch, and what it holds: messages of one topic pass in their order.
+/// The watch, and the messages it holds. Messages of one topic pass in order.
 pub(super) struct Watch<M> {
     loops: LoopWatch,
     held: Vec<Held<M>>,
@@ -26,11 +26,11 @@ struct Held<M> {
     message: M,
 }
 
-/// What is to be done with a message that comes.
+/// What to do with an arriving message.
 pub(super) enum Turn {
     /// It passes.
     Passes,
-    /// It waits: to be handed to [`Watch::hold`].
+    /// It waits, and must be passed to [`Watch::hold`].
     Waits(Fingerprint, Instant),
 }
 
@@ -39,12 +39,12 @@ impl<M> Watch<M> {
         Self { loops: LoopWatch::new(now), held: Vec::new(), held_bytes: 0 }
     }
 
-    /// A message comes.
+    /// Handles an arriving message.
     pub(super) fn note(&mut self, topic: &str, payload: &[u8], now: Instant) -> Turn {
         let (fingerprint, passage) = self.loops.note(topic, payload, now);
         match passage {
             Passage::Held(until) if self.has_room() => Turn::Waits(fingerprint, until),
-            // Behind those of its topic that wait.
+            // After held messages of its topic.
             _ if self.held.iter().any(|held| &*held.topic == topic) => {
                 Turn::Waits(fingerprint, now)
             }
@@ -65,14 +65,14 @@ impl<M> Watch<M> {
         message: M,
     ) {
         if !self.has_room() {
-            // Its time is now, and that of those before it comes with it.
+            // It is due now, and so are those before it.
             self.held.iter_mut().for_each(|held| held.until = held.until.min(until));
         }
         self.held_bytes += bytes;
         self.held.push(Held { fingerprint, until, topic: topic.into(), bytes, message });
     }
 
-    /// What need not wait any longer, in order.
+    /// The messages that need not wait any longer, in order.
     pub(super) fn release(&mut self, now: Instant) -> Vec<M> {
         if self.held.is_empty() {
             return Vec::new();
@@ -102,18 +102,18 @@ impl<M> Watch<M> {
         self.held.is_empty()
     }
 
-    /// What is held, when the link is over.
+    /// The held messages, when the link has ended.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = M> + '_ {
         self.held_bytes = 0;
         self.held.drain(..).map(|held| held.message)
     }
 
-    /// Messages that go round now.
+    /// The number of circling messages.
     pub(super) fn looping(&self) -> usize {
         self.loops.looping()
     }
 
-    /// Topics of messages found to go round since the last call.
+    /// Topics of messages found circling since the last call.
     pub(super) fn take_found(&mut self) -> Vec<String> {
         self.loops.take_found()
     }

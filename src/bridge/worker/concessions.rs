@@ -1,18 +1,18 @@
-//! What a bridge would like and a remote broker may refuse: the bridge bit of 3.x, and messages about the state of the
-//! connection, one of them as Will Message. Brokers say no by closing the connection or with a Reason Code that may mean
-//! other things, so the bridge tries at once whether it is welcome without, and does without where it is.
+//! Optional features that a remote broker may refuse: the bridge bit of 3.x, and messages about the state of the
+//! connection, one of them as Will Message. Brokers refuse by closing the connection or with an ambiguous Reason Code,
+//! so the bridge retries at once without the feature, and continues without it if that works.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::bridge::error::LinkError;
 
-/// A link that the remote broker ends so soon may have ended because of what the bridge said of itself.
+/// If the remote broker ends a link this soon, the reason may be a notification.
 const SOON: Duration = Duration::from_secs(5);
-/// So many of them in a row.
+/// This many of them in a row.
 const SOON_MAX: u32 = 3;
 
-/// What is asked of the remote broker.
+/// The features requested from the remote broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Asked {
     /// The bridge bit.
@@ -21,12 +21,12 @@ pub(super) struct Asked {
     pub(super) notifications: bool,
 }
 
-/// What is asked of which address.
+/// The features to request from each address.
 pub(super) struct Concessions {
     wanted: Asked,
     address: String,
     asked: Asked,
-    /// At this address all has been tried since the last success, in vain.
+    /// Whether everything has been tried in vain at this address since the last success.
     is_explored: bool,
     soon_ended: u32,
     /// Addresses that refused notifications.
@@ -45,7 +45,7 @@ impl Concessions {
         }
     }
 
-    /// What to ask of an address; `takes_no_bit` says what is remembered of it.
+    /// The features to request from an address; `takes_no_bit` is what is remembered about it.
     pub(super) fn ask(&mut self, address: &str, takes_no_bit: bool) -> Asked {
         if self.address != address {
             address.clone_into(&mut self.address);
@@ -63,7 +63,7 @@ impl Concessions {
         }
     }
 
-    /// The remote broker did not accept the connection. True if it should be asked at once, for less.
+    /// Handles a refused connection. True to retry at once with fewer features.
     pub(super) fn refused(&mut self, error: &LinkError, takes_no_bit: bool) -> bool {
         let next = match self.asked {
             _ if self.is_explored => None,
@@ -71,7 +71,7 @@ impl Concessions {
                 Some(Asked { bridge_bit: false, notifications })
             }
             Asked { notifications: true, .. } if error.may_be_the_will() => {
-                // Without the bit it was no better.
+                // Leaving out the bit did not help.
                 let bridge_bit = self.initial(takes_no_bit).bridge_bit;
                 Some(Asked { bridge_bit, notifications: false })
             }
@@ -83,7 +83,7 @@ impl Concessions {
         next.is_some()
     }
 
-    /// The remote broker ended the connection when it was told the state. True if it should be asked at once, for less.
+    /// Handles a connection that was closed because of a notification. True to retry at once with fewer features.
     pub(super) fn refused_notification(&mut self) -> bool {
         if !self.asked.notifications || self.is_explored {
             return false;
@@ -107,7 +107,7 @@ impl Concessions {
         }
     }
 
-    /// The remote broker gave what was asked. What it did not get is said once.
+    /// Handles an accepted connection. Returns the features left out, once.
     pub(super) fn accepted(&mut self) -> Vec<&'static str> {
         self.is_explored = false;
         let mut news = Vec::new();
@@ -122,12 +122,12 @@ impl Concessions {
         news
     }
 
-    /// What was asked last.
+    /// The features requested last.
     pub(super) fn asked(&self) -> Asked {
         self.asked
     }
 
-    /// Whether the remote broker was asked for less than it would have been.
+    /// Whether the bridge bit was left out.
     pub(super) fn lacks_bit(&self) -> bool {
         self.wanted.bridge_bit && !self.asked.bridge_bit
     }

@@ -1,5 +1,5 @@
-//! All connections of a link: the remote ones first, then the local ones, since the local broker repeats what was in
-//! flight as soon as it is connected.
+//! Opens all connections of a link: the remote ones first, then the local ones, because the local broker repeats
+//! messages in flight as soon as it is connected.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ use crate::dial::stream::BoxStream;
 use crate::packet::{ProtocolVersion, QoS};
 use crate::session::policies::Trail;
 
-/// What both brokers granted to a lane.
+/// The limits granted to a lane by both brokers.
 struct LaneEnds<'a> {
     remote: &'a Accepted,
     local: Option<&'a Accepted>,
@@ -54,7 +54,7 @@ impl Worker {
         let lanes = (0..settings.connections)
             .map(|lane| self.open_remote(address, &credentials, (lane, asked), stage));
         let remotes = try_join_all(lanes).await?;
-        // The window of the local Session is what the remote broker takes: then nothing has to wait in between.
+        // The window of the local Session is that of the remote broker, so that nothing has to wait in between.
         let granted =
             remotes.iter().map(|remote| u32::from(remote.accepted.window(settings.max_inflight)));
         let window = u16::try_from(granted.sum::<u32>()).unwrap_or(u16::MAX);
@@ -98,7 +98,7 @@ impl Worker {
         window: u16,
     ) -> Result<Connected<BoxStream>, LinkError> {
         let broker = &self.context.broker;
-        // Messages leave by the first lane; where echoes are to be expected, they are known from their routing on.
+        // Messages leave by the first lane; if echoes are expected, they are remembered from routing on.
         let trail = match lane == 0 && !self.settings.outgoing_echo_window().is_zero() {
             true => Trail::Lost,
             false => Trail::Kept,
@@ -117,7 +117,7 @@ impl Worker {
         Ok(connected)
     }
 
-    /// What each lane subscribes to, with what it may have left behind at this address.
+    /// The Subscriptions of each lane, and leftovers at this address to remove.
     pub(super) fn plans(&self, address: &str) -> Vec<LanePlan> {
         let settings = &self.settings;
         let mut plans = lane_plan(&settings.rules, settings.connections, settings.unsubscribe);
@@ -134,14 +134,14 @@ impl Worker {
         plans
     }
 
-    /// Local filters whose Retained Messages the remote broker has. What changes while there is no link waits in the queue;
-    /// but of what was on its way when the process ended, or had no room, nobody knows.
+    /// Local filters whose Retained Messages the remote broker has. Changes without a link wait in the queue; but messages
+    /// in flight when the process ended, or dropped for lack of room, are unknown.
     fn known_local_filters(&self, has_missed: bool) -> Vec<String> {
         let client_id = local_client_id(&self.settings.name, 0);
         let has_missed = self.context.broker.take_missed_retained(&client_id) || has_missed;
         let mut known = self.memory.local_filters.clone();
         if has_missed || !self.had_link {
-            // What is fetched from there as well is not sent anew: it may be newer there.
+            // Filters that are also fetched from there are not sent again, because the remote values may be newer.
             let rules = &self.settings.rules.rules;
             let incoming: Vec<_> = rules.iter().filter(|rule| rule.direction.is_in()).collect();
             known.retain(|filter| {

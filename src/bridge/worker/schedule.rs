@@ -1,4 +1,4 @@
-//! When a bridge connects and where to.
+//! When and where a bridge connects.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,11 +13,11 @@ use crate::config::bridge::{BridgeSettings, StartType};
 use crate::dial::address::Address;
 use crate::dial::connect::Stage;
 
-/// How often a lazy bridge looks at its queue.
+/// How often a lazy bridge checks its queue.
 const LAZY_LOOK: Duration = Duration::from_millis(500);
-/// As good as never.
+/// Practically never.
 const FAR: Duration = Duration::from_hours(8760);
-/// A first address that answers but does not serve is tried less and less often, up to so many times the interval.
+/// A first address that answers but does not serve is tried less and less often, up to this many times the interval.
 const PROBE_SLOWDOWN_MAX: u32 = 16;
 
 impl Worker {
@@ -54,7 +54,7 @@ impl Worker {
     }
 }
 
-/// Notices that a lazy bridge has nothing to do.
+/// Detects that a lazy bridge is idle.
 pub(super) struct IdleWatch {
     traffic: u64,
     since: Instant,
@@ -111,7 +111,8 @@ impl AddressCursor {
         &settings.addresses[self.index % settings.addresses.len()]
     }
 
-    /// An attempt failed or a link broke. True when a pause is due: all addresses have had their turn.
+    /// Records that an attempt failed or a link was lost. True if a pause is due, because all addresses have had
+    /// their turn.
     pub(super) fn failed(
         &mut self,
         settings: &BridgeSettings,
@@ -138,7 +139,7 @@ impl AddressCursor {
         true
     }
 
-    /// When the first address is tried beside the link, if another one serves.
+    /// When to try the first address in parallel, if another one is in use.
     pub(super) fn next_probe(&self, settings: &BridgeSettings) -> Instant {
         match settings.round_robin || self.index == 0 || self.probe.is_some() {
             true => Instant::now() + FAR,
@@ -146,8 +147,8 @@ impl AddressCursor {
         }
     }
 
-    /// Connects to the first address without speaking MQTT: a CONNECT with the same client id would cut off the link,
-    /// if both addresses lead to one broker.
+    /// Connects to the first address without MQTT, because a CONNECT with the same client id would end the link if
+    /// both addresses lead to one broker.
     pub(super) fn start_probe(&mut self, settings: &Arc<BridgeSettings>, now: Instant) {
         self.next_probe = now + settings.primary_retry * self.slowdown;
         let settings = Arc::clone(settings);
