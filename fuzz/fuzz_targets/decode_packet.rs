@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let sender = if choice & 0x80 == 0 { Sender::Client } else { Sender::Server };
     let context = DecodeContext { version, max_packet_bytes: 1 << 20, sender };
-    requested_version(bytes);
+    let _version = requested_version(bytes);
     iterate(bytes).for_each(drop);
     match decode(bytes, &context) {
         Ok(Decoded::Packet { packet, length }) => {

@@ -126,7 +126,7 @@ fn check_retained(text: &str, page: u8, tree: &RetainedTree<Arc<Message>>, model
     let mut found = Vec::new();
     let mut cursor = None;
     loop {
-        cursor = tree.page(&parsed.filter, cursor, usize::from(page), &mut found);
+        cursor = tree.page(&parsed.filter, cursor, usize::from(page), &mut found).next;
         if cursor.is_none() {
             break;
         }

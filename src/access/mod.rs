@@ -45,7 +45,7 @@ pub struct ListenerRules {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Principal {
     /// Verified user name; `None` is anonymous.
-    pub user_name: Option<Arc<str>>,
+    pub(crate) user_name: Option<Arc<str>>,
 }
 
 /// The credentials of a CONNECT. `Debug` leaves out the password.

@@ -16,10 +16,10 @@ use crate::access::{Exchange, ExchangeStep, Principal};
 use crate::packet::reason_code::ReasonCode;
 
 /// The Authentication Method.
-pub const METHOD: &str = "SCRAM-SHA-256";
+pub(crate) const METHOD: &str = "SCRAM-SHA-256";
 
 /// Iterations for new passwords. RFC 7677 requires at least 4,096; Clients do this work.
-pub const DEFAULT_ITERATIONS: u32 = 4096;
+pub(crate) const DEFAULT_ITERATIONS: u32 = 4096;
 
 /// Most iterations that a Client accepts from a server (about a second of work).
 const MAX_ITERATIONS: u32 = 1_000_000;
@@ -31,15 +31,15 @@ type Key = [u8; 32];
 
 /// What the server stores instead of a password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Verifier {
+pub(crate) struct Verifier {
     /// Salt of the password.
-    pub salt: Vec<u8>,
+    pub(crate) salt: Vec<u8>,
     /// Iterations of the hash.
-    pub iterations: u32,
+    pub(crate) iterations: u32,
     /// Checks the Client's proof.
-    pub stored_key: Key,
+    pub(crate) stored_key: Key,
     /// Creates the server's signature.
-    pub server_key: Key,
+    pub(crate) server_key: Key,
 }
 
 impl std::fmt::Debug for Verifier {
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Verifier {
 impl Verifier {
     /// Creates the verifier of a password; `None` if the password has characters that SCRAM prohibits.
     #[must_use]
-    pub fn new(password: &str, salt: &[u8], iterations: u32) -> Option<Self> {
+    pub(crate) fn new(password: &str, salt: &[u8], iterations: u32) -> Option<Self> {
         let salted = salted_password(password, salt, iterations)?;
         let stored_key = Sha256::digest(hmac(&salted, &[b"Client Key"])).into();
         let server_key = hmac(&salted, &[b"Server Key"]);
@@ -60,7 +60,7 @@ impl Verifier {
 
     /// Creates a verifier for an unknown user: the same each time, and no proof matches it.
     #[must_use]
-    pub fn fake(user_name: &str, secret: &[u8], iterations: u32) -> Self {
+    pub(crate) fn fake(user_name: &str, secret: &[u8], iterations: u32) -> Self {
         let salt = hmac(secret, &[b"salt", user_name.as_bytes()]);
         let stored_key = hmac(secret, &[b"stored key", user_name.as_bytes()]);
         let server_key = hmac(secret, &[b"server key", user_name.as_bytes()]);
@@ -69,7 +69,7 @@ impl Verifier {
 
     /// Writes it as text: `SCRAM-SHA-256$iterations$salt$stored key$server key`.
     #[must_use]
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let [salt, stored_key, server_key] =
             [&self.salt[..], &self.stored_key, &self.server_key].map(|part| BASE64.encode(part));
         format!("{METHOD}${}${salt}${stored_key}${server_key}", self.iterations)
@@ -77,7 +77,7 @@ impl Verifier {
 
     /// Reads what [`Verifier::to_text`] wrote.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('$').collect();
         let [method, iterations, salt, stored_key, server_key] = parts[..] else { return None };
         let key = |text: &str| Key::try_from(BASE64.decode(text).ok()?).ok();
@@ -115,13 +115,13 @@ fn random_nonce() -> Option<String> {
 }
 
 /// Where the server looks up verifiers.
-pub trait Verifiers: Send {
+pub(crate) trait Verifiers: Send {
     /// The verifier of this user, or a fake one that looks like a real one.
     fn verifier(&self, user_name: &str) -> Verifier;
 }
 
 /// The server's side of one authentication.
-pub struct ScramServer<V> {
+pub(crate) struct ScramServer<V> {
     verifiers: V,
     /// Fixed in tests only.
     nonce: Option<String>,
@@ -149,7 +149,7 @@ struct Challenge {
 
 impl<V: Verifiers> ScramServer<V> {
     /// Creates a server that expects the Client's first message.
-    pub fn new(verifiers: V) -> Self {
+    pub(crate) fn new(verifiers: V) -> Self {
         Self { verifiers, nonce: random_nonce(), state: ServerState::Start }
     }
 

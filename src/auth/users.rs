@@ -84,7 +84,7 @@ impl Default for HashCost {
 
 /// One user.
 #[derive(Debug)]
-pub struct User {
+pub(crate) struct User {
     /// PHC string.
     hash: String,
     /// For SCRAM.
@@ -196,12 +196,6 @@ impl Users {
         self.users.iter().map(|(name, user)| (&**name, user.verifier.is_some()))
     }
 
-    /// Whether there is a user of this name.
-    #[must_use]
-    pub fn contains(&self, name: &str) -> bool {
-        self.users.contains_key(name)
-    }
-
     /// Checks a password with the full hash. An unknown name is checked against a hash that no password has, so that
     /// the time of a refusal does not reveal which names exist.
     #[must_use]
@@ -298,7 +292,7 @@ impl UsersFile {
     ///
     /// # Errors
     /// [`UsersError`] if it cannot be read or has a mistake.
-    pub fn reload(&self) -> Result<usize, UsersError> {
+    pub(crate) fn reload(&self) -> Result<usize, UsersError> {
         let users = read(&self.path)?;
         let mut current = self.users.write();
         let changed = users.take_over_from(&current);
@@ -314,37 +308,31 @@ impl UsersFile {
 
     /// Rises with each reload that changed or removed a user.
     #[must_use]
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
 
     /// Whether this user was changed or removed after this revision.
     #[must_use]
-    pub fn is_changed_since(&self, name: &str, revision: u64) -> bool {
+    pub(crate) fn is_changed_since(&self, name: &str, revision: u64) -> bool {
         self.changed.lock().get(name).is_some_and(|at| *at > revision)
-    }
-
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The current users.
     #[must_use]
-    pub fn users(&self) -> Arc<Users> {
+    pub(crate) fn users(&self) -> Arc<Users> {
         Arc::clone(&self.users.read())
     }
 
     /// Whether [`UsersFile::verify`] would take long.
     #[must_use]
-    pub fn is_slow(&self, name: &str, password: &[u8]) -> bool {
+    pub(crate) fn is_slow(&self, name: &str, password: &[u8]) -> bool {
         !self.users().is_recent(name, &self.digest(name, password))
     }
 
     /// Whether this is the password of this user. Uses a core for as long as the hash takes.
     #[must_use]
-    pub fn verify(&self, name: &str, password: &[u8]) -> bool {
+    pub(crate) fn verify(&self, name: &str, password: &[u8]) -> bool {
         let users = self.users();
         let digest = self.digest(name, password);
         if users.is_recent(name, &digest) {

@@ -20,7 +20,7 @@ use crate::config::bridge::BridgeSettings;
 /// Where a bridge comes from: a reload of the configuration does not affect bridges added by command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
+pub(crate) enum Origin {
     /// `[[bridge]]` in the configuration.
     Configuration,
     /// `petrel ctl bridge add`; gone after a restart, though its queue is not.

@@ -24,90 +24,90 @@ use crate::packet::ProtocolVersion;
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeFile {
     /// Name of the bridge in logs, metrics and commands, and of its durable queue.
-    pub name: String,
+    pub(crate) name: String,
     /// Addresses of the remote broker, tried in order.
-    pub addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     /// Topic rules in mosquitto's syntax.
-    pub topics: Vec<String>,
+    pub(crate) topics: Vec<String>,
     /// Local names that do not cross: `filter [out|in|both]`.
-    pub exclude: Vec<String>,
+    pub(crate) exclude: Vec<String>,
     /// `"5.0"`, `"3.1.1"` or `"3.1"`.
-    pub protocol: String,
+    pub(crate) protocol: String,
     /// Client Identifier at the remote broker; empty: `name.hostname`.
-    pub client_id: String,
+    pub(crate) client_id: String,
     /// Start a new Session at the remote broker at each connection.
-    pub clean_start: bool,
+    pub(crate) clean_start: bool,
     /// Drop the messages queued for the remote broker whenever the connection to it ends.
-    pub local_clean_start: bool,
+    pub(crate) local_clean_start: bool,
     /// How long the remote broker keeps the Session (5.0): a duration or `"never"`.
-    pub session_expiry: String,
+    pub(crate) session_expiry: String,
     /// Keep Alive towards the remote broker.
-    pub keep_alive: Period,
+    pub(crate) keep_alive: Period,
     /// User name.
-    pub username: String,
+    pub(crate) username: String,
     /// File with the user name, read at each attempt.
-    pub username_file: String,
+    pub(crate) username_file: String,
     /// Password. Better in a file.
     #[serde(serialize_with = "hide")]
-    pub password: String,
+    pub(crate) password: String,
     /// File with the password, read at each attempt.
     pub password_file: String,
     /// Local IP address to connect from.
-    pub bind_address: String,
+    pub(crate) bind_address: String,
     /// Simultaneous connections; topics are spread over them.
-    pub connections: u16,
+    pub(crate) connections: u16,
     /// Treat all addresses as equal instead of returning to the first.
-    pub round_robin: bool,
+    pub(crate) round_robin: bool,
     /// How often the first address is tried while another one is in use.
-    pub primary_retry: Period,
+    pub(crate) primary_retry: Period,
     /// `automatic`, `lazy`, `once` or `manual`.
-    pub start: StartType,
+    pub(crate) start: StartType,
     /// Messages that must be queued before a lazy bridge connects.
-    pub lazy_threshold: u64,
+    pub(crate) lazy_threshold: u64,
     /// How long a lazy bridge stays connected without traffic.
-    pub idle_timeout: Period,
+    pub(crate) idle_timeout: Period,
     /// First pause after a failed attempt.
-    pub backoff_min: Period,
+    pub(crate) backoff_min: Period,
     /// Longest pause.
-    pub backoff_max: Period,
+    pub(crate) backoff_max: Period,
     /// How long a connection must last for the pauses to start over.
-    pub stable_after: Period,
+    pub(crate) stable_after: Period,
     /// Limit for name look-up, connect, TLS, WebSocket and CONNACK together.
-    pub connect_timeout: Period,
+    pub(crate) connect_timeout: Period,
     /// How long the remote broker may take to answer a packet: CONNECT, SUBSCRIBE, PUBREL, PINGREQ.
-    pub response_timeout: Period,
+    pub(crate) response_timeout: Period,
     /// Messages in flight towards the remote broker on each connection; zero: see [`check::DEFAULT_WINDOW_3X`].
-    pub max_inflight: u16,
+    pub(crate) max_inflight: u16,
     /// Messages in flight from the remote broker (5.0 Receive Maximum).
-    pub receive_maximum: u16,
+    pub(crate) receive_maximum: u16,
     /// Largest packet sent or accepted.
-    pub max_packet: Size,
+    pub(crate) max_packet: Size,
     /// Topic Aliases used in each direction (5.0).
-    pub topic_alias_maximum: u16,
+    pub(crate) topic_alias_maximum: u16,
     /// Messages per second to the remote broker; zero: no limit.
-    pub rate_messages: u64,
+    pub(crate) rate_messages: u64,
     /// Bytes per second to the remote broker; zero: no limit.
-    pub rate_bytes: Size,
+    pub(crate) rate_bytes: Size,
     /// Whether to publish the state of the connection.
-    pub notifications: bool,
+    pub(crate) notifications: bool,
     /// Publish the state only locally.
-    pub notifications_local_only: bool,
+    pub(crate) notifications_local_only: bool,
     /// Topic of the state; empty: `$SYS/broker/connection/<client id>/state`.
-    pub notification_topic: String,
+    pub(crate) notification_topic: String,
     /// Tell a 3.x remote that this is a bridge (mosquitto's bit in the protocol level).
-    pub private: bool,
+    pub(crate) private: bool,
     /// Pass on the RETAIN flag to the remote broker.
-    pub outgoing_retain: bool,
+    pub(crate) outgoing_retain: bool,
     /// Remove Subscriptions that an older configuration may have left at the remote broker.
-    pub unsubscribe: bool,
+    pub(crate) unsubscribe: bool,
     /// Brokers that a message may pass (5.0); zero: they are not recorded or checked.
-    pub hop_limit: u16,
+    pub(crate) hop_limit: u16,
     /// How long outgoing messages of 3.x links are remembered, to drop identical incoming ones; zero: not at all.
-    pub echo_window: Period,
+    pub(crate) echo_window: Period,
     /// TLS for `mqtts` and `wss` addresses.
     pub tls: BridgeTlsFile,
     /// The queue of messages for the remote broker.
-    pub queue: BridgeQueueFile,
+    pub(crate) queue: BridgeQueueFile,
 }
 
 /// `[bridge.tls]`
@@ -115,41 +115,41 @@ pub struct BridgeFile {
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeTlsFile {
     /// Authorities, PEM; empty together with `ca_dir`: those of the system.
-    pub ca_file: String,
+    pub(crate) ca_file: String,
     /// Directory of authorities, PEM.
-    pub ca_dir: String,
+    pub(crate) ca_dir: String,
     /// Certificate chain of this bridge, PEM.
-    pub certificate: String,
+    pub(crate) certificate: String,
     /// Its private key, PEM.
     pub key: String,
     /// Protocols offered by ALPN.
-    pub alpn: Vec<String>,
+    pub(crate) alpn: Vec<String>,
     /// Name expected in the certificate and sent as SNI; empty: the host of the address.
-    pub server_name: String,
+    pub(crate) server_name: String,
     /// What is checked of the remote certificate.
-    pub verify: Verify,
+    pub(crate) verify: Verify,
     /// Oldest TLS version: `"1.2"` or `"1.3"`.
-    pub min_version: String,
+    pub(crate) min_version: String,
 }
 
 /// `[bridge.queue]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct BridgeQueueFile {
+pub(crate) struct BridgeQueueFile {
     /// Messages; zero: the limit of the broker.
-    pub max_messages: u64,
+    pub(crate) max_messages: u64,
     /// Bytes; zero: the limit of the broker.
-    pub max_bytes: Size,
+    pub(crate) max_bytes: Size,
     /// What happens at the limit; empty: the broker's default.
-    pub overflow: String,
+    pub(crate) overflow: String,
     /// Queue QoS 0 messages, too, while the remote broker is unreachable; those with RETAIN are always queued.
-    pub store_qos0: bool,
+    pub(crate) store_qos0: bool,
 }
 
 /// When a bridge connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum StartType {
+pub(crate) enum StartType {
     /// At start, and again after each failure.
     #[default]
     Automatic,
@@ -166,50 +166,50 @@ pub enum StartType {
 // Each field is documented where it is written, in BridgeFile.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the configuration")]
 pub struct BridgeSettings {
-    pub name: String,
-    pub addresses: Vec<Address>,
-    pub rules: RuleSet,
-    pub protocol: ProtocolVersion,
-    pub client_id: String,
-    pub clean_start: bool,
-    pub local_clean_start: bool,
-    pub session_expiry_seconds: u32,
-    pub keep_alive: Duration,
-    pub username: Option<Secret>,
-    pub password: Option<Secret>,
-    pub bind_address: Option<IpAddr>,
-    pub connections: usize,
-    pub round_robin: bool,
-    pub primary_retry: Duration,
-    pub start: StartType,
-    pub lazy_threshold: u64,
-    pub idle_timeout: Duration,
-    pub backoff_min: Duration,
-    pub backoff_max: Duration,
-    pub stable_after: Duration,
-    pub connect_timeout: Duration,
-    pub response_timeout: Duration,
-    pub max_inflight: u16,
-    pub receive_maximum: u16,
-    pub max_packet_bytes: u32,
-    pub topic_alias_maximum: u16,
-    pub rate_messages: u64,
-    pub rate_bytes: u64,
-    pub notifications: bool,
-    pub notifications_local_only: bool,
-    pub notification_topic: String,
-    pub private: bool,
-    pub outgoing_retain: bool,
-    pub unsubscribe: bool,
-    pub hop_limit: u16,
-    pub echo_window: Duration,
-    pub tls: RemoteTls,
-    pub queue: QueueLimits,
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) rules: RuleSet,
+    pub(crate) protocol: ProtocolVersion,
+    pub(crate) client_id: String,
+    pub(crate) clean_start: bool,
+    pub(crate) local_clean_start: bool,
+    pub(crate) session_expiry_seconds: u32,
+    pub(crate) keep_alive: Duration,
+    pub(crate) username: Option<Secret>,
+    pub(crate) password: Option<Secret>,
+    pub(crate) bind_address: Option<IpAddr>,
+    pub(crate) connections: usize,
+    pub(crate) round_robin: bool,
+    pub(crate) primary_retry: Duration,
+    pub(crate) start: StartType,
+    pub(crate) lazy_threshold: u64,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) backoff_min: Duration,
+    pub(crate) backoff_max: Duration,
+    pub(crate) stable_after: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+    pub(crate) max_inflight: u16,
+    pub(crate) receive_maximum: u16,
+    pub(crate) max_packet_bytes: u32,
+    pub(crate) topic_alias_maximum: u16,
+    pub(crate) rate_messages: u64,
+    pub(crate) rate_bytes: u64,
+    pub(crate) notifications: bool,
+    pub(crate) notifications_local_only: bool,
+    pub(crate) notification_topic: String,
+    pub(crate) private: bool,
+    pub(crate) outgoing_retain: bool,
+    pub(crate) unsubscribe: bool,
+    pub(crate) hop_limit: u16,
+    pub(crate) echo_window: Duration,
+    pub(crate) tls: RemoteTls,
+    pub(crate) queue: QueueLimits,
 }
 
 /// A user name or password, or the file that holds it. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
+pub(crate) enum Secret {
     /// As configured.
     Text(String),
     /// In a file, read at each attempt, without a trailing line break.
@@ -227,15 +227,15 @@ impl std::fmt::Debug for Secret {
 
 /// Limits of the queue of a bridge in the local broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct QueueLimits {
+pub(crate) struct QueueLimits {
     /// Messages; `None` leaves it to the broker.
-    pub max_messages: Option<u64>,
+    pub(crate) max_messages: Option<u64>,
     /// Bytes; `None` leaves it to the broker.
-    pub max_bytes: Option<u64>,
+    pub(crate) max_bytes: Option<u64>,
     /// What happens at the limit; `None` leaves it to the broker.
-    pub overflow: Option<OverflowPolicy>,
+    pub(crate) overflow: Option<OverflowPolicy>,
     /// Keep QoS 0 messages, too.
-    pub store_qos0: bool,
+    pub(crate) store_qos0: bool,
 }
 
 /// A mistake in `[[bridge]]`: which bridge, which key, what to do.
@@ -243,11 +243,11 @@ pub struct QueueLimits {
 #[error("bridge \"{bridge}\": {key}: {problem}")]
 pub struct BridgeError {
     /// Name of the bridge, possibly empty.
-    pub bridge: String,
+    pub(crate) bridge: String,
     /// The key, for instance `topics[2]`.
-    pub key: String,
+    pub(crate) key: String,
     /// What is wrong, and how to fix it.
-    pub problem: String,
+    pub(crate) problem: String,
 }
 
 impl Default for BridgeFile {
@@ -315,7 +315,7 @@ impl BridgeSettings {
     /// How long the echo of a message sent over this bridge may take; zero if nothing is sent, if the link carries hop
     /// trails, or if echoes are not detected.
     #[must_use]
-    pub fn outgoing_echo_window(&self) -> Duration {
+    pub(crate) fn outgoing_echo_window(&self) -> Duration {
         let goes_out = self.rules.rules.iter().any(|rule| rule.direction.is_out());
         match self.protocol < ProtocolVersion::V5_0 && goes_out {
             true => self.echo_window,

@@ -1,17 +1,10 @@
-//! Generates text from the table of settings: `config/petrel.toml`, with every key, its default and a comment, and
-//! the tables in `docs/configuration.md`. A test in `shipped` checks that both files are up to date, and rewrites
-//! them on request (`make settings`).
+//! Generates `config/petrel.toml` from the table of settings, with every key, its default and a comment. A test in
+//! `shipped` checks that the file is up to date, and rewrites it on request (`make settings`).
 
 use std::fmt::Write;
 
-use crate::config::environment::variable;
-use crate::config::setting::{Reload, Section, Setting};
+use crate::config::setting::{Reload, Section};
 use crate::config::table::sections;
-
-/// Start of the generated part of `docs/configuration.md`.
-pub const BEGIN: &str = "<!-- begin: written by `make settings` -->\n";
-/// End of the generated part.
-pub const END: &str = "<!-- end -->\n";
 
 /// Longest line of the annotated file.
 const LINE_CHARS: usize = 120;
@@ -103,57 +96,8 @@ fn example_entry(text: &mut String, section: &Section, example: &str) {
     }
 }
 
-/// The part of `docs/configuration.md` between [`BEGIN`] and [`END`].
-#[must_use]
-pub fn documented() -> String {
-    let mut text = String::new();
-    for section in sections() {
-        match section.header {
-            "" => text.push_str("\n### Outside of any section\n\n"),
-            header => push(&mut text, format_args!("\n### `{header}`\n\n")),
-        }
-        if !section.about.is_empty() {
-            push(&mut text, format_args!("{}\n\n", flowing(&section.about)));
-        }
-        let first = section.settings.first().map_or("", |setting| setting.key);
-        push(&mut text, format_args!("Variables: `{}` and so on.\n\n", variable(&section, first)));
-        text.push_str("| key | default | value | |\n| --- | --- | --- | --- |\n");
-        for setting in &section.settings {
-            row(&mut text, setting);
-        }
-    }
-    text
-}
-
-fn row(text: &mut String, setting: &Setting) {
-    let Setting { key, default, unit, .. } = setting;
-    let meaning = flowing(&setting.text).replace('|', "\\|");
-    let again = match setting.reload {
-        Reload::Restart => "",
-        Reload::FileAgain => "  The file is reread on reload.",
-    };
-    let bounds = setting.bounds.as_ref().map(|bounds| format!(", {}", bounds.replace('"', "")));
-    let bounds = bounds.unwrap_or_default();
-    push(text, format_args!("| `{key}` | `{default}` | {unit}{bounds} | {meaning}{again} |\n"));
-}
-
-/// Lines of a comment as one paragraph. An indented line is an item: a word, and what it means.
-fn flowing(lines: &[&str]) -> String {
-    let mut text = String::new();
-    for line in lines {
-        let line = line.strip_prefix(' ').unwrap_or(line);
-        match line.strip_prefix("  ").and_then(|item| item.split_once("  ")) {
-            Some((word, meaning)) => {
-                push(&mut text, format_args!("<br>`{word}`: {}", meaning.trim()));
-            }
-            None if text.is_empty() => text.push_str(line),
-            None => push(&mut text, format_args!(" {}", line.trim())),
-        }
-    }
-    text
-}
-
-fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+/// Appends formatted text.
+pub(super) fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _infallible = text.write_fmt(arguments);
 }

@@ -12,20 +12,20 @@ use crate::config::mistake::Location;
 
 /// The document.
 #[derive(Debug, Clone)]
-pub struct Document<'a> {
+pub(crate) struct Document<'a> {
     /// `None`: there is no file, the defaults apply.
-    pub file: Option<&'a path::Path>,
+    pub(crate) file: Option<&'a path::Path>,
     /// The text of the file.
-    pub text: &'a str,
+    pub(crate) text: &'a str,
     /// Variables whose values were put into `root`, in the order of their spans.
-    pub variables: Vec<&'a str>,
+    pub(crate) variables: Vec<&'a str>,
     /// The values.
-    pub root: DeTable<'a>,
+    pub(crate) root: DeTable<'a>,
 }
 
 /// One step of a [`Path`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Into a table.
     Key(String),
     /// Into an array.
@@ -34,7 +34,7 @@ pub enum Step {
 
 /// The way to a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Path(pub Vec<Step>);
+pub(crate) struct Path(pub(crate) Vec<Step>);
 
 impl fmt::Display for Path {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,7 +52,7 @@ impl fmt::Display for Path {
 impl Path {
     /// Reads `listener[0].tls.key`.
     #[must_use]
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut steps = Vec::new();
         for part in text.split('.') {
             let (key, index) = part.split_once('[').unwrap_or((part, ""));
@@ -72,7 +72,7 @@ impl<'a> Document<'a> {
     /// The span that marks step `depth` of the path of a variable. Such spans lie behind the text of the file, so that
     /// they cannot be confused with the file's own.
     #[must_use]
-    pub fn variable_span(&self, variable: usize, depth: usize) -> Range<usize> {
+    pub(crate) fn variable_span(&self, variable: usize, depth: usize) -> Range<usize> {
         let depth = depth.min(SPANS_PER_VARIABLE - 1);
         let at = self.text.len() + 1 + variable * SPANS_PER_VARIABLE + depth;
         at..at
@@ -80,13 +80,13 @@ impl<'a> Document<'a> {
 
     /// The variable that a span belongs to.
     #[must_use]
-    pub fn variable_of(&self, span: &Range<usize>) -> Option<usize> {
+    pub(crate) fn variable_of(&self, span: &Range<usize>) -> Option<usize> {
         span.start.checked_sub(self.text.len() + 1).map(|at| at / SPANS_PER_VARIABLE)
     }
 
     /// The place of a span.
     #[must_use]
-    pub fn place(&self, span: &Range<usize>) -> Location {
+    pub(crate) fn place(&self, span: &Range<usize>) -> Location {
         if let Some(variable) = self.variable_of(span) {
             return Location::Variable((*self.variables.get(variable).unwrap_or(&"")).to_owned());
         }
@@ -100,7 +100,7 @@ impl<'a> Document<'a> {
 
     /// The place of a key, or of the nearest thing around it that is written down.
     #[must_use]
-    pub fn place_of(&self, key: &str) -> Location {
+    pub(crate) fn place_of(&self, key: &str) -> Location {
         let mut place = self.file.map_or(Location::Default, |file| Location::File(file.to_owned()));
         let mut table = Some(&self.root);
         let mut value: Option<&Spanned<DeValue<'a>>> = None;
@@ -129,13 +129,13 @@ impl<'a> Document<'a> {
 
     /// The way to the key or value with this span.
     #[must_use]
-    pub fn path_of(&self, span: &Range<usize>) -> Option<Path> {
+    pub(crate) fn path_of(&self, span: &Range<usize>) -> Option<Path> {
         let mut steps = Vec::new();
         find_in_table(&self.root, span, &mut steps).then_some(Path(steps))
     }
 
     /// The value at `path`.
-    pub fn value_mut(&mut self, path: &Path) -> Option<&mut Spanned<DeValue<'a>>> {
+    pub(crate) fn value_mut(&mut self, path: &Path) -> Option<&mut Spanned<DeValue<'a>>> {
         let (Step::Key(first), rest) = path.0.split_first()? else { return None };
         let mut value = self.root.get_mut(&**first)?;
         for step in rest {
@@ -149,7 +149,7 @@ impl<'a> Document<'a> {
     }
 
     /// Takes the value at `path` out, so that the rest can be read on. False if there was none.
-    pub fn remove(&mut self, path: &Path) -> bool {
+    pub(crate) fn remove(&mut self, path: &Path) -> bool {
         let Some((last, parents)) = path.0.split_last() else { return false };
         if parents.is_empty() {
             return matches!(last, Step::Key(key) if self.root.remove(&**key).is_some());

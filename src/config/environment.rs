@@ -21,21 +21,6 @@ use crate::config::table::sections;
 /// What every variable begins with.
 pub(crate) const PREFIX: &str = "PETREL_";
 
-/// The variable that overrides `key` of a section. In a list, `0` stands for the number or the name of an entry.
-#[must_use]
-pub(crate) fn variable(section: &Section, key: &str) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for part in section.path().split('.').filter(|part| !part.is_empty()) {
-        parts.push(part.to_ascii_uppercase());
-        // Only lists stand at the beginning of a path, or at its end.
-        if section.is_list() && section.path().ends_with(part) || part == "listener" {
-            parts.push("0".to_owned());
-        }
-    }
-    parts.push(key.to_ascii_uppercase());
-    format!("{PREFIX}{}", parts.join("__"))
-}
-
 /// Keys outside of any section.
 fn top_level() -> Vec<&'static str> {
     let top = sections().into_iter().filter(|section| section.header.is_empty());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Where a mistake stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
+pub(crate) enum Location {
     /// In the file.
     Line {
         /// The file.
@@ -40,13 +40,13 @@ impl fmt::Display for Location {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// Where it stands.
-    pub place: Location,
+    pub(crate) place: Location,
     /// The key it is about, in full, such as `listener[0].tls.key`; empty for errors of syntax.
-    pub key: String,
+    pub(crate) key: String,
     /// What is wrong.
-    pub problem: String,
+    pub(crate) problem: String,
     /// The way out, where one is known.
-    pub cure: Option<String>,
+    pub(crate) cure: Option<String>,
 }
 
 impl fmt::Display for Mistake {
@@ -91,7 +91,10 @@ fn list(mistakes: &[Mistake]) -> String {
 
 /// The candidate that was most likely meant by `word`, if one is near.
 #[must_use]
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let allowed = (word.chars().count() / 3).max(2);
     candidates
         .into_iter()

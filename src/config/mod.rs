@@ -11,6 +11,8 @@ pub(crate) mod conversion;
 pub mod description;
 pub(crate) mod difference;
 pub(crate) mod document;
+#[cfg(test)]
+mod documentation;
 pub(crate) mod environment;
 pub mod mistake;
 pub(crate) mod setting;

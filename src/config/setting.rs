@@ -11,41 +11,41 @@ use crate::config::value::{FileMode, Period, Seconds, Size, Switch, TextList};
 
 /// A section of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Section {
+pub(crate) struct Section {
     /// As it stands in the file: `[limits]`, `[[listener]]`; empty for the keys before the first section.
-    pub header: &'static str,
+    pub(crate) header: &'static str,
     /// What it is, in lines.
-    pub about: Vec<&'static str>,
+    pub(crate) about: Vec<&'static str>,
     /// Its keys, in the order of the file.
-    pub settings: Vec<Setting>,
+    pub(crate) settings: Vec<Setting>,
     /// For a list that is empty by default: an entry to copy, without its header.
-    pub example: Option<&'static str>,
+    pub(crate) example: Option<&'static str>,
     /// What else the shipped file shows behind it.
-    pub after: Option<&'static str>,
+    pub(crate) after: Option<&'static str>,
 }
 
 /// One key of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// Its name.
-    pub key: &'static str,
+    pub(crate) key: &'static str,
     /// What it means, in lines.
-    pub text: Vec<&'static str>,
+    pub(crate) text: Vec<&'static str>,
     /// What is written for it: size, duration, count and so on.
-    pub unit: &'static str,
+    pub(crate) unit: &'static str,
     /// Its default, in TOML.
-    pub default: String,
+    pub(crate) default: String,
     /// The least and the greatest value, in words, where there are any.
-    pub bounds: Option<String>,
+    pub(crate) bounds: Option<String>,
     /// When a change takes effect.
-    pub reload: Reload,
+    pub(crate) reload: Reload,
     /// The shipped file sets it, to this value in TOML.
-    pub shown: Option<&'static str>,
+    pub(crate) shown: Option<&'static str>,
 }
 
 /// When a changed setting takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Reload {
+pub(crate) enum Reload {
     /// At the next start.
     #[default]
     Restart,
@@ -56,13 +56,13 @@ pub enum Reload {
 impl Section {
     /// The way to its keys: `limits`, `listener.tls`; empty at the top of the file.
     #[must_use]
-    pub fn path(&self) -> &'static str {
+    pub(crate) fn path(&self) -> &'static str {
         self.header.trim_matches(['[', ']'])
     }
 
     /// Whether there may be several of them.
     #[must_use]
-    pub fn is_list(&self) -> bool {
+    pub(crate) fn is_list(&self) -> bool {
         self.header.starts_with("[[")
     }
 }
@@ -205,7 +205,7 @@ macro_rules! settings {
 
         /// Every section with every key, in the order of the file.
         #[must_use]
-        pub fn sections() -> Vec<Section> {
+        pub(crate) fn sections() -> Vec<Section> {
             vec![$({
                 let default = $name::default();
                 let settings = vec![$(

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::config::bridge::BridgeFile;
 use crate::config::choice::ClientCertificate;
-use crate::config::description::{BEGIN, END, annotated, documented};
+use crate::config::description::annotated;
+use crate::config::documentation::{BEGIN, END, documented};
 use crate::config::settings::{ListenAddress, Settings, Transport};
 use crate::config::source::Source;
 use crate::config::table::{

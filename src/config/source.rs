@@ -31,13 +31,13 @@ pub struct Source {
 
 /// What reading found.
 #[derive(Debug)]
-pub struct Reading<'a> {
+pub(crate) struct Reading<'a> {
     /// The values, with defaults for what is absent or wrong.
-    pub file: File,
+    pub(crate) file: File,
     /// For the places of the keys.
-    pub document: Document<'a>,
+    pub(crate) document: Document<'a>,
     /// What was wrong so far.
-    pub mistakes: Vec<Mistake>,
+    pub(crate) mistakes: Vec<Mistake>,
 }
 
 /// Largest configuration file: more is a wrong path, not a configuration.
@@ -48,7 +48,7 @@ impl Source {
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`] if the file cannot be read.
-    pub fn read(
+    pub(crate) fn read(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
@@ -64,7 +64,7 @@ impl Source {
 
     /// Parses the text, puts the overrides in, and reads the values.
     #[must_use]
-    pub fn parse(&self) -> Reading<'_> {
+    pub(crate) fn parse(&self) -> Reading<'_> {
         let (root, errors) = DeTable::parse_recoverable(&self.text);
         let mut document = Document {
             file: self.file.as_deref(),

@@ -34,7 +34,7 @@ use crate::durable::record::OverflowPolicy;
 use crate::store::settings::StoreSettings;
 
 /// Paths that common MQTT clients request over WebSocket.
-pub const DEFAULT_PATHS: [&str; 3] = ["/", "/mqtt", "/ws"];
+pub(crate) const DEFAULT_PATHS: [&str; 3] = ["/", "/mqtt", "/ws"];
 
 settings! {
     "" File file {

@@ -11,23 +11,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A number of bytes, written `"64KiB"`, `"1.5GiB"`, `"10MB"` or as a plain number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Size(pub u64);
+pub struct Size(pub(crate) u64);
 
 /// A span of time, written `"30s"`, `"5m"`, `"1h 30m"`, `"7days"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Period(pub Duration);
+pub struct Period(pub(crate) Duration);
 
 /// A span of time that MQTT counts in whole seconds, written as a [`Period`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Seconds(pub u64);
+pub struct Seconds(pub(crate) u64);
 
 /// The mode of a Unix socket, written in octal as text: `"660"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileMode(pub u32);
+pub struct FileMode(pub(crate) u32);
 
 /// Texts, written as a list, or as one text where there is but one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TextList(pub Vec<String>);
+pub struct TextList(pub(crate) Vec<String>);
 
 /// `true`, `false`, or `"auto"`: decided by the rest of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,7 +56,7 @@ const UNITS: [(&str, u64); 9] = [
 impl Size {
     /// Reads the text form; `None` if it is not a size or does not fit 64 bits.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_');
         let (number, unit) = text.split_at(digits.unwrap_or(text.len()));

@@ -111,23 +111,22 @@ pub enum Reply {
 
 /// The state of the broker.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it: each is a figure of /metrics as well")]
 pub struct BrokerStatus {
-    pub version: &'static str,
-    pub process: u32,
-    pub uptime_seconds: u64,
-    pub clients_connected: u64,
-    pub sessions: u64,
-    pub subscriptions: u64,
-    pub retained_messages: u64,
-    pub queued_messages: u64,
-    pub queued_bytes: u64,
-    pub inflight_messages: u64,
-    pub publishes_received: u64,
-    pub publishes_sent: u64,
-    pub dropped: u64,
-    pub bridges: usize,
-    pub bridges_connected: usize,
+    pub(crate) version: &'static str,
+    pub(crate) process: u32,
+    pub(crate) uptime_seconds: u64,
+    pub(crate) clients_connected: u64,
+    pub(crate) sessions: u64,
+    pub(crate) subscriptions: u64,
+    pub(crate) retained_messages: u64,
+    pub(crate) queued_messages: u64,
+    pub(crate) queued_bytes: u64,
+    pub(crate) inflight_messages: u64,
+    pub(crate) publishes_received: u64,
+    pub(crate) publishes_sent: u64,
+    pub(crate) dropped: u64,
+    pub(crate) bridges: usize,
+    pub(crate) bridges_connected: usize,
 }
 
 /// A page of Sessions, in the order of the registry: a Session that exists during the whole listing is on exactly one
@@ -146,25 +145,25 @@ pub struct SessionSummary {
     /// Client Identifier.
     pub client_id: String,
     /// Whether its Client is connected.
-    pub connected: bool,
+    pub(crate) connected: bool,
     /// The Client, if it is.
     #[serde(flatten)]
     pub client: Option<ClientSummary>,
     /// Queued messages.
-    pub queue_messages: u64,
+    pub(crate) queue_messages: u64,
     /// Their bytes.
-    pub queue_bytes: u64,
+    pub(crate) queue_bytes: u64,
     /// Messages sent and not acknowledged.
-    pub inflight: u32,
+    pub(crate) inflight: u32,
     /// Messages dropped.
-    pub dropped: u64,
+    pub(crate) dropped: u64,
 }
 
 /// A connected Client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClientSummary {
     /// How long it has been connected.
-    pub connected_seconds: u64,
+    pub(crate) connected_seconds: u64,
     /// Its address; `None` for a Unix socket or a connection within the process.
     pub address: Option<SocketAddr>,
     /// The listener it connected to.
@@ -178,15 +177,15 @@ pub struct ClientSummary {
 pub struct BridgeDetails {
     /// How it is.
     #[serde(flatten)]
-    pub status: BridgeStatus,
+    pub(crate) status: BridgeStatus,
     /// Where its settings come from.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// The addresses of the remote broker.
-    pub addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     /// Its Client Identifier there.
-    pub client_id: String,
+    pub(crate) client_id: String,
     /// Its rules.
-    pub topics: Vec<String>,
+    pub(crate) topics: Vec<String>,
 }
 
 /// Why a command was not carried out.
@@ -219,13 +218,13 @@ pub enum CommandError {
 }
 
 /// Reports the progress of a long command: amount done, and total.
-pub type ProgressSender = mpsc::Sender<(u64, u64)>;
+pub(crate) type ProgressSender = mpsc::Sender<(u64, u64)>;
 
 /// A command in progress.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, CommandError>> + Send + 'a>>;
+pub(crate) type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, CommandError>> + Send + 'a>>;
 
 /// Carries out commands.
-pub trait CommandTarget: Send + Sync {
+pub(crate) trait CommandTarget: Send + Sync {
     /// Carries out a command.
     fn handle(&self, command: Command, progress: ProgressSender) -> Answer<'_>;
 }
@@ -236,7 +235,7 @@ pub struct CommandPort(OnceLock<Arc<dyn CommandTarget>>);
 
 impl CommandPort {
     /// Sets the target that carries out commands. A second target is ignored.
-    pub fn open(&self, target: Arc<dyn CommandTarget>) {
+    pub(crate) fn open(&self, target: Arc<dyn CommandTarget>) {
         let _first_stays = self.0.set(target);
     }
 

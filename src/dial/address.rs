@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What carries the MQTT bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Carrier {
+pub(crate) enum Carrier {
     /// TCP, or TLS over it.
     Stream,
     /// WebSocket with the path of its request. [MQTT-6.0.0-1]
@@ -16,20 +16,20 @@ pub enum Carrier {
 
 /// One parsed address: `mqtt://host`, `mqtts://host:8883`, `ws://host/mqtt`, `wss://host`, or only `host[:port]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address {
+pub(crate) struct Address {
     /// Name or IP address, IPv6 without brackets.
-    pub host: String,
+    pub(crate) host: String,
     /// TCP port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Whether TLS is used.
-    pub tls: bool,
+    pub(crate) tls: bool,
     /// What carries the MQTT bytes.
-    pub carrier: Carrier,
+    pub(crate) carrier: Carrier,
 }
 
 /// Why an address is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
+pub(crate) enum AddressError {
     /// An unknown scheme.
     #[error("\"{0}://\" is unknown; use mqtt://, mqtts://, ws:// or wss://")]
     Scheme(String),
@@ -130,7 +130,7 @@ impl Address {
     ///
     /// # Errors
     /// [`AddressError`] says what is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, AddressError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, AddressError> {
         let Parts { scheme, user_info, host, port, path } = Parts::split(text.trim())?;
         let scheme = scheme.unwrap_or(Scheme::PLAIN);
         let carrier = match (scheme.websocket, path) {
@@ -145,7 +145,7 @@ impl Address {
 
     /// `host:port`, with brackets around an IPv6 address.
     #[must_use]
-    pub fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         match self.host.contains(':') {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),

@@ -51,13 +51,13 @@ impl Stage {
 #[derive(Debug)]
 pub(crate) struct Route<'a> {
     /// Where the broker is.
-    pub address: &'a Address,
+    pub(crate) address: &'a Address,
     /// The addresses its name resolved to, if known.
-    pub resolved: Option<SocketAddr>,
+    pub(crate) resolved: Option<SocketAddr>,
     /// How TLS is spoken, if it is.
-    pub tls: Option<Tls<'a>>,
+    pub(crate) tls: Option<Tls<'a>>,
     /// How the socket is made.
-    pub socket: SocketOptions,
+    pub(crate) socket: SocketOptions,
 }
 
 /// How TLS is spoken.
@@ -73,22 +73,22 @@ pub(crate) enum Tls<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SocketOptions {
     /// Where to connect from.
-    pub local_address: Option<IpAddr>,
+    pub(crate) local_address: Option<IpAddr>,
     /// The longest that TCP may take to connect, all addresses of a name together.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// How long bytes may stay unacknowledged, when not as long as the system says. So a cable that was pulled is
     /// noticed even by those who only send.
-    pub user_timeout: Option<Duration>,
+    pub(crate) user_timeout: Option<Duration>,
     /// Size of the receive buffer, when not the default.
-    pub receive_buffer_bytes: Option<u32>,
+    pub(crate) receive_buffer_bytes: Option<u32>,
 }
 
 /// A connection up to where MQTT begins.
 pub(crate) struct Dialed {
     /// The bytes.
-    pub stream: BoxStream,
+    pub(crate) stream: BoxStream,
     /// Whether TLS resumed a session; `None` without TLS.
-    pub is_resumed: Option<bool>,
+    pub(crate) is_resumed: Option<bool>,
 }
 
 /// Connects.

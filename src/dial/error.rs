@@ -130,21 +130,21 @@ impl From<&io::Error> for TlsFailure {
 
 /// Hints on how to fix errors, as the end of a sentence; empty if there is no fix. Each front end has its own.
 #[derive(Debug)]
-pub struct WaysOut {
+pub(crate) struct WaysOut {
     /// The certificate of the broker is not trusted.
-    pub authorities: &'static str,
+    pub(crate) authorities: &'static str,
     /// The certificate of the broker is for another name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The broker may want a certificate of ours.
-    pub certificate: &'static str,
+    pub(crate) certificate: &'static str,
     /// We cannot connect from the requested local address.
-    pub local_address: &'static str,
+    pub(crate) local_address: &'static str,
 }
 
 impl TlsFailure {
     /// The error, and how to fix it.
     #[must_use]
-    pub fn with(&self, ways_out: &WaysOut) -> String {
+    pub(crate) fn with(&self, ways_out: &WaysOut) -> String {
         with(self, self.way_out(ways_out))
     }
 
@@ -161,7 +161,7 @@ impl TlsFailure {
 impl DialError {
     /// The error, and how to fix it.
     #[must_use]
-    pub fn with(&self, ways_out: &WaysOut) -> String {
+    pub(crate) fn with(&self, ways_out: &WaysOut) -> String {
         let way_out = match self {
             Self::Tls(failure) => failure.way_out(ways_out),
             Self::NoAuthorities => ways_out.authorities,

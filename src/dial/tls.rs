@@ -17,27 +17,27 @@ use crate::dial::error::DialError;
 
 /// TLS settings for a remote broker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RemoteTls {
+pub(crate) struct RemoteTls {
     /// Certificate authorities, PEM; without this and `ca_dir`, those of the system.
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     /// Directory of authorities, PEM.
-    pub ca_dir: Option<PathBuf>,
+    pub(crate) ca_dir: Option<PathBuf>,
     /// Our certificate chain and its private key, PEM.
-    pub identity: Option<(PathBuf, PathBuf)>,
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
     /// Protocols offered by ALPN.
-    pub alpn: Vec<String>,
+    pub(crate) alpn: Vec<String>,
     /// Name expected in the certificate and sent as SNI; by default the host of the address.
-    pub server_name: Option<String>,
+    pub(crate) server_name: Option<String>,
     /// How the broker's certificate is verified.
-    pub verify: Verify,
+    pub(crate) verify: Verify,
     /// Whether TLS 1.2 is disabled.
-    pub only_tls13: bool,
+    pub(crate) only_tls13: bool,
 }
 
 /// How a remote certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verify {
+pub(crate) enum Verify {
     /// Chain and name.
     #[default]
     Full,

@@ -92,7 +92,7 @@ pub enum RetainedChange {
 impl Change {
     /// The message in this change, if any; it determines the size.
     #[must_use]
-    pub fn message(&self) -> Option<&Arc<Message>> {
+    pub(crate) fn message(&self) -> Option<&Arc<Message>> {
         match self {
             Self::Queue(QueueChange::Enqueue { entry, .. }) => Some(&entry.message),
             Self::Queue(
@@ -118,7 +118,7 @@ impl Change {
 
     /// The queue entry that this change writes, if any. The store must tell the entry when it is durable.
     #[must_use]
-    pub fn entry(&self) -> Option<&Arc<QueueEntry>> {
+    pub(crate) fn entry(&self) -> Option<&Arc<QueueEntry>> {
         match self {
             Self::Queue(QueueChange::Enqueue { entry, .. }) => Some(entry),
             Self::Queue(

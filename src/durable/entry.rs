@@ -15,19 +15,19 @@ pub struct QueueEntry {
     /// The message.
     pub message: Arc<Message>,
     /// QoS of this delivery, after all limits.
-    pub qos: QoS,
+    pub(crate) qos: QoS,
     /// RETAIN flag of this delivery.
-    pub retain: bool,
+    pub(crate) retain: bool,
     /// Subscription Identifiers of this delivery.
-    pub subscription_ids: SmallVec<[u32; 2]>,
+    pub(crate) subscription_ids: SmallVec<[u32; 2]>,
     /// The group it came from, for members of a Shared Subscription. When a member's Session ends, QoS 1 messages that
     /// are in memory go to another member; those in the store are dropped.
-    pub group: Option<SessionId>,
+    pub(crate) group: Option<SessionId>,
     state: AtomicU8,
 }
 
 /// Bytes that a Subscription Identifier counts towards limits: about its size on the wire and in the store.
-pub const SUBSCRIPTION_ID_BYTES: usize = 4;
+pub(crate) const SUBSCRIPTION_ID_BYTES: usize = 4;
 
 const PENDING: u8 = 0;
 const WRITTEN: u8 = 1;
@@ -68,27 +68,27 @@ impl QueueEntry {
     /// Bytes that it counts towards limits: its message and its Subscription Identifiers.
     #[inline]
     #[must_use]
-    pub fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         self.message.size_bytes() + self.subscription_ids.len() * SUBSCRIPTION_ID_BYTES
     }
 
     /// The same entry as read back from the store: committed.
     #[must_use]
-    pub fn into_committed(self) -> Self {
+    pub(crate) fn into_committed(self) -> Self {
         self.state.store(COMMITTED, Ordering::Release);
         self
     }
 
     /// Called by the writer before it writes the entry. False if the entry was already acknowledged and must be
     /// skipped.
-    pub fn begin_write(&self) -> bool {
+    pub(crate) fn begin_write(&self) -> bool {
         let taken =
             self.state.compare_exchange(PENDING, WRITTEN, Ordering::AcqRel, Ordering::Acquire);
         taken.is_ok() || taken != Err(ACKNOWLEDGED)
     }
 
     /// Called by the writer when the entry is durable.
-    pub fn end_write(&self) {
+    pub(crate) fn end_write(&self) {
         // Fails if the entry was acknowledged meanwhile, which is fine: its Dequeue will follow.
         let _raced =
             self.state.compare_exchange(WRITTEN, COMMITTED, Ordering::AcqRel, Ordering::Acquire);
@@ -126,7 +126,7 @@ pub enum StoredEntry {
 impl StoredEntry {
     /// Its position in the queue.
     #[must_use]
-    pub fn sequence(&self) -> Sequence {
+    pub(crate) fn sequence(&self) -> Sequence {
         match self {
             Self::Message(entry) => entry.sequence,
             Self::Released(sequence) => *sequence,

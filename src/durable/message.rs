@@ -33,21 +33,15 @@ pub struct Issuer(u32);
 
 impl Issuer {
     /// Bits of the epoch.
-    pub const EPOCH_BITS: u32 = 20;
+    pub(crate) const EPOCH_BITS: u32 = 20;
     /// Bits of the shard.
-    pub const SHARD_BITS: u32 = 10;
+    pub(crate) const SHARD_BITS: u32 = 10;
 
     /// Excess bits are cut off.
     #[must_use]
     pub const fn new(shard: u16, epoch: u32) -> Self {
         let shard = shard as u32 & ((1 << Self::SHARD_BITS) - 1);
         Self(shard << Self::EPOCH_BITS | epoch & ((1 << Self::EPOCH_BITS) - 1))
-    }
-
-    /// Its shard.
-    #[must_use]
-    pub const fn shard(self) -> u16 {
-        (self.0 >> Self::EPOCH_BITS) as u16
     }
 
     /// Its epoch.
@@ -65,7 +59,7 @@ impl Issuer {
 
     /// The number of the first message of a Session.
     #[must_use]
-    pub const fn first_message(self) -> u64 {
+    pub(crate) const fn first_message(self) -> u64 {
         (self.epoch() as u64) << MessageId::NUMBER_BITS
     }
 }
@@ -81,7 +75,7 @@ impl SessionId {
 
     /// The issuer of this id.
     #[must_use]
-    pub const fn issuer(self) -> Issuer {
+    pub(crate) const fn issuer(self) -> Issuer {
         Issuer((self.0 >> Self::NUMBER_BITS) as u32)
     }
 }
@@ -109,15 +103,15 @@ impl MessageId {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Unique id; No Local compares its publisher.
-    pub id: MessageId,
+    pub(crate) id: MessageId,
     /// QoS it was published with.
-    pub qos: QoS,
+    pub(crate) qos: QoS,
     /// RETAIN as published.
-    pub retain: bool,
+    pub(crate) retain: bool,
     /// When it arrived.
-    pub arrived: Timestamp,
+    pub(crate) arrived: Timestamp,
     /// When it expires, from its Message Expiry Interval.
-    pub expires: Option<Timestamp>,
+    pub(crate) expires: Option<Timestamp>,
     topic_bytes: u16,
     properties_bytes: u32,
     /// Topic Name, forwarded properties (wire-encoded), payload, in one piece.
@@ -170,14 +164,14 @@ impl Message {
 
     /// The forwarded properties, wire-encoded.
     #[must_use]
-    pub fn properties(&self) -> &[u8] {
+    pub(crate) fn properties(&self) -> &[u8] {
         let start = usize::from(self.topic_bytes);
         self.bytes.get(start..start + self.properties_bytes as usize).unwrap_or_default()
     }
 
     /// Forwarded properties and payload in one slice, as at the end of a 5.0 PUBLISH.
     #[must_use]
-    pub fn properties_and_payload(&self) -> &[u8] {
+    pub(crate) fn properties_and_payload(&self) -> &[u8] {
         self.bytes.get(usize::from(self.topic_bytes)..).unwrap_or_default()
     }
 
@@ -196,7 +190,7 @@ impl Message {
 
     /// Whether its Message Expiry Interval has passed.
     #[must_use]
-    pub fn is_expired(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
 }
@@ -220,7 +214,7 @@ mod tests {
         let issuer = Issuer::new(5, 77);
         let id = issuer.session_id(9);
         assert_eq!(id.0, 5 << 54 | 77 << 34 | 9);
-        assert_eq!((id.issuer(), issuer.shard(), issuer.epoch()), (issuer, 5, 77));
+        assert_eq!((id.issuer(), issuer.epoch()), (issuer, 77));
         let others = [Issuer::new(5, 78), Issuer::new(6, 77), Issuer::new(1023, (1 << 20) - 1)];
         for other in others {
             assert_ne!(other.session_id(9), id);

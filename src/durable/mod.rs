@@ -55,7 +55,7 @@ pub enum Durability {
 impl Durability {
     /// Its name in the configuration.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Os => "os",

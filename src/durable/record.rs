@@ -11,18 +11,18 @@ use crate::packet::subscribe::SubscriptionOptions;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueRecord {
     /// Its id.
-    pub id: SessionId,
+    pub(crate) id: SessionId,
     /// Its owner.
-    pub owner: QueueOwner,
+    pub(crate) owner: QueueOwner,
     /// When it ends.
-    pub lifetime: QueueLifetime,
+    pub(crate) lifetime: QueueLifetime,
     /// Rules for this queue.
-    pub rules: QueueRules,
+    pub(crate) rules: QueueRules,
 }
 
 /// The owner of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum QueueOwner {
+pub(crate) enum QueueOwner {
     /// The Session with the same id.
     Session,
     /// A Shared Subscription group: its messages wait for any member.
@@ -34,7 +34,7 @@ pub enum QueueOwner {
 
 /// How long a queue lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum QueueLifetime {
+pub(crate) enum QueueLifetime {
     /// As long as its Session.
     OfSession,
     /// Until its last member leaves.
@@ -47,18 +47,18 @@ pub enum QueueLifetime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct QueueRules {
     /// Most messages in the queue.
-    pub max_messages: Option<u64>,
+    pub(crate) max_messages: Option<u64>,
     /// Most bytes in the queue.
-    pub max_bytes: Option<u64>,
+    pub(crate) max_bytes: Option<u64>,
     /// What happens at the limit.
-    pub policy: Option<OverflowPolicy>,
+    pub(crate) policy: Option<OverflowPolicy>,
     /// Which QoS 0 messages are queued, too, while the Client is absent.
-    pub qos0: StoresQoS0,
+    pub(crate) qos0: StoresQoS0,
 }
 
 /// Which QoS 0 messages are queued for an absent Client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum StoresQoS0 {
+pub(crate) enum StoresQoS0 {
     /// None.
     #[default]
     Never,
@@ -115,9 +115,9 @@ pub struct SessionRecord {
 #[derive(Debug, Clone, PartialEq)]
 pub struct WillRecord {
     /// The message. Its expiry starts when it is published.
-    pub message: Arc<Message>,
+    pub(crate) message: Arc<Message>,
     /// Will Delay Interval in seconds.
-    pub delay_seconds: u32,
+    pub(crate) delay_seconds: u32,
 }
 
 /// The durable record of a Subscription.
@@ -151,7 +151,7 @@ pub struct LoadedQueue {
 impl LoadedQueue {
     /// An empty queue.
     #[must_use]
-    pub fn empty(record: QueueRecord) -> Self {
+    pub(crate) fn empty(record: QueueRecord) -> Self {
         let start = Sequence(0);
         Self { record, start, end: start, message_count: 0, message_bytes: 0 }
     }

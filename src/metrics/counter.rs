@@ -11,13 +11,13 @@ use std::thread::available_parallelism;
 
 /// How a counter appears in `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Description {
+pub(crate) struct Description {
     /// Name of the family, with its unit and `_total`.
-    pub family: &'static str,
+    pub(crate) family: &'static str,
     /// The label that distinguishes the members of one family.
-    pub label: Option<(&'static str, &'static str)>,
+    pub(crate) label: Option<(&'static str, &'static str)>,
     /// What is counted; the same for the whole family.
-    pub help: &'static str,
+    pub(crate) help: &'static str,
 }
 
 macro_rules! counters {
@@ -31,11 +31,11 @@ macro_rules! counters {
 
         impl Counter {
             /// All of them; members of one family stand next to each other.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// Name, label and help for Prometheus.
             #[must_use]
-            pub const fn description(self) -> Description {
+            pub(crate) const fn description(self) -> Description {
                 match self {
                     $(Self::$variant => Description {
                         family: $family,
@@ -167,17 +167,17 @@ macro_rules! drop_reasons {
         /// Why a message did not reach a recipient. Nothing is dropped without being counted here.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(usize)]
-        pub enum DropCounter {
+        pub(crate) enum DropCounter {
             $($(#[$doc])+ $variant,)+
         }
 
         impl DropCounter {
             /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// Its name in `/metrics` and in logs.
             #[must_use]
-            pub const fn name(self) -> &'static str {
+            pub(crate) const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
         }
@@ -249,7 +249,7 @@ impl Default for Counters {
 impl Counters {
     /// All zero; as many shards as the machine has cores.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
         let count = cores.next_power_of_two().min(MAX_SHARDS);
         let shards = (0..count).map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0))));
@@ -257,18 +257,13 @@ impl Counters {
     }
 
     /// Counts `count` more. For several counters at once take [`Self::local`] first.
-    pub fn add(&self, counter: Counter, count: u64) {
+    pub(crate) fn add(&self, counter: Counter, count: u64) {
         self.local().add(counter, count);
-    }
-
-    /// Counts messages that were dropped.
-    pub fn add_dropped(&self, reason: DropCounter, count: u64) {
-        self.local().add_dropped(reason, count);
     }
 
     /// The calling thread's cells. Must not be kept across an await, where the thread may change.
     #[must_use]
-    pub fn local(&self) -> LocalCounters<'_> {
+    pub(crate) fn local(&self) -> LocalCounters<'_> {
         // The number of shards is a power of two.
         let index = thread_number() & (self.shards.len() - 1);
         LocalCounters { shard: &self.shards[index] }
@@ -282,13 +277,13 @@ impl Counters {
 
     /// Messages dropped so far for this reason.
     #[must_use]
-    pub fn read_dropped(&self, reason: DropCounter) -> u64 {
+    pub(crate) fn read_dropped(&self, reason: DropCounter) -> u64 {
         self.sum(COUNTER_COUNT + reason as usize)
     }
 
     /// Messages dropped so far for any reason.
     #[must_use]
-    pub fn read_all_dropped(&self) -> u64 {
+    pub(crate) fn read_all_dropped(&self) -> u64 {
         DropCounter::ALL.iter().map(|reason| self.read_dropped(*reason)).sum()
     }
 
@@ -300,18 +295,18 @@ impl Counters {
 
 /// The calling thread's cells of [`Counters`].
 #[derive(Debug, Clone, Copy)]
-pub struct LocalCounters<'a> {
+pub(crate) struct LocalCounters<'a> {
     shard: &'a Shard,
 }
 
 impl LocalCounters<'_> {
     /// Counts `count` more.
-    pub fn add(self, counter: Counter, count: u64) {
+    pub(crate) fn add(self, counter: Counter, count: u64) {
         self.shard.0[counter as usize].fetch_add(count, Ordering::Relaxed);
     }
 
     /// Counts messages that were dropped.
-    pub fn add_dropped(self, reason: DropCounter, count: u64) {
+    pub(crate) fn add_dropped(self, reason: DropCounter, count: u64) {
         self.shard.0[COUNTER_COUNT + reason as usize].fetch_add(count, Ordering::Relaxed);
     }
 }
@@ -330,7 +325,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..1000 {
                         counters.add(Counter::PublishReceived, 2);
-                        counters.add_dropped(DropCounter::Expired, 1);
+                        counters.local().add_dropped(DropCounter::Expired, 1);
                     }
                 });
             }
@@ -346,8 +341,8 @@ mod tests {
     fn first_and_last_cells_do_not_overlap() {
         let counters = Counters::new();
         counters.add(Counter::TaskPanics, 1);
-        counters.add_dropped(DropCounter::QueueFull, 10);
-        counters.add_dropped(DropCounter::RejectedByClient, 100);
+        counters.local().add_dropped(DropCounter::QueueFull, 10);
+        counters.local().add_dropped(DropCounter::RejectedByClient, 100);
         assert_eq!(counters.read(Counter::TaskPanics), 1);
         assert_eq!(counters.read_dropped(DropCounter::QueueFull), 10);
         assert_eq!(counters.read_dropped(DropCounter::RejectedByClient), 100);

@@ -9,7 +9,7 @@ pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 /// Kind of a metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Only rises.
     Counter,
     /// Rises and falls.
@@ -18,13 +18,13 @@ pub enum Kind {
 
 /// Collects metric families as text.
 #[derive(Debug, Default)]
-pub struct Exposition {
+pub(crate) struct Exposition {
     text: String,
 }
 
 impl Exposition {
     /// Starts a family. Its values must follow, before the next family.
-    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
+    pub(crate) fn family(&mut self, name: &str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -33,20 +33,20 @@ impl Exposition {
     }
 
     /// One value of the family begun last.
-    pub fn value(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub(crate) fn value(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.text.push_str(name);
         self.labels(labels);
         self.line(value);
     }
 
     /// A family of one value without labels.
-    pub fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+    pub(crate) fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.value(name, &[], value);
     }
 
     /// A histogram of durations, in seconds.
-    pub fn histogram(&mut self, name: &str, help: &str, sample: &HistogramSample) {
+    pub(crate) fn histogram(&mut self, name: &str, help: &str, sample: &HistogramSample) {
         self.header(name, "histogram", help);
         let mut cumulated = 0;
         for (bound, count) in BOUNDS_MICROS.iter().zip(sample.buckets) {
@@ -70,7 +70,7 @@ impl Exposition {
 
     /// The finished text.
     #[must_use]
-    pub fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> String {
         self.text
     }
 

@@ -8,11 +8,11 @@ pub(crate) const BOUNDS_MICROS: [u64; 16] = [
 
 /// Durations counted by bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HistogramSample {
+pub(crate) struct HistogramSample {
     /// Observations per bucket, not cumulated; the last is above all bounds.
-    pub buckets: [u64; BOUNDS_MICROS.len() + 1],
+    pub(crate) buckets: [u64; BOUNDS_MICROS.len() + 1],
     /// Sum of all observations in microseconds.
-    pub sum_micros: u64,
+    pub(crate) sum_micros: u64,
 }
 
 impl HistogramSample {
@@ -37,7 +37,7 @@ impl HistogramSample {
 
     /// Number of observations.
     #[must_use]
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 }

@@ -21,7 +21,7 @@ use crate::metrics::histogram::HistogramSample;
 use crate::metrics::process::ProcessSample;
 
 /// A part of the broker that provides metrics.
-pub trait Source: Send + Sync {
+pub(crate) trait Source: Send + Sync {
     /// Adds its share to the gauges of the whole broker. Several sources may add to one gauge.
     fn fill(&self, gauges: &mut Gauges);
 
@@ -38,46 +38,48 @@ pub struct Gauges {
     /// Clients that are connected.
     pub clients_connected: u64,
     /// Sessions without Network Connection.
-    pub clients_disconnected: u64,
+    pub(crate) clients_disconnected: u64,
     /// Most Clients that were connected at one time.
-    pub clients_maximum: u64,
+    pub(crate) clients_maximum: u64,
     /// Subscriptions, Shared Subscriptions included.
-    pub subscriptions: u64,
+    pub(crate) subscriptions: u64,
     /// Shared Subscriptions.
-    pub shared_subscriptions: u64,
+    pub(crate) shared_subscriptions: u64,
     /// Retained Messages.
-    pub retained_messages: u64,
+    pub(crate) retained_messages: u64,
     /// Bytes of Retained Messages.
-    pub retained_bytes: u64,
+    pub(crate) retained_bytes: u64,
     /// Bytes that all Subscriptions take.
-    pub subscription_bytes: u64,
+    pub(crate) subscription_bytes: u64,
     /// Messages in the queues of all Sessions and groups, in memory and in the store.
-    pub queued_messages: u64,
+    pub(crate) queued_messages: u64,
     /// Bytes of these messages.
-    pub queued_bytes: u64,
+    pub(crate) queued_bytes: u64,
     /// Messages sent to Clients and not yet acknowledged by them.
-    pub inflight_messages: u64,
+    pub(crate) inflight_messages: u64,
     /// The store; `None` until it is open.
-    pub store: Option<StoreGauges>,
+    pub(crate) store: Option<StoreGauges>,
 }
 
 /// Figures of the store.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StoreGauges {
+pub(crate) struct StoreGauges {
     /// Whether batches become durable.
-    pub state: StoreState,
+    pub(crate) state: StoreState,
     /// The mode in force for messages without a rule of their own.
-    pub durability: Durability,
+    pub(crate) durability: Durability,
     /// Batches made durable.
-    pub commits: u64,
+    pub(crate) commits: u64,
     /// Write-and-sync rounds that made them so: one round commits many batches.
-    pub syncs: u64,
+    pub(crate) syncs: u64,
+    /// Values that could not be understood and were passed over.
+    pub(crate) unreadable_values: u64,
     /// Bytes of batches that wait for their round.
-    pub pending_bytes: u64,
+    pub(crate) pending_bytes: u64,
     /// Bytes of its files; `None` where they are not known.
-    pub disk_bytes: Option<u64>,
+    pub(crate) disk_bytes: Option<u64>,
     /// Duration of these rounds.
-    pub sync_seconds: HistogramSample,
+    pub(crate) sync_seconds: HistogramSample,
 }
 
 /// All figures at one moment.
@@ -86,32 +88,32 @@ pub struct Sample {
     /// What rises and falls.
     pub gauges: Gauges,
     /// What the operating system knows.
-    pub process: ProcessSample,
+    pub(crate) process: ProcessSample,
     /// Control Packets received and sent.
-    pub packets: Directions,
+    pub(crate) packets: Directions,
     /// PUBLISH packets received and sent.
-    pub publishes: Directions,
+    pub(crate) publishes: Directions,
     /// Payload bytes of PUBLISH packets received and sent.
-    pub publish_bytes: Directions,
+    pub(crate) publish_bytes: Directions,
     /// Bytes of MQTT packets received and sent.
-    pub bytes: Directions,
+    pub(crate) bytes: Directions,
     /// Messages dropped, for all reasons.
-    pub dropped: u64,
+    pub(crate) dropped: u64,
     /// Sessions expired.
-    pub sessions_expired: u64,
+    pub(crate) sessions_expired: u64,
     /// Network Connections accepted.
-    pub sockets: u64,
+    pub(crate) sockets: u64,
     /// CONNECT packets answered with success.
-    pub connects: u64,
+    pub(crate) connects: u64,
 }
 
 /// A figure for each direction, seen from the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Directions {
+pub(crate) struct Directions {
     /// From Clients.
-    pub received: u64,
+    pub(crate) received: u64,
     /// To Clients.
-    pub sent: u64,
+    pub(crate) sent: u64,
 }
 
 /// Counters and sources of one broker; clones are the same.
@@ -135,7 +137,7 @@ impl Metrics {
     }
 
     /// Registers a source.
-    pub fn register(&self, source: Arc<dyn Source>) {
+    pub(crate) fn register(&self, source: Arc<dyn Source>) {
         self.sources.write().push(source);
     }
 
@@ -267,6 +269,9 @@ fn write_store(store: &StoreGauges, exposition: &mut Exposition) {
     exposition.single("petrel_store_commits_total", Kind::Counter, commits, store.commits);
     let syncs = "Rounds of write and sync; one round makes many batches durable.";
     exposition.single("petrel_store_syncs_total", Kind::Counter, syncs, store.syncs);
+    let unreadable = "Stored values that could not be understood and were passed over.";
+    let name = "petrel_store_unreadable_values_total";
+    exposition.single(name, Kind::Counter, unreadable, store.unreadable_values);
     let pending = "Bytes of changes that are not durable yet.";
     exposition.single("petrel_store_pending_bytes", Kind::Gauge, pending, store.pending_bytes);
     if let Some(bytes) = store.disk_bytes {
@@ -279,7 +284,7 @@ fn write_store(store: &StoreGauges, exposition: &mut Exposition) {
 
 /// The state's name in metrics and health texts.
 #[must_use]
-pub const fn store_state_name(state: StoreState) -> &'static str {
+pub(crate) const fn store_state_name(state: StoreState) -> &'static str {
     match state {
         StoreState::Available => "available",
         StoreState::Full => "full",

@@ -7,23 +7,23 @@ use crate::metrics::exposition::{Exposition, Kind};
 
 /// Figures of this process. A figure that could not be read is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct ProcessSample {
+pub(crate) struct ProcessSample {
     /// Resident memory.
-    pub resident_bytes: Option<u64>,
+    pub(crate) resident_bytes: Option<u64>,
     /// Most resident memory so far.
-    pub resident_peak_bytes: Option<u64>,
+    pub(crate) resident_peak_bytes: Option<u64>,
     /// CPU time in user and kernel mode.
-    pub cpu_time: Option<Duration>,
+    pub(crate) cpu_time: Option<Duration>,
     /// Open file descriptors.
-    pub open_files: Option<u64>,
+    pub(crate) open_files: Option<u64>,
     /// The limit of open file descriptors.
-    pub max_files: Option<u64>,
+    pub(crate) max_files: Option<u64>,
 }
 
 impl ProcessSample {
     /// Reads `/proc/self`. Takes microseconds, except for the list of open files, which takes about one per file.
     #[must_use]
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         Self {
             resident_bytes: status_bytes(&status, "VmRSS:"),
@@ -35,7 +35,7 @@ impl ProcessSample {
     }
 
     /// Writes them under the names that Prometheus has for every process.
-    pub fn write(&self, exposition: &mut Exposition) {
+    pub(crate) fn write(&self, exposition: &mut Exposition) {
         let mut gauge = |name: &str, help: &str, value: Option<u64>| {
             if let Some(value) = value {
                 exposition.single(name, Kind::Gauge, help, value);

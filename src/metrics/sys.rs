@@ -164,6 +164,7 @@ mod tests {
                 durability: Durability::Fsync,
                 commits: 0,
                 syncs: 0,
+                unreadable_values: 0,
                 pending_bytes: 0,
                 disk_bytes: None,
                 sync_seconds: crate::metrics::histogram::HistogramSample::default(),

@@ -18,6 +18,7 @@ impl Source for Broker {
             durability: Durability::Os,
             commits: 100,
             syncs: 7,
+            unreadable_values: 2,
             pending_bytes: 12,
             disk_bytes: Some(1 << 20),
             sync_seconds,
@@ -44,7 +45,7 @@ fn exposition_shows_counters_gauges_and_sources() {
     metrics.register(Arc::new(Broker));
     metrics.register(Arc::new(Bridge));
     metrics.counters().add(Counter::PublishReceived, 5);
-    metrics.counters().add_dropped(DropCounter::OutboxFull, 2);
+    metrics.counters().local().add_dropped(DropCounter::OutboxFull, 2);
     let text = metrics.exposition();
     for line in [
         "petrel_publishes_total{direction=\"received\"} 5",
@@ -57,6 +58,7 @@ fn exposition_shows_counters_gauges_and_sources() {
         "petrel_store_state{state=\"full\"} 1",
         "petrel_store_durability{mode=\"os\"} 1",
         "petrel_store_syncs_total 7",
+        "petrel_store_unreadable_values_total 2",
         "petrel_store_disk_bytes 1048576",
         "petrel_store_sync_seconds_bucket{le=\"0.0025\"} 1",
         "petrel_bridge_connected{bridge=\"to \\\"north\\\"\"} 1",
@@ -100,8 +102,8 @@ fn sample_adds_up_all_sources() {
     metrics.register(Arc::new(Broker));
     metrics.register(Arc::new(Bridge));
     metrics.counters().add(Counter::BytesSent, 9);
-    metrics.counters().add_dropped(DropCounter::Expired, 1);
-    metrics.counters().add_dropped(DropCounter::OutboxFull, 1);
+    metrics.counters().local().add_dropped(DropCounter::Expired, 1);
+    metrics.counters().local().add_dropped(DropCounter::OutboxFull, 1);
     let sample = metrics.sample();
     assert_eq!(sample.gauges.clients_connected, 4);
     assert_eq!(sample.bytes, Directions { received: 0, sent: 9 });

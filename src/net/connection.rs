@@ -100,7 +100,7 @@ impl MqttHandler {
     }
 
     /// Watches the deadlines of the connections: without this, no silent connection is closed.
-    pub async fn keep_time(self) {
+    pub(crate) async fn keep_time(self) {
         self.shared.deadlines.run(self.shared.clock).await;
     }
 }

@@ -12,7 +12,7 @@ use crate::durable::message::Timestamp;
 use crate::store::clock::BrokerClock;
 
 /// How often the table is checked.
-pub const TICK: Duration = Duration::from_millis(250);
+pub(crate) const TICK: Duration = Duration::from_millis(250);
 /// Independent parts, so that connecting Clients rarely contend.
 const SHARDS: u32 = 16;
 /// The time of a place without deadline.
@@ -20,7 +20,7 @@ const NEVER: Timestamp = Timestamp(u64::MAX);
 
 /// The deadlines of all connections.
 #[derive(Debug, Default)]
-pub struct Deadlines {
+pub(crate) struct Deadlines {
     shards: [Mutex<Shard>; SHARDS as usize],
 }
 
@@ -34,11 +34,11 @@ struct Shard {
 
 /// A connection's place in the table. It must be given back to [`Deadlines::remove`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(u32);
+pub(crate) struct Place(u32);
 
 impl Deadlines {
     /// Takes a place: `waker` is woken when `due` has come.
-    pub fn add(&self, due: Timestamp, waker: &Waker) -> Place {
+    pub(crate) fn add(&self, due: Timestamp, waker: &Waker) -> Place {
         // Tasks are distributed by their address, without the lowest bits, which are the same for all.
         let shard_index = u32::try_from(waker.data().addr() >> 7 & 0xFFFF).unwrap_or(0) % SHARDS;
         let mut shard = self.shards[shard_index as usize].lock();
@@ -54,13 +54,13 @@ impl Deadlines {
     }
 
     /// Sets another time for a place.
-    pub fn set(&self, place: Place, due: Timestamp) {
+    pub(crate) fn set(&self, place: Place, due: Timestamp) {
         let (shard, index) = self.locate(place);
         shard.lock().due[index] = due;
     }
 
     /// Gives a place back.
-    pub fn remove(&self, place: Place) {
+    pub(crate) fn remove(&self, place: Place) {
         let (shard, index) = self.locate(place);
         let mut shard = shard.lock();
         shard.due[index] = NEVER;
@@ -72,7 +72,7 @@ impl Deadlines {
     }
 
     /// Wakes every connection whose deadline has passed, once.
-    pub fn wake_due(&self, now: Timestamp) {
+    pub(crate) fn wake_due(&self, now: Timestamp) {
         let mut woken = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -88,7 +88,7 @@ impl Deadlines {
     }
 
     /// Checks the table for as long as the future lives.
-    pub async fn run(&self, clock: BrokerClock) {
+    pub(crate) async fn run(&self, clock: BrokerClock) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

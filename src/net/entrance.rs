@@ -446,7 +446,7 @@ impl Place {
     /// Releases its place, because it only has to wait for the Client to close; `None` if too many connections wait
     /// already.
     #[must_use]
-    pub fn into_farewell(self) -> Option<Farewell> {
+    pub(crate) fn into_farewell(self) -> Option<Farewell> {
         let house = Arc::clone(&self.entrance.house);
         drop(self);
         let is_full = house.farewells.fetch_add(1, Ordering::Relaxed) >= MAX_FAREWELLS;
@@ -476,7 +476,7 @@ impl Drop for Place {
 }
 
 /// A connection that waits until its Client notices that it was disconnected.
-pub struct Farewell {
+pub(crate) struct Farewell {
     house: Arc<House>,
 }
 

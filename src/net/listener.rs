@@ -97,7 +97,7 @@ pub enum ListenError {
 
 /// An address as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenAddressText(pub ListenAddress);
+pub struct ListenAddressText(pub(crate) ListenAddress);
 
 impl fmt::Display for ListenAddressText {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,7 +110,7 @@ impl fmt::Display for ListenAddressText {
 
 /// A listening socket. The kernel completes connections, which are not accepted yet.
 #[derive(Debug)]
-pub enum ListeningSocket {
+pub(crate) enum ListeningSocket {
     /// TCP.
     Tcp(TcpListener),
     /// Unix; the file is removed on drop.
@@ -119,18 +119,18 @@ pub enum ListeningSocket {
 
 /// One bound listener.
 #[derive(Debug)]
-pub struct BoundListener {
+pub(crate) struct BoundListener {
     /// As configured.
-    pub settings: ListenerSettings,
+    pub(crate) settings: ListenerSettings,
     /// Where it actually listens, with the real port if the settings say 0.
-    pub address: ListenAddress,
+    pub(crate) address: ListenAddress,
     pub(crate) socket: ListeningSocket,
     pub(crate) tls: Option<TlsAcceptor>,
 }
 
 impl BoundListener {
     /// Binds one listener and loads its certificates. Must be called in a Tokio runtime.
-    pub fn bind(settings: &ListenerSettings) -> Result<Self, ListenError> {
+    pub(crate) fn bind(settings: &ListenerSettings) -> Result<Self, ListenError> {
         let listener = || settings.rules.name.clone();
         let tls = match &settings.tls {
             Some(tls) => Some(
@@ -241,7 +241,7 @@ fn remove_stale_socket(path: &Path) -> io::Result<bool> {
 
 /// The file of a Unix socket. Removed on drop, unless another process has replaced it.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,

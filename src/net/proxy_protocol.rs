@@ -24,7 +24,7 @@ const MAX_V2_BYTES: usize = 4096;
 
 /// Why a connection has no usable header.
 #[derive(Debug, thiserror::Error)]
-pub enum HeaderError {
+pub(crate) enum HeaderError {
     /// The connection ended or was lost.
     #[error("the connection ended within the header: {0}")]
     Read(#[from] io::Error),
@@ -43,7 +43,7 @@ pub enum HeaderError {
 }
 
 /// Reads the header. `Ok(None)`: there is one, but it does not change the address of the socket.
-pub async fn read_header<S>(stream: &mut S) -> Result<Option<SocketAddr>, HeaderError>
+pub(crate) async fn read_header<S>(stream: &mut S) -> Result<Option<SocketAddr>, HeaderError>
 where
     S: AsyncRead + Unpin,
 {

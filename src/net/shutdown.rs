@@ -37,28 +37,19 @@ impl Shutdown {
         (ShutdownTrigger { stage: sender }, Self { stage: receiver })
     }
 
-    /// The current stage.
-    #[must_use]
-    pub fn stage(&self) -> Stage {
-        if self.stage.has_changed().is_err() {
-            return Stage::Stop;
-        }
-        *self.stage.borrow()
-    }
-
     /// Waits until this stage, or a later one, is reached; at once if it was. Cancellation safe.
-    pub async fn reached(&mut self, stage: Stage) {
+    pub(crate) async fn reached(&mut self, stage: Stage) {
         // An error says that the trigger is gone, which means Stop.
         let _stage_or_gone = self.stage.wait_for(|current| *current >= stage).await;
     }
 
     /// Waits until draining begins.
-    pub async fn draining(&mut self) {
+    pub(crate) async fn draining(&mut self) {
         self.reached(Stage::Draining).await;
     }
 
     /// Waits for the end.
-    pub async fn stopped(&mut self) {
+    pub(crate) async fn stopped(&mut self) {
         self.reached(Stage::Stop).await;
     }
 }
@@ -77,7 +68,7 @@ impl ShutdownTrigger {
 
     /// Another observer.
     #[must_use]
-    pub fn observe(&self) -> Shutdown {
+    pub(crate) fn observe(&self) -> Shutdown {
         Shutdown { stage: self.stage.subscribe() }
     }
 }
@@ -89,13 +80,13 @@ mod tests {
     #[tokio::test]
     async fn stages_only_advance() {
         let (trigger, mut shutdown) = Shutdown::new();
-        assert_eq!(shutdown.stage(), Stage::Running);
+        assert_eq!(*shutdown.stage.borrow(), Stage::Running);
         trigger.advance(Stage::Stop);
         trigger.advance(Stage::Draining);
-        assert_eq!(shutdown.stage(), Stage::Stop);
+        assert_eq!(*shutdown.stage.borrow(), Stage::Stop);
         shutdown.draining().await;
         shutdown.stopped().await;
-        assert_eq!(trigger.observe().stage(), Stage::Stop);
+        assert_eq!(*trigger.observe().stage.borrow(), Stage::Stop);
     }
 
     #[tokio::test]
@@ -104,7 +95,7 @@ mod tests {
         let mut observer = shutdown.clone();
         let waiting = tokio::spawn(async move {
             observer.draining().await;
-            observer.stage()
+            *observer.stage.borrow()
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -117,6 +108,6 @@ mod tests {
         let (trigger, mut shutdown) = Shutdown::new();
         drop(trigger);
         shutdown.stopped().await;
-        assert_eq!(shutdown.stage(), Stage::Stop);
+        shutdown.reached(Stage::Draining).await;
     }
 }

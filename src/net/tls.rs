@@ -116,14 +116,14 @@ impl TlsAcceptor {
     }
 
     /// Rereads the files. If they are invalid, nothing changes.
-    pub fn reload(&self) -> Result<(), TlsError> {
+    pub(crate) fn reload(&self) -> Result<(), TlsError> {
         let fresh = configure(&self.shared.settings, self.shared.protocol)?;
         *self.shared.current.write() = Arc::new(fresh);
         Ok(())
     }
 
     /// Does the handshake. The caller limits its time.
-    pub async fn accept<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    pub(crate) async fn accept<S>(&self, stream: S) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -139,7 +139,7 @@ impl TlsAcceptor {
     }
 
     /// The name in the Client's certificate, if it presented one. It was verified in the handshake.
-    pub fn client_name<S>(&self, stream: &TlsStream<S>) -> Option<Arc<str>> {
+    pub(crate) fn client_name<S>(&self, stream: &TlsStream<S>) -> Option<Arc<str>> {
         let (_, connection) = stream.get_ref();
         let certificate = connection.peer_certificates()?.first()?;
         name_of(certificate, self.shared.settings.certificate_name)

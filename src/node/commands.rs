@@ -25,7 +25,7 @@ use crate::session::Session;
 pub type ReadAgain = Box<dyn Fn() -> Result<Settings, ConfigError> + Send + Sync>;
 
 /// The target of operator commands.
-pub struct NodeCommands {
+pub(crate) struct NodeCommands {
     handle: NodeHandle,
     bridges: Arc<BridgeManager>,
     settings: Settings,

@@ -69,7 +69,7 @@ impl NodeHandle {
 
     /// Reloads certificates and users. Parts that cannot be read stay unchanged; returns the error messages.
     #[must_use]
-    pub fn reload(&self) -> Vec<String> {
+    pub(crate) fn reload(&self) -> Vec<String> {
         let mut problems: Vec<_> = self
             .certificates
             .reload()
@@ -90,7 +90,7 @@ impl NodeHandle {
     /// Opens a connection for a part of the broker: MQTT within the process, served like any other connection,
     /// without authentication.
     #[must_use]
-    pub fn connect_internal(&self, name: &str, policies: Policies) -> DuplexStream {
+    pub(crate) fn connect_internal(&self, name: &str, policies: Policies) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(INTERNAL_BYTES);
         let rules = ListenerRules {
             name: name.to_owned(),
@@ -107,7 +107,7 @@ impl NodeHandle {
 
     /// The store on disk, unless the broker keeps everything in memory.
     #[must_use]
-    pub fn upkeep(&self) -> Option<&Arc<dyn Upkeep>> {
+    pub(crate) fn upkeep(&self) -> Option<&Arc<dyn Upkeep>> {
         self.upkeep.as_ref()
     }
 }

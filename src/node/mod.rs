@@ -153,12 +153,6 @@ impl Node {
         self.listeners.addresses()
     }
 
-    /// One line for each listener.
-    #[must_use]
-    pub fn descriptions(&self) -> Vec<String> {
-        self.listeners.descriptions()
-    }
-
     /// A handle to this broker.
     #[must_use]
     pub fn handle(&self) -> NodeHandle {

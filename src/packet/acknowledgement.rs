@@ -21,9 +21,9 @@ pub struct Acknowledgement<'a> {
     /// `Success` when left out. [MQTT-3.4.2.1]
     pub reason: ReasonCode,
     /// Reason String.
-    pub reason_string: Option<&'a str>,
+    pub(crate) reason_string: Option<&'a str>,
     /// User Properties, in order.
-    pub user_properties: Vec<(&'a str, &'a str)>,
+    pub(crate) user_properties: Vec<(&'a str, &'a str)>,
 }
 
 /// QoS 1 acknowledgement. [MQTT-3.4]
@@ -104,7 +104,7 @@ pub fn encode_acknowledgement(
 /// all do.
 #[inline]
 #[must_use]
-pub fn plain_puback(input: &[u8]) -> Option<(PacketId, &[u8])> {
+pub(crate) fn plain_puback(input: &[u8]) -> Option<(PacketId, &[u8])> {
     let [PUBACK, 2, high, low, rest @ ..] = input else { return None };
     let packet_id = PacketId::try_from(u16::from_be_bytes([*high, *low])).ok()?;
     Some((packet_id, rest))
@@ -179,28 +179,28 @@ impl<'a> Acknowledgement<'a> {
 
 impl Puback<'_> {
     /// Appends the packet.
-    pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         self.0.encode(out, AcknowledgementKind::Puback, version);
     }
 }
 
 impl Pubrec<'_> {
     /// Appends the packet.
-    pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         self.0.encode(out, AcknowledgementKind::Pubrec, version);
     }
 }
 
 impl Pubrel<'_> {
     /// Appends the packet.
-    pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         self.0.encode(out, AcknowledgementKind::Pubrel, version);
     }
 }
 
 impl Pubcomp<'_> {
     /// Appends the packet.
-    pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         self.0.encode(out, AcknowledgementKind::Pubcomp, version);
     }
 }

@@ -14,15 +14,15 @@ use crate::packet::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct Auth<'a> {
     /// Success, Continue authentication or Re-authenticate.
-    pub reason: ReasonCode,
+    pub(crate) reason: ReasonCode,
     /// Authentication Method.
-    pub method: Option<&'a str>,
+    pub(crate) method: Option<&'a str>,
     /// Authentication Data.
-    pub data: Option<&'a [u8]>,
+    pub(crate) data: Option<&'a [u8]>,
     /// Reason String.
-    pub reason_string: Option<&'a str>,
+    pub(crate) reason_string: Option<&'a str>,
     /// User Properties, in order.
-    pub user_properties: Vec<(&'a str, &'a str)>,
+    pub(crate) user_properties: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Auth<'a> {
@@ -61,7 +61,7 @@ impl<'a> Auth<'a> {
     }
 
     /// Appends the packet; appends nothing before 5.0, which has no AUTH.
-    pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         if version < ProtocolVersion::V5_0 {
             return;
         }

@@ -18,39 +18,33 @@ pub struct Connack<'a> {
     /// Connect Reason Code.
     pub reason: ReasonCode,
     /// 5.0 properties.
-    pub properties: ConnackProperties<'a>,
+    pub(crate) properties: ConnackProperties<'a>,
 }
 
 /// The properties of CONNACK. [MQTT-3.2.2.3] `None` means absent.
 #[derive(Debug, Clone, PartialEq, Default)]
 // The names are those of the specification.
-pub struct ConnackProperties<'a> {
-    pub session_expiry_seconds: Option<u32>,
-    pub receive_maximum: Option<u16>,
-    pub maximum_qos: Option<QoS>,
-    pub retain_available: Option<bool>,
-    pub maximum_packet_bytes: Option<u32>,
-    pub assigned_client_id: Option<&'a str>,
-    pub topic_alias_maximum: Option<u16>,
-    pub reason_string: Option<&'a str>,
-    pub user_properties: Vec<(&'a str, &'a str)>,
-    pub wildcard_subscription_available: Option<bool>,
-    pub subscription_identifiers_available: Option<bool>,
-    pub shared_subscription_available: Option<bool>,
-    pub server_keep_alive_seconds: Option<u16>,
-    pub response_information: Option<&'a str>,
-    pub server_reference: Option<&'a str>,
-    pub authentication_method: Option<&'a str>,
-    pub authentication_data: Option<&'a [u8]>,
+pub(crate) struct ConnackProperties<'a> {
+    pub(crate) session_expiry_seconds: Option<u32>,
+    pub(crate) receive_maximum: Option<u16>,
+    pub(crate) maximum_qos: Option<QoS>,
+    pub(crate) retain_available: Option<bool>,
+    pub(crate) maximum_packet_bytes: Option<u32>,
+    pub(crate) assigned_client_id: Option<&'a str>,
+    pub(crate) topic_alias_maximum: Option<u16>,
+    pub(crate) reason_string: Option<&'a str>,
+    pub(crate) user_properties: Vec<(&'a str, &'a str)>,
+    pub(crate) wildcard_subscription_available: Option<bool>,
+    pub(crate) subscription_identifiers_available: Option<bool>,
+    pub(crate) shared_subscription_available: Option<bool>,
+    pub(crate) server_keep_alive_seconds: Option<u16>,
+    pub(crate) response_information: Option<&'a str>,
+    pub(crate) server_reference: Option<&'a str>,
+    pub(crate) authentication_method: Option<&'a str>,
+    pub(crate) authentication_data: Option<&'a [u8]>,
 }
 
 impl<'a> Connack<'a> {
-    /// A refusal without properties.
-    #[must_use]
-    pub fn refusal(reason: ReasonCode) -> Self {
-        Self { session_present: false, reason, properties: ConnackProperties::default() }
-    }
-
     pub(super) fn decode(
         mut body: Reader<'a>,
         version: ProtocolVersion,
@@ -79,7 +73,7 @@ impl<'a> Connack<'a> {
     }
 
     /// Appends the packet.
-    pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         writer::packet(out, PacketType::Connack.first_byte(), |out| {
             let session_present = self.session_present && version > ProtocolVersion::V3_1;
             out.push(u8::from(session_present));

@@ -187,13 +187,13 @@ impl<'a> Connect<'a> {
 
 /// Whether these bytes can be the beginning of a CONNECT.
 #[must_use]
-pub fn may_begin(input: &[u8]) -> bool {
+pub(crate) fn may_begin(input: &[u8]) -> bool {
     input.first().is_none_or(|&first| first == PacketType::Connect.first_byte())
 }
 
 /// The protocol level of a CONNECT that cannot be decoded, if it can be determined.
 #[must_use]
-pub fn protocol_level(input: &[u8]) -> Option<u8> {
+pub(crate) fn protocol_level(input: &[u8]) -> Option<u8> {
     let after_type = input.get(1..)?;
     let after_length =
         after_type.iter().take(4).position(|byte| byte & 0x80 == 0)?.checked_add(1)?;

@@ -10,7 +10,7 @@ use crate::packet::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 // The names are those of table 2-1 of the specification.
-pub enum PacketType {
+pub(crate) enum PacketType {
     Connect = 1,
     Connack = 2,
     Publish = 3,
@@ -31,7 +31,7 @@ pub enum PacketType {
 impl PacketType {
     /// The type in the upper half of the first byte of a packet; `None` for the reserved type 0.
     #[must_use]
-    pub fn from_first_byte(byte: u8) -> Option<Self> {
+    pub(crate) fn from_first_byte(byte: u8) -> Option<Self> {
         Some(match byte >> 4 {
             1 => Self::Connect,
             2 => Self::Connack,
@@ -55,7 +55,7 @@ impl PacketType {
     /// The first byte of a packet of this type other than PUBLISH, with the flags it must carry.
     /// [MQTT-2.1.3-1]
     #[must_use]
-    pub const fn first_byte(self) -> u8 {
+    pub(crate) const fn first_byte(self) -> u8 {
         let flags = match self {
             Self::Pubrel | Self::Subscribe | Self::Unsubscribe => 0b0010,
             _ => 0,
@@ -68,15 +68,15 @@ impl PacketType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FixedHeader {
     /// The type.
-    pub packet_type: PacketType,
+    pub(crate) packet_type: PacketType,
     /// The lower half of the first byte, checked for all types but PUBLISH.
-    pub flags: u8,
+    pub(crate) flags: u8,
     /// Length of the fixed header itself, two to five bytes.
-    pub header_bytes: usize,
+    pub(crate) header_bytes: usize,
     /// Length of what follows.
-    pub remaining_bytes: usize,
+    pub(crate) remaining_bytes: usize,
     /// Whether the Remaining Length is in its shortest form, which 5.0 demands. [MQTT-1.5.5-1]
-    pub is_minimal: bool,
+    pub(crate) is_minimal: bool,
 }
 
 impl FixedHeader {

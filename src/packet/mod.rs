@@ -20,7 +20,7 @@ pub mod publish;
 pub(crate) mod reader;
 pub mod reason_code;
 pub mod subscribe;
-pub(crate) mod unsubscribe;
+pub mod unsubscribe;
 pub(crate) mod writer;
 
 use std::{fmt, num::NonZeroU16};
@@ -72,7 +72,7 @@ pub enum QoS {
 /// Error for a QoS of 3 or above. [MQTT-3.3.1-4]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a QoS")]
-pub struct QoSOutOfRange(pub u8);
+pub struct QoSOutOfRange(pub(crate) u8);
 
 impl TryFrom<u8> for QoS {
     type Error = QoSOutOfRange;
@@ -101,14 +101,14 @@ impl PacketId {
     /// The number.
     #[inline]
     #[must_use]
-    pub fn get(self) -> u16 {
+    pub(crate) fn get(self) -> u16 {
         self.0.get()
     }
 
     /// The next identifier; 1 follows the largest.
     #[inline]
     #[must_use]
-    pub fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0.checked_add(1).unwrap_or(NonZeroU16::MIN))
     }
 }
@@ -181,37 +181,15 @@ impl Packet<'_> {
             Self::Auth(auth) => auth.encode(out, version),
         }
     }
-
-    /// The type on the wire.
-    #[must_use]
-    pub fn packet_type(&self) -> PacketType {
-        match self {
-            Self::Connect(_) => PacketType::Connect,
-            Self::Connack(_) => PacketType::Connack,
-            Self::Publish(_) => PacketType::Publish,
-            Self::Puback(_) => PacketType::Puback,
-            Self::Pubrec(_) => PacketType::Pubrec,
-            Self::Pubrel(_) => PacketType::Pubrel,
-            Self::Pubcomp(_) => PacketType::Pubcomp,
-            Self::Subscribe(_) => PacketType::Subscribe,
-            Self::Suback(_) => PacketType::Suback,
-            Self::Unsubscribe(_) => PacketType::Unsubscribe,
-            Self::Unsuback(_) => PacketType::Unsuback,
-            Self::Pingreq => PacketType::Pingreq,
-            Self::Pingresp => PacketType::Pingresp,
-            Self::Disconnect(_) => PacketType::Disconnect,
-            Self::Auth(_) => PacketType::Auth,
-        }
-    }
 }
 
 /// Appends PINGREQ. [MQTT-3.12]
-pub fn encode_pingreq(out: &mut Vec<u8>) {
+pub(crate) fn encode_pingreq(out: &mut Vec<u8>) {
     out.extend_from_slice(&[PacketType::Pingreq.first_byte(), 0]);
 }
 
 /// Appends PINGRESP. [MQTT-3.13]
-pub fn encode_pingresp(out: &mut Vec<u8>) {
+pub(crate) fn encode_pingresp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[PacketType::Pingresp.first_byte(), 0]);
 }
 

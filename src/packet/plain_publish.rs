@@ -10,15 +10,15 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlainPublish<'a> {
     /// Quality of Service.
-    pub qos: QoS,
+    pub(crate) qos: QoS,
     /// Present exactly at QoS 1 and 2.
-    pub packet_id: Option<PacketId>,
+    pub(crate) packet_id: Option<PacketId>,
     /// The Topic Name, not empty.
-    pub topic: &'a str,
+    pub(crate) topic: &'a str,
     /// The Application Message.
-    pub payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
     /// Length of the packet with its fixed header, in bytes.
-    pub length: usize,
+    pub(crate) length: usize,
 }
 
 /// The plain PUBLISH at the front of `input`, if there is one. A topic equal to `known_topic` (a valid

@@ -160,7 +160,7 @@ impl<'a> Property<'a> {
 
     /// The identifier on the wire. [MQTT-2.2.2.2]
     #[must_use]
-    pub fn identifier(&self) -> u8 {
+    pub(crate) fn identifier(&self) -> u8 {
         match self {
             Self::PayloadFormatIndicator(_) => 0x01,
             Self::MessageExpiryInterval(_) => 0x02,

@@ -240,7 +240,7 @@ impl OutgoingPublish<'_> {
 
     /// Appends everything except the forwarded properties and the payload, which end the packet.
     #[cold]
-    pub fn encode_before_properties(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+    pub(crate) fn encode_before_properties(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         let elsewhere = self.properties.len().saturating_add(self.payload_bytes);
         self.encode_front(out, version, elsewhere, &[]);
     }

@@ -60,7 +60,7 @@ impl ReasonCode {
     /// The Reason Code with this value on the wire; `None` if the specification has none. Each packet checks itself
     /// which codes it may carry.
     #[must_use]
-    pub fn from_u8(value: u8) -> Option<Self> {
+    pub(crate) fn from_u8(value: u8) -> Option<Self> {
         Some(match value {
             0x00 => Self::Success,
             0x01 => Self::GrantedQoS1,

@@ -56,16 +56,16 @@ pub struct Suback<'a> {
     /// That of the SUBSCRIBE.
     pub packet_id: PacketId,
     /// Reason String (5.0).
-    pub reason_string: Option<&'a str>,
+    pub(crate) reason_string: Option<&'a str>,
     /// User Properties, in order (5.0).
-    pub user_properties: Vec<(&'a str, &'a str)>,
+    pub(crate) user_properties: Vec<(&'a str, &'a str)>,
     /// One for each Topic Filter, in order. [MQTT-3.9.3-1]
     pub reasons: Vec<ReasonCode>,
 }
 
 /// Most Topic Filters in one SUBSCRIBE or UNSUBSCRIBE: a packet of 16 MiB could contain three million, which take many
 /// times its size in memory.
-pub const MAX_FILTERS: usize = 65_536;
+pub(crate) const MAX_FILTERS: usize = 65_536;
 
 impl<'a> Subscribe<'a> {
     pub(super) fn decode(
@@ -179,7 +179,7 @@ impl<'a> Suback<'a> {
     }
 
     /// Appends the packet. Before 5.0 every failure is 0x80. [MQTT311-3.9.3-2]
-    pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         writer::packet(out, PacketType::Suback.first_byte(), |out| {
             writer::u16(out, self.packet_id.get());
             if version == ProtocolVersion::V5_0 {

@@ -28,9 +28,9 @@ pub struct Unsuback<'a> {
     /// That of the UNSUBSCRIBE.
     pub packet_id: PacketId,
     /// Reason String (5.0).
-    pub reason_string: Option<&'a str>,
+    pub(crate) reason_string: Option<&'a str>,
     /// User Properties, in order (5.0).
-    pub user_properties: Vec<(&'a str, &'a str)>,
+    pub(crate) user_properties: Vec<(&'a str, &'a str)>,
     /// One for each Topic Filter, in order (5.0).
     pub reasons: Vec<ReasonCode>,
 }
@@ -65,7 +65,7 @@ impl<'a> Unsubscribe<'a> {
     }
 
     /// Appends the packet.
-    pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         writer::packet(out, PacketType::Unsubscribe.first_byte(), |out| {
             writer::u16(out, self.packet_id.get());
             if version == ProtocolVersion::V5_0 {
@@ -116,7 +116,7 @@ impl<'a> Unsuback<'a> {
     }
 
     /// Appends the packet.
-    pub fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: ProtocolVersion) {
         writer::packet(out, PacketType::Unsuback.first_byte(), |out| {
             writer::u16(out, self.packet_id.get());
             if version < ProtocolVersion::V5_0 {

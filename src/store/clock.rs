@@ -22,19 +22,19 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Broker time and wall clock, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heartbeat {
+pub(crate) struct Heartbeat {
     /// Broker time.
-    pub broker: Timestamp,
+    pub(crate) broker: Timestamp,
     /// Wall clock, in milliseconds since the Unix epoch.
-    pub wall_milliseconds: u64,
+    pub(crate) wall_milliseconds: u64,
     /// The latest trusted wall clock, advanced by the time the broker has run since; zero if none was ever trusted.
-    pub believed_milliseconds: u64,
+    pub(crate) believed_milliseconds: u64,
 }
 
 impl Heartbeat {
     /// Converts a heartbeat that was saved without a trusted clock.
     #[must_use]
-    pub fn believing_its_clock(broker: Timestamp, wall_milliseconds: u64) -> Self {
+    pub(crate) fn believing_its_clock(broker: Timestamp, wall_milliseconds: u64) -> Self {
         let believed_milliseconds = believable(wall_milliseconds);
         Self { broker, wall_milliseconds, believed_milliseconds }
     }
@@ -92,13 +92,13 @@ pub struct BrokerClock {
 impl BrokerClock {
     /// Starts at the given broker time.
     #[must_use]
-    pub fn start(base: Timestamp) -> Self {
+    pub(crate) fn start(base: Timestamp) -> Self {
         Self { base, believed_milliseconds: 0, started: Instant::now() }
     }
 
     /// Starts at the clocks of an opening.
     #[must_use]
-    pub fn start_at(opening: Heartbeat) -> Self {
+    pub(crate) fn start_at(opening: Heartbeat) -> Self {
         let Heartbeat { broker, believed_milliseconds, .. } = opening;
         Self { base: broker, believed_milliseconds, started: Instant::now() }
     }
@@ -111,7 +111,7 @@ impl BrokerClock {
 
     /// The clocks, to be saved.
     #[must_use]
-    pub fn heartbeat(&self) -> Heartbeat {
+    pub(crate) fn heartbeat(&self) -> Heartbeat {
         self.heartbeat_at(self.started.elapsed(), wall_milliseconds())
     }
 

@@ -45,7 +45,7 @@ pub enum WriteError {
 impl WriteError {
     /// The state of the store after this error.
     #[must_use]
-    pub fn state(&self) -> StoreState {
+    pub(crate) fn state(&self) -> StoreState {
         match self {
             Self::NoSpace(_) => StoreState::Full,
             Self::Damaged(_) | Self::Failed(_) => StoreState::Failed,
@@ -54,7 +54,7 @@ impl WriteError {
 
     /// Derives the kind of error from the message of the operating system.
     #[must_use]
-    pub fn from_message(message: String) -> Self {
+    pub(crate) fn from_message(message: String) -> Self {
         let lower = message.to_ascii_lowercase();
         if lower.contains("no space") || lower.contains("quota exceeded") {
             Self::NoSpace(message)

@@ -60,13 +60,13 @@ impl Family {
 
     /// Its number in [`crate::store::operations::Operations`]; never changes.
     #[must_use]
-    pub const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         self as u8
     }
 
     /// The family of a number.
     #[must_use]
-    pub fn from_code(code: u8) -> Option<Self> {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()
     }
 
@@ -91,7 +91,7 @@ impl Family {
     /// Whether it holds messages, which are most of the data: these families get large write buffers and compression,
     /// the others stay small.
     #[must_use]
-    pub const fn holds_messages(self) -> bool {
+    pub(crate) const fn holds_messages(self) -> bool {
         match self {
             Self::Queue | Self::Bodies | Self::Retained => true,
             Self::Meta
@@ -107,7 +107,7 @@ impl Family {
 
     /// Whether its keys start with a Session id, so that they are removed with the Session.
     #[must_use]
-    pub const fn belongs_to_session(self) -> bool {
+    pub(crate) const fn belongs_to_session(self) -> bool {
         match self {
             Self::Sessions
             | Self::Subscriptions

@@ -139,12 +139,6 @@ impl FaultyStore {
         self.state.lock().pending.len()
     }
 
-    /// Syncs so far.
-    #[must_use]
-    pub fn syncs(&self) -> u64 {
-        self.state.lock().syncs
-    }
-
     /// Makes the store fail, or work again.
     pub fn set_state(&self, availability: StoreState) {
         self.state.lock().availability = availability;

@@ -79,11 +79,11 @@ struct Shareable {
 /// A built group.
 pub(crate) struct BuiltGroup {
     /// What to write.
-    pub operations: Operations,
+    pub(crate) operations: Operations,
     /// Queues whose first message must be searched for once this is written.
-    pub searches: Vec<SessionId>,
+    pub(crate) searches: Vec<SessionId>,
     /// Entries removed.
-    pub removals: u64,
+    pub(crate) removals: u64,
 }
 
 impl<'a> Group<'a> {

@@ -35,7 +35,7 @@ enum Place {
 
 /// A queue entry without its state.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     sequence: Sequence,
     message: Arc<Message>,
     qos: QoS,
@@ -46,7 +46,7 @@ pub struct Delivery {
 
 /// A change taken for writing: any race with an acknowledgement is decided.
 #[derive(Debug, Clone)]
-pub struct TakenChange(Taken);
+pub(crate) struct TakenChange(Taken);
 
 #[derive(Debug, Clone)]
 enum Taken {
@@ -78,7 +78,7 @@ enum TakenSessionChange {
 impl TakenChange {
     /// Takes a change for writing; `None` for an entry that is already acknowledged.
     #[must_use]
-    pub fn take(change: &Change) -> Option<Self> {
+    pub(crate) fn take(change: &Change) -> Option<Self> {
         Some(Self(match change {
             Change::Queue(change) => Taken::Queue(TakenQueueChange::take(change)?),
             Change::Session(change) => Taken::Session(TakenSessionChange::take(change)),
@@ -156,7 +156,7 @@ impl Delivery {
 
 impl Image {
     /// Applies a change; applying it twice has the same effect as once.
-    pub fn apply(&mut self, change: &TakenChange) {
+    pub(crate) fn apply(&mut self, change: &TakenChange) {
         match &change.0 {
             Taken::Queue(change) => self.apply_to_queue(change),
             Taken::Session(change) => self.apply_to_session(change),
@@ -226,7 +226,7 @@ impl Image {
     }
 
     /// Loads this image as for a broker that opens it, which starts a new epoch.
-    pub fn load(&mut self, now: Timestamp) -> Loaded {
+    pub(crate) fn load(&mut self, now: Timestamp) -> Loaded {
         self.epoch += 1;
         let Self { records, sessions, queues, .. } = self;
         records
@@ -272,7 +272,7 @@ impl Image {
 
     /// A page of a queue, see [`crate::durable::Store::read_queue`].
     #[must_use]
-    pub fn read_queue(
+    pub(crate) fn read_queue(
         &self,
         session: SessionId,
         from: Sequence,

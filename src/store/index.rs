@@ -25,26 +25,26 @@ const REMEMBERED_ENDS: usize = 65_536;
 
 /// One queue.
 #[derive(Debug, Clone, Default)]
-pub struct QueueIndex {
+pub(crate) struct QueueIndex {
     /// The first position that may hold an entry.
-    pub start: u64,
+    pub(crate) start: u64,
     /// The first position that was never used.
-    pub end: u64,
+    pub(crate) end: u64,
     /// Messages, not counting released ones.
-    pub message_count: u64,
+    pub(crate) message_count: u64,
     /// Their bytes.
-    pub message_bytes: u64,
+    pub(crate) message_bytes: u64,
     /// Messages with a shared body are only at these positions.
-    pub shared: Span,
+    pub(crate) shared: Span,
     /// `end` of the record on disk.
-    pub saved_end: u64,
+    pub(crate) saved_end: u64,
     /// Positions whose PUBREC was received.
     #[expect(clippy::box_collection, reason = "seldom there, and a pointer is smaller than a set")]
-    pub released: Option<Box<BTreeSet<u64>>>,
+    pub(crate) released: Option<Box<BTreeSet<u64>>>,
     /// Whether there may be Subscriptions.
-    pub has_subscriptions: bool,
+    pub(crate) has_subscriptions: bool,
     /// Whether there may be received Packet Identifiers.
-    pub has_incoming: bool,
+    pub(crate) has_incoming: bool,
     removals: u32,
     dirty: bool,
     due: bool,
@@ -52,11 +52,11 @@ pub struct QueueIndex {
 
 /// Places from `low` up to `high`, both included; empty by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     /// First.
-    pub low: u64,
+    pub(crate) low: u64,
     /// Last.
-    pub high: u64,
+    pub(crate) high: u64,
 }
 
 impl Default for Span {
@@ -68,18 +68,18 @@ impl Default for Span {
 impl Span {
     /// Whether the place is inside.
     #[must_use]
-    pub fn contains(self, place: u64) -> bool {
+    pub(crate) fn contains(self, place: u64) -> bool {
         self.low <= place && place <= self.high
     }
 
     /// Whether nothing is inside.
     #[must_use]
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.low > self.high
     }
 
     /// Grows to hold the place.
-    pub fn include(&mut self, place: u64) {
+    pub(crate) fn include(&mut self, place: u64) {
         self.low = self.low.min(place);
         self.high = self.high.max(place);
     }
@@ -88,7 +88,7 @@ impl Span {
 impl QueueIndex {
     /// Reads a checkpoint.
     #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let [start, end, message_count, message_bytes, low, high] = value::decode_numbers(bytes)?;
         let shared = Span { low, high };
         let saved_end = end;
@@ -105,7 +105,7 @@ impl QueueIndex {
 
     /// Writes a checkpoint.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let Span { low, high } = self.shared;
         value::encode_numbers([
             self.start,
@@ -118,7 +118,7 @@ impl QueueIndex {
     }
 
     /// A message was put.
-    pub fn add(&mut self, place: u64, bytes: u64) {
+    pub(crate) fn add(&mut self, place: u64, bytes: u64) {
         self.start =
             if self.start == self.end && place >= self.end { place } else { self.start.min(place) };
         self.end = self.end.max(place.saturating_add(1));
@@ -127,14 +127,14 @@ impl QueueIndex {
     }
 
     /// A message was removed; its place may still be needed.
-    pub fn remove_message(&mut self) {
+    pub(crate) fn remove_message(&mut self) {
         let average = self.message_bytes / self.message_count.max(1);
         self.message_count = self.message_count.saturating_sub(1);
         self.message_bytes = self.message_bytes.saturating_sub(average);
     }
 
     /// A place was removed. Says whether the first message must be looked for.
-    pub fn remove_place(&mut self, place: u64) -> Search {
+    pub(crate) fn remove_place(&mut self, place: u64) -> Search {
         if place == self.start {
             self.move_start(place.saturating_add(1));
             return Search::NotNow;
@@ -148,7 +148,7 @@ impl QueueIndex {
     }
 
     /// Moves the start: there is nothing before this position.
-    pub fn move_start(&mut self, start: u64) {
+    pub(crate) fn move_start(&mut self, start: u64) {
         self.start = start.min(self.end);
         if self.start == self.end {
             self.message_count = 0;
@@ -164,14 +164,14 @@ impl QueueIndex {
 
     /// The first released place.
     #[must_use]
-    pub fn first_released(&self) -> Option<u64> {
+    pub(crate) fn first_released(&self) -> Option<u64> {
         self.released.as_ref()?.first().copied()
     }
 }
 
 /// Whether to search for the first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Search {
+pub(crate) enum Search {
     /// It is.
     Due,
     /// It is not.
@@ -180,7 +180,7 @@ pub enum Search {
 
 /// All queues.
 #[derive(Debug, Default)]
-pub struct Indexes {
+pub(crate) struct Indexes {
     queues: HashMap<SessionId, QueueIndex>,
     dirty: Vec<SessionId>,
     due: Vec<SessionId>,
@@ -190,23 +190,23 @@ pub struct Indexes {
 
 impl Indexes {
     /// Adds a queue at opening.
-    pub fn insert(&mut self, session: SessionId, index: QueueIndex) {
+    pub(crate) fn insert(&mut self, session: SessionId, index: QueueIndex) {
         self.queues.insert(session, index);
     }
 
     /// A queue.
     #[must_use]
-    pub fn queue(&self, session: SessionId) -> Option<&QueueIndex> {
+    pub(crate) fn queue(&self, session: SessionId) -> Option<&QueueIndex> {
         self.queues.get(&session)
     }
 
     /// A queue, to change it.
-    pub fn queue_mut(&mut self, session: SessionId) -> Option<&mut QueueIndex> {
+    pub(crate) fn queue_mut(&mut self, session: SessionId) -> Option<&mut QueueIndex> {
         self.queues.get_mut(&session)
     }
 
     /// A queue, created if it is new; `None` if its Session has ended.
-    pub fn open_queue(&mut self, session: SessionId) -> Option<&mut QueueIndex> {
+    pub(crate) fn open_queue(&mut self, session: SessionId) -> Option<&mut QueueIndex> {
         let Self { queues, ended, .. } = self;
         match queues.entry(session) {
             hashbrown::hash_map::Entry::Occupied(entry) => Some(entry.into_mut()),
@@ -216,7 +216,7 @@ impl Indexes {
     }
 
     /// Forgets a queue whose Session ends.
-    pub fn end_queue(&mut self, session: SessionId) -> Option<QueueIndex> {
+    pub(crate) fn end_queue(&mut self, session: SessionId) -> Option<QueueIndex> {
         if self.ended.insert(session) {
             self.ended_order.push_back(session);
         }
@@ -230,14 +230,14 @@ impl Indexes {
 
     /// Records that a position changed: the record must be written with this group if it covers the position,
     /// otherwise later.
-    pub fn touch(&mut self, session: SessionId, sequence: Sequence) {
+    pub(crate) fn touch(&mut self, session: SessionId, sequence: Sequence) {
         let Some(index) = self.queues.get_mut(&session) else { return };
         touch(index, session, sequence.0, &mut self.dirty, &mut self.due);
     }
 
     /// As [`Self::open_queue`], [`QueueIndex::add`] and [`Self::touch`] in one: this runs for each message.
     /// False when the Session has ended.
-    pub fn add(&mut self, session: SessionId, sequence: Sequence, bytes: u64) -> bool {
+    pub(crate) fn add(&mut self, session: SessionId, sequence: Sequence, bytes: u64) -> bool {
         if self.open_queue(session).is_none() {
             return false;
         }
@@ -248,17 +248,17 @@ impl Indexes {
     }
 
     /// Takes the queues whose record must be written with this group.
-    pub fn take_due(&mut self) -> Vec<SessionId> {
+    pub(crate) fn take_due(&mut self) -> Vec<SessionId> {
         std::mem::take(&mut self.due)
     }
 
     /// Takes the queues whose record on disk is out of date.
-    pub fn take_dirty(&mut self) -> Vec<SessionId> {
+    pub(crate) fn take_dirty(&mut self) -> Vec<SessionId> {
         std::mem::take(&mut self.dirty)
     }
 
     /// The record to write for a queue, which is up to date afterwards; `None` if it has ended.
-    pub fn save(&mut self, session: SessionId) -> Option<Vec<u8>> {
+    pub(crate) fn save(&mut self, session: SessionId) -> Option<Vec<u8>> {
         let index = self.queues.get_mut(&session)?;
         index.due = false;
         index.saved_end = index.end;
@@ -266,14 +266,14 @@ impl Indexes {
     }
 
     /// As [`Self::save`], for a queue from [`Self::take_dirty`].
-    pub fn save_dirty(&mut self, session: SessionId) -> Option<Vec<u8>> {
+    pub(crate) fn save_dirty(&mut self, session: SessionId) -> Option<Vec<u8>> {
         self.queues.get_mut(&session)?.dirty = false;
         self.save(session)
     }
 
     /// The approximate bytes of all queues: messages, keys and headers.
     #[must_use]
-    pub fn live_bytes(&self) -> u64 {
+    pub(crate) fn live_bytes(&self) -> u64 {
         const OVERHEAD: u64 = 48;
         let bytes = |index: &QueueIndex| index.message_bytes + OVERHEAD * index.message_count;
         self.queues.values().map(bytes).sum()

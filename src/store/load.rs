@@ -28,19 +28,19 @@ const RECOUNT_MESSAGES: u64 = 64;
 /// The data read at opening.
 pub(crate) struct LoadedIndex {
     /// Sessions, for the broker.
-    pub sessions: Vec<LoadedSession>,
+    pub(crate) sessions: Vec<LoadedSession>,
     /// Queues that belong to no Session, for the broker.
-    pub queues: Vec<LoadedQueue>,
+    pub(crate) queues: Vec<LoadedQueue>,
     /// Their queues, for the writer.
-    pub indexes: Indexes,
+    pub(crate) indexes: Indexes,
     /// Values that could not be decoded, and were left unchanged.
-    pub unreadable_values: u64,
+    pub(crate) unreadable_values: u64,
     /// Messages that are in checkpoints but missing from the queues; known only if everything was counted.
-    pub missing_messages: u64,
+    pub(crate) missing_messages: u64,
     /// Queues that hold messages but have no owner: its creation never became durable, or was lost.
-    pub orphans: Vec<SessionId>,
+    pub(crate) orphans: Vec<SessionId>,
     /// The next number for a shared body.
-    pub next_body: u64,
+    pub(crate) next_body: u64,
 }
 
 /// Which queues are counted message by message.

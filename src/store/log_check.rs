@@ -26,14 +26,14 @@ pub struct LogDamage {
     /// Number of holes.
     pub holes: u64,
     /// Damaged bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Missing operations (a message in, a message out, a record), by their sequence numbers.
     pub operations: u64,
 }
 
 impl LogDamage {
     /// Adds the result of another check.
-    pub fn absorb(&mut self, other: Self) {
+    pub(crate) fn absorb(&mut self, other: Self) {
         self.holes += other.holes;
         self.bytes += other.bytes;
         self.operations += other.operations;
@@ -44,9 +44,9 @@ impl LogDamage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Log {
     /// Where it is.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its number, which gives the order.
-    pub number: u64,
+    pub(crate) number: u64,
 }
 
 /// The logs of a database, oldest first.

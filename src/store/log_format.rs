@@ -32,11 +32,11 @@ pub(crate) enum Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fragment<'a> {
     /// Which part of a record it is.
-    pub part: Part,
+    pub(crate) part: Part,
     /// Its content.
-    pub content: &'a [u8],
+    pub(crate) content: &'a [u8],
     /// Where the next one starts, unless the rest of the block is too short.
-    pub end: usize,
+    pub(crate) end: usize,
 }
 
 /// Reads the fragment at a place of log `number`; `None` when there is none, or its checksum is wrong.

@@ -25,17 +25,17 @@ use crate::store::{key, migration};
 /// An open database and its contents.
 pub(crate) struct Opened {
     /// The database.
-    pub db: DB,
+    pub(crate) db: DB,
     /// For the broker.
-    pub loaded: Loaded,
+    pub(crate) loaded: Loaded,
     /// For the writer.
-    pub indexes: Indexes,
+    pub(crate) indexes: Indexes,
     /// The next number of a shared body.
-    pub next_body: u64,
+    pub(crate) next_body: u64,
     /// The clock, which runs since this opening.
-    pub clock: BrokerClock,
+    pub(crate) clock: BrokerClock,
     /// What was repaired and lost.
-    pub report: RepairReport,
+    pub(crate) report: RepairReport,
 }
 
 /// Opens the database that the settings name.
@@ -90,9 +90,9 @@ fn next_issuer(last: u32, in_use: impl Iterator<Item = SessionId>) -> (u32, Issu
 /// The part of a database that is in memory.
 pub(crate) struct Contents {
     /// Sessions and queues.
-    pub index: LoadedIndex,
+    pub(crate) index: LoadedIndex,
     /// Retained Messages.
-    pub retained: Vec<Arc<Message>>,
+    pub(crate) retained: Vec<Arc<Message>>,
 }
 
 /// Opens a database and reads the data that must be in memory, setting every damaged file aside.

@@ -58,53 +58,58 @@ pub enum Operation<'a> {
 impl Operations {
     /// An empty list with room for this many bytes.
     #[must_use]
-    pub fn with_capacity(bytes: usize) -> Self {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), count: 0 }
     }
 
     /// How many.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.count
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// Their encoded size.
     #[must_use]
-    pub fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         self.bytes.len()
     }
 
     /// Adds a [`Operation::Put`].
-    pub fn put(&mut self, family: Family, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+    pub(crate) fn put(&mut self, family: Family, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         self.begin(PUT, family, key.as_ref());
         self.push(value.as_ref());
     }
 
     /// Adds a [`Operation::Delete`].
-    pub fn delete(&mut self, family: Family, key: impl AsRef<[u8]>) {
+    pub(crate) fn delete(&mut self, family: Family, key: impl AsRef<[u8]>) {
         self.begin(DELETE, family, key.as_ref());
     }
 
     /// Adds a [`Operation::DeleteOnce`].
-    pub fn delete_once(&mut self, family: Family, key: impl AsRef<[u8]>) {
+    pub(crate) fn delete_once(&mut self, family: Family, key: impl AsRef<[u8]>) {
         self.begin(DELETE_ONCE, family, key.as_ref());
     }
 
     /// Adds a [`Operation::DeleteRange`].
-    pub fn delete_range(&mut self, family: Family, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) {
+    pub(crate) fn delete_range(
+        &mut self,
+        family: Family,
+        from: impl AsRef<[u8]>,
+        to: impl AsRef<[u8]>,
+    ) {
         self.begin(DELETE_RANGE, family, from.as_ref());
         self.push(to.as_ref());
     }
 
     /// All of them, in order.
     #[must_use]
-    pub fn iter(&self) -> OperationsIter<'_> {
+    pub(crate) fn iter(&self) -> OperationsIter<'_> {
         OperationsIter { rest: &self.bytes }
     }
 

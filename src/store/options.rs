@@ -19,11 +19,11 @@ const MEBIBYTE: usize = 1024 * KIBIBYTE;
 const QUEUE_RUNS: i32 = 12;
 
 /// Receives the warnings that RocksDB logs, for example what it dropped from a torn log.
-pub type Warnings = Arc<dyn Fn(&str) + Send + Sync>;
+pub(crate) type Warnings = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Options of the whole database.
 #[must_use]
-pub fn database_options(settings: &StoreSettings, warnings: Warnings) -> Options {
+pub(crate) fn database_options(settings: &StoreSettings, warnings: Warnings) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -61,7 +61,7 @@ pub fn database_options(settings: &StoreSettings, warnings: Warnings) -> Options
 
 /// Every column family with its options, sharing one block cache.
 #[must_use]
-pub fn family_descriptors(settings: &StoreSettings) -> Vec<ColumnFamilyDescriptor> {
+pub(crate) fn family_descriptors(settings: &StoreSettings) -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(settings.block_cache_bytes);
     let describe = |family: &Family| {
         let options = family_options(*family, settings, &cache);
@@ -131,7 +131,7 @@ fn queue_compaction() -> UniversalCompactOptions {
 
 /// How a group is written.
 #[must_use]
-pub fn write_options(sync: WriteSync) -> WriteOptions {
+pub(crate) fn write_options(sync: WriteSync) -> WriteOptions {
     let mut options = WriteOptions::default();
     options.set_sync(sync == WriteSync::Yes);
     options
@@ -148,7 +148,7 @@ pub enum WriteSync {
 
 /// Options for reading ranges, which must not evict other data from the cache.
 #[must_use]
-pub fn scan_options() -> ReadOptions {
+pub(crate) fn scan_options() -> ReadOptions {
     let mut options = ReadOptions::default();
     options.fill_cache(false);
     options.set_readahead_size(256 * KIBIBYTE);

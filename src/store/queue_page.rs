@@ -25,23 +25,23 @@ const BODY_CACHE_ENTRIES: usize = 4096;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageRange {
     /// The Session of the queue.
-    pub session: SessionId,
+    pub(crate) session: SessionId,
     /// First position.
-    pub from: Sequence,
+    pub(crate) from: Sequence,
     /// One past the last position.
-    pub to: Sequence,
+    pub(crate) to: Sequence,
     /// Entries at most.
-    pub max_count: usize,
+    pub(crate) max_count: usize,
     /// The page ends with the entry whose [`QueueEntry::size_bytes`] brings the sum here.
-    pub max_bytes: usize,
+    pub(crate) max_bytes: usize,
 }
 
 /// A page.
 pub(crate) struct Page {
     /// Its entries, in order.
-    pub entries: Vec<StoredEntry>,
+    pub(crate) entries: Vec<StoredEntry>,
     /// Entries left out because they could not be decoded.
-    pub unreadable_values: u64,
+    pub(crate) unreadable_values: u64,
 }
 
 /// Shared bodies that are already in memory, so that a large message to many Sessions is there only once.

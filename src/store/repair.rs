@@ -16,30 +16,30 @@ use crate::store::salvage::{self, Salvage};
 use crate::store::settings::StoreSettings;
 
 /// Damaged files that are set aside before opening fails.
-pub const MAX_DAMAGED_FILES: usize = 64;
+pub(crate) const MAX_DAMAGED_FILES: usize = 64;
 
 /// The damage found at opening, and the losses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RepairReport {
     /// Incomplete bytes at the end of the log, left by a power cut or kill during a write that was never
     /// acknowledged.
-    pub dropped_log_bytes: u64,
+    pub(crate) dropped_log_bytes: u64,
     /// Damage in the middle of the log, which no crash explains.
     pub log_damage: LogDamage,
     /// Files moved aside, and where to.
-    pub files_set_aside: Vec<PathBuf>,
+    pub(crate) files_set_aside: Vec<PathBuf>,
     /// Their bytes.
-    pub bytes_set_aside: u64,
+    pub(crate) bytes_set_aside: u64,
     /// Data salvaged from damaged files.
     pub salvage: Salvage,
     /// Messages missing from queues, as far as known from their last checkpoints.
-    pub missing_messages: u64,
+    pub(crate) missing_messages: u64,
     /// Copies of logs that were cut or repaired.
     pub logs_kept: Vec<PathBuf>,
     /// Whether the list of files was rebuilt from the files.
     pub rebuilt: bool,
     /// Values that could not be decoded.
-    pub unreadable_values: u64,
+    pub(crate) unreadable_values: u64,
     /// Queues without a Session, removed.
     pub orphaned_queues: u64,
 }
@@ -55,7 +55,7 @@ impl RepairReport {
     }
 
     /// Adds the report of another opening.
-    pub fn absorb(&mut self, other: Self) {
+    pub(crate) fn absorb(&mut self, other: Self) {
         self.dropped_log_bytes += other.dropped_log_bytes;
         self.log_damage.absorb(other.log_damage);
         self.salvage.absorb(other.salvage);
@@ -69,7 +69,7 @@ impl RepairReport {
     }
 
     /// Logs the report.
-    pub fn log(&self) {
+    pub(crate) fn log(&self) {
         if self.has_losses() {
             tracing::error!(
                 files_set_aside = self.files_set_aside.len(),
@@ -104,7 +104,7 @@ impl RepairReport {
 ///
 /// # Errors
 /// [`StoreError::Open`] when it cannot be opened even so.
-pub fn open_or_repair(settings: &StoreSettings) -> Result<(DB, RepairReport), StoreError> {
+pub(crate) fn open_or_repair(settings: &StoreSettings) -> Result<(DB, RepairReport), StoreError> {
     let mut report = RepairReport::default();
     mend_logs(settings, &mut report);
     let logs = LogLinks::take(settings);
@@ -258,7 +258,7 @@ fn tells_of_damage(message: &str) -> bool {
 
 /// The damaged or missing file that a read error names, if any.
 #[must_use]
-pub fn damage_of(error: &StoreError) -> Option<PathBuf> {
+pub(crate) fn damage_of(error: &StoreError) -> Option<PathBuf> {
     match error {
         StoreError::Damaged(message) => damaged_file(message),
         StoreError::Read(message) => damaged_file(message).filter(|_| tells_of_damage(message)),
@@ -281,7 +281,7 @@ fn cannot_open(settings: &StoreSettings, mut reason: String) -> StoreError {
 
 /// The file that an error of RocksDB names.
 #[must_use]
-pub fn damaged_file(message: &str) -> Option<PathBuf> {
+pub(crate) fn damaged_file(message: &str) -> Option<PathBuf> {
     let end = message.find(".sst")? + ".sst".len();
     let head = message.get(..end)?;
     let start = head.rfind(char::is_whitespace).map_or(0, |space| space + 1);
@@ -300,7 +300,7 @@ fn dropped_bytes(line: &str) -> Option<u64> {
 ///
 /// # Errors
 /// [`StoreError::Open`] when the list of files cannot be rebuilt without it.
-pub fn set_aside_and_rebuild(
+pub(crate) fn set_aside_and_rebuild(
     settings: &StoreSettings,
     db: DB,
     path: &Path,

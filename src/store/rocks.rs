@@ -42,54 +42,54 @@ pub struct RocksStore {
 }
 
 /// State shared by the store and its writer thread.
-pub struct Shared {
+pub(crate) struct Shared {
     /// The settings.
-    pub settings: StoreSettings,
+    pub(crate) settings: StoreSettings,
     /// Batches submitted to the writer.
-    pub inbox: Mutex<Inbox>,
+    pub(crate) inbox: Mutex<Inbox>,
     /// Wakes the writer.
-    pub wake: Condvar,
+    pub(crate) wake: Condvar,
     /// The last durable ticket.
-    pub durable: AtomicU64,
+    pub(crate) durable: AtomicU64,
     /// [`StoreState`].
-    pub state: AtomicU8,
+    pub(crate) state: AtomicU8,
     /// Bytes submitted but not durable.
-    pub pending_bytes: AtomicUsize,
+    pub(crate) pending_bytes: AtomicUsize,
     /// Counters.
-    pub statistics: Statistics,
+    pub(crate) statistics: Statistics,
     /// The database; `None` while it is reopened after a failure.
-    pub db: RwLock<Option<Arc<DB>>>,
+    pub(crate) db: RwLock<Option<Arc<DB>>>,
     /// The index of queues. The writer locks it while it builds a group.
-    pub indexes: Mutex<Indexes>,
+    pub(crate) indexes: Mutex<Indexes>,
     /// A damaged file found by a reader.
-    pub damaged: Mutex<Option<PathBuf>>,
+    pub(crate) damaged: Mutex<Option<PathBuf>>,
     bodies: BodyCache,
     lock: Mutex<Option<DirectoryLock>>,
 }
 
 /// Batches submitted to the writer.
 #[derive(Default)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     /// In order of their tickets.
-    pub batches: Vec<Pending>,
+    pub(crate) batches: Vec<Pending>,
     /// The last ticket given out.
-    pub last_ticket: u64,
+    pub(crate) last_ticket: u64,
     /// Whether the writer is asleep.
-    pub writer_waits: bool,
+    pub(crate) writer_waits: bool,
     /// Whether the store is being closed.
-    pub closing: bool,
+    pub(crate) closing: bool,
 }
 
 /// A submitted batch.
-pub struct Pending {
+pub(crate) struct Pending {
     /// Its ticket.
-    pub ticket: u64,
+    pub(crate) ticket: u64,
     /// Its changes.
-    pub batch: Batch,
+    pub(crate) batch: Batch,
     /// Its approximate memory.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// Whether it has messages whose bodies may be shared, because they are large or go to many queues.
-    pub may_share: bool,
+    pub(crate) may_share: bool,
 }
 
 impl RocksStore {
@@ -199,17 +199,14 @@ impl RocksStore {
         let database = self.shared.database().ok();
         StatisticsSnapshot {
             state: self.state(),
-            commits: read(&statistics.commits),
             syncs: read(&statistics.syncs),
             batches: read(&statistics.batches),
-            changes: read(&statistics.changes),
             written_bytes: read(&statistics.written_bytes),
             failures: read(&statistics.failures),
             unreadable_values: read(&statistics.unreadable_values),
             pending_bytes: self.pending_bytes(),
             disk_bytes: directory_bytes(&self.shared.settings.database()),
             memory_bytes: database.map_or(0, |db| memory_bytes(&db)),
-            last_error: statistics.last_error(),
             latency_microseconds: statistics.latency_microseconds(),
         }
     }
@@ -303,12 +300,12 @@ impl Shared {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] while it is reopened after a failure.
-    pub fn database(&self) -> Result<Arc<DB>, StoreError> {
+    pub(crate) fn database(&self) -> Result<Arc<DB>, StoreError> {
         self.db.read().clone().ok_or(StoreError::Unavailable)
     }
 
     /// Whether batches currently become durable.
-    pub fn state(&self) -> StoreState {
+    pub(crate) fn state(&self) -> StoreState {
         match self.state.load(Ordering::Acquire) {
             0 => StoreState::Available,
             1 => StoreState::Full,
@@ -317,7 +314,7 @@ impl Shared {
     }
 
     /// Changes the state.
-    pub fn set_state(&self, state: StoreState) {
+    pub(crate) fn set_state(&self, state: StoreState) {
         self.state.store(state as u8, Ordering::Release);
     }
 
@@ -363,7 +360,7 @@ fn measure(batch: &Batch) -> (usize, bool) {
 
 /// Bytes of all files of a directory.
 #[must_use]
-pub fn directory_bytes(path: &Path) -> u64 {
+pub(crate) fn directory_bytes(path: &Path) -> u64 {
     let Ok(files) = std::fs::read_dir(path) else { return 0 };
     files.flatten().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }

@@ -35,14 +35,14 @@ const WRITE_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Salvage {
     /// Values put back.
-    pub values: u64,
+    pub(crate) values: u64,
     /// Gaps of one or more consecutive unreadable blocks.
-    pub holes: u64,
+    pub(crate) holes: u64,
 }
 
 impl Salvage {
     /// Adds the result of another file.
-    pub fn absorb(&mut self, other: Self) {
+    pub(crate) fn absorb(&mut self, other: Self) {
         self.values += other.values;
         self.holes += other.holes;
     }

@@ -9,17 +9,17 @@ const MEBIBYTE: usize = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
     /// The broker's data directory, which contains the database in `store`.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Memory for blocks, indexes and filters read from disk.
-    pub block_cache_bytes: usize,
+    pub(crate) block_cache_bytes: usize,
     /// Memory for recent writes that are not yet in sorted files. It also bounds the log that is replayed at opening.
-    pub write_buffer_bytes: usize,
+    pub(crate) write_buffer_bytes: usize,
     /// Most files held open.
-    pub max_open_files: i32,
+    pub(crate) max_open_files: i32,
     /// Disk space that must stay free: below it nothing becomes durable until there is more.
     pub min_free_bytes: u64,
     /// The longest downtime that counts for expiry, see [`crate::store::clock`].
-    pub max_downtime: Duration,
+    pub(crate) max_downtime: Duration,
 }
 
 impl StoreSettings {
@@ -38,13 +38,13 @@ impl StoreSettings {
 
     /// Where the database is.
     #[must_use]
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         database(&self.data_dir)
     }
 }
 
 /// Where the database of a data directory is.
 #[must_use]
-pub fn database(data_dir: &std::path::Path) -> PathBuf {
+pub(crate) fn database(data_dir: &std::path::Path) -> PathBuf {
     data_dir.join("store")
 }

@@ -21,21 +21,21 @@ const PROGRESS_VALUES: u64 = 10_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Survey {
     /// Values of each family, in the order of [`Family::ALL`].
-    pub values: [u64; Family::ALL.len()],
+    pub(crate) values: [u64; Family::ALL.len()],
     /// Messages in queues.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Their bytes.
-    pub message_bytes: u64,
+    pub(crate) message_bytes: u64,
     /// Values that cannot be decoded.
-    pub unreadable: u64,
+    pub(crate) unreadable: u64,
     /// Values of Sessions that do not exist.
-    pub orphans: u64,
+    pub(crate) orphans: u64,
     /// Queue entries before the start of their queue: removed earlier, restored by a repair.
-    pub stale: u64,
+    pub(crate) stale: u64,
     /// Queue entries whose shared body is missing.
-    pub missing_bodies: u64,
+    pub(crate) missing_bodies: u64,
     /// Bodies without references, or with a wrong reference count.
-    pub wrong_references: u64,
+    pub(crate) wrong_references: u64,
 }
 
 impl Survey {

@@ -7,7 +7,7 @@ use crate::store::error::StoreError;
 use crate::store::statistics::StatisticsSnapshot;
 
 /// A persistent store, as the operator sees it.
-pub trait Upkeep: Send + Sync {
+pub(crate) trait Upkeep: Send + Sync {
     /// Its state, sizes and counters. Queries the file system, so it is not for the message path.
     fn statistics(&self) -> StatisticsSnapshot;
 

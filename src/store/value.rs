@@ -148,7 +148,7 @@ pub(crate) struct EncodedEntry<'a> {
     subscription_ids: smallvec::SmallVec<[u32; 2]>,
     group: Option<SessionId>,
     /// Where its message is.
-    pub content: EntryContent<'a>,
+    pub(crate) content: EntryContent<'a>,
 }
 
 /// The message of a stored entry.

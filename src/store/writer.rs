@@ -257,10 +257,9 @@ impl Writer {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        let (mut bytes, mut changes) = (0, 0);
+        let mut bytes = 0;
         for pending in &group {
             bytes += pending.bytes;
-            changes += pending.batch.changes.len();
             for change in &pending.batch.changes {
                 if let Some(entry) = change.entry() {
                     entry.end_write();
@@ -269,7 +268,6 @@ impl Writer {
         }
         let statistics = &shared.statistics;
         add(&statistics.batches, group.len() as u64);
-        add(&statistics.changes, changes as u64);
         statistics.record_commit(started.elapsed());
         shared.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let last = group.last().map_or(0, |pending| pending.ticket);
@@ -340,7 +338,7 @@ impl Writer {
             Trouble::Write(error) => (error.state(), error.to_string()),
             Trouble::Read(error) => (StoreState::Failed, error.to_string()),
         };
-        self.shared.statistics.record_failure(&error);
+        self.shared.statistics.record_failure();
         if self.shared.state() != state {
             tracing::error!(
                 ?state,
@@ -378,7 +376,8 @@ impl Writer {
                 true
             }
             Err(error) => {
-                self.shared.statistics.record_failure(&error.to_string());
+                self.shared.statistics.record_failure();
+                tracing::debug!(%error, "the store cannot be opened again yet");
                 false
             }
         }

@@ -21,11 +21,11 @@ pub struct ShareName(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ParsedFilter {
     /// The group, if this is a Shared Subscription.
-    pub share: Option<ShareName>,
+    pub(crate) share: Option<ShareName>,
     /// The part that is matched with Topic Names.
     pub filter: TopicFilter,
     /// The whole text; shares its memory with `filter` unless this is a Shared Subscription.
-    pub full: Arc<str>,
+    pub(crate) full: Arc<str>,
 }
 
 /// Why a string is not a Topic Filter.
@@ -99,19 +99,19 @@ impl TopicFilter {
     }
 
     /// Its levels, at least one; each may be empty.
-    pub fn levels(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn levels(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
     }
 
     /// How many levels it has, `#` included.
     #[must_use]
-    pub fn level_count(&self) -> usize {
+    pub(crate) fn level_count(&self) -> usize {
         level_count(&self.0)
     }
 
     /// Whether it contains `+` or `#`.
     #[must_use]
-    pub fn has_wildcard(&self) -> bool {
+    pub(crate) fn has_wildcard(&self) -> bool {
         memchr::memchr2(b'+', b'#', self.0.as_bytes()).is_some()
     }
 
@@ -152,14 +152,6 @@ impl fmt::Display for TopicFilter {
 impl From<TopicFilter> for Arc<str> {
     fn from(filter: TopicFilter) -> Self {
         filter.0
-    }
-}
-
-impl ShareName {
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

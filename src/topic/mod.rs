@@ -17,7 +17,7 @@ mod wildcard_placements;
 pub mod filter;
 pub mod fingerprint;
 pub(crate) mod mount_point;
-pub(crate) mod name;
+pub mod name;
 pub(crate) mod reserved;
 pub mod retained_tree;
 pub(crate) mod subscription_place;

@@ -24,7 +24,7 @@ pub struct MountPoint(Arc<str>);
 
 /// Why a string is not a mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MountPointError {
+pub(crate) enum MountPointError {
     /// It is longer than [`MAX_MOUNT_POINT_BYTES`].
     #[error("it is longer than {MAX_MOUNT_POINT_BYTES} bytes")]
     TooLong,
@@ -45,7 +45,7 @@ impl MountPoint {
     ///
     /// # Errors
     /// The first rule that it breaks.
-    pub fn parse(text: &str) -> Result<Option<Self>, MountPointError> {
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>, MountPointError> {
         if text.is_empty() {
             return Ok(None);
         }
@@ -67,13 +67,13 @@ impl MountPoint {
 
     /// The text, which ends with `/`.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The outside name of a Topic Name, or of a Topic Filter without `$share/…/`.
     #[must_use]
-    pub fn outside(&self, inside: &str) -> String {
+    pub(crate) fn outside(&self, inside: &str) -> String {
         let dollar = if inside.starts_with('$') { "$" } else { "" };
         let mount = &self.0;
         format!("{dollar}{mount}{inside}")
@@ -81,7 +81,7 @@ impl MountPoint {
 
     /// The same for a Topic Filter as in SUBSCRIBE: the group of a Shared Subscription stays in front.
     #[must_use]
-    pub fn filter_outside(&self, inside: &str) -> String {
+    pub(crate) fn filter_outside(&self, inside: &str) -> String {
         match inside.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
             Some((share, rest)) => format!("$share/{share}/{}", self.outside(rest)),
             None => self.outside(inside),
@@ -90,7 +90,7 @@ impl MountPoint {
 
     /// The inside name of a Topic Name; `None` if it is not visible there.
     #[must_use]
-    pub fn inside<'a>(&self, outside: &'a str) -> Option<&'a str> {
+    pub(crate) fn inside<'a>(&self, outside: &'a str) -> Option<&'a str> {
         match outside.strip_prefix('$') {
             Some(rest) => rest.strip_prefix(&*self.0).filter(|inside| inside.starts_with('$')),
             None => outside
@@ -102,7 +102,7 @@ impl MountPoint {
     /// Properties of a PUBLISH or a Will from inside, with the outside name of their Response Topic. `None` if that
     /// would be too long for a Topic Name.
     #[must_use]
-    pub fn properties_outside<'a>(&self, properties: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    pub(crate) fn properties_outside<'a>(&self, properties: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let Some(topic) = response_topic(properties) else { return Some(properties.into()) };
         let outside = self.outside(topic);
         if outside.len() > MAX_TOPIC_BYTES {
@@ -114,7 +114,7 @@ impl MountPoint {
     /// Properties of a message for a Client inside, with the inside name of their Response Topic. A Response Topic that
     /// is not visible inside is removed: nobody there could send the response, but the message is still delivered.
     #[must_use]
-    pub fn properties_inside<'a>(&self, properties: &'a [u8]) -> Cow<'a, [u8]> {
+    pub(crate) fn properties_inside<'a>(&self, properties: &'a [u8]) -> Cow<'a, [u8]> {
         match response_topic(properties) {
             Some(topic) => with_response_topic(properties, self.inside(topic)).into(),
             None => properties.into(),

@@ -52,19 +52,13 @@ impl<'a> TopicName<'a> {
     }
 
     /// Its levels, at least one; each may be empty. [MQTT-4.7.3-4]
-    pub fn levels(self) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn levels(self) -> impl Iterator<Item = &'a str> {
         self.0.split('/')
-    }
-
-    /// How many levels it has.
-    #[must_use]
-    pub fn level_count(self) -> usize {
-        level_count(self.0)
     }
 
     /// Whether it starts with `$`, and so is never matched by a leading wildcard. [MQTT-4.7.2-1]
     #[must_use]
-    pub fn is_dollar(self) -> bool {
+    pub(crate) fn is_dollar(self) -> bool {
         self.0.starts_with('$')
     }
 }
@@ -82,7 +76,7 @@ pub(crate) fn level_count(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{TopicName, TopicNameError};
+    use super::{TopicName, TopicNameError, level_count};
 
     #[test]
     fn every_other_string_is_a_topic_name() {
@@ -118,8 +112,8 @@ mod tests {
         let levels = |text| TopicName::parse(text).unwrap().levels().collect::<Vec<_>>();
         assert_eq!(levels("/finance"), ["", "finance"]);
         assert_eq!(levels("a//b/"), ["a", "", "b", ""]);
-        assert_eq!(TopicName::parse("a//b/").unwrap().level_count(), 4);
-        assert_eq!(TopicName::parse("a").unwrap().level_count(), 1);
+        assert_eq!(level_count("a//b/"), 4);
+        assert_eq!(level_count("a"), 1);
     }
 
     #[test]

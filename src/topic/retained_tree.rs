@@ -61,7 +61,7 @@ pub struct Page {
     /// Where the next page starts; `None` at the end.
     pub next: Option<Cursor>,
     /// How many names were visited.
-    pub names: usize,
+    pub(crate) names: usize,
 }
 
 /// Where a page ended. It stays valid while values are set and removed.

@@ -14,9 +14,9 @@ pub struct Match<D> {
     /// The destination of messages.
     pub destination: D,
     /// Subscription Identifier.
-    pub subscription_id: Option<NonZeroU32>,
+    pub(crate) subscription_id: Option<NonZeroU32>,
     /// Subscription Options.
-    pub options: SubscriptionOptions,
+    pub(crate) options: SubscriptionOptions,
 }
 
 /// A part of a large set. Readers share it and release the lock; writers copy it if it is being read.

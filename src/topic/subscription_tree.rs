@@ -122,7 +122,7 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
 
     /// Removes the Subscription of a destination that `subscribe` has put to this place; returns how
     /// many levels its filter had.
-    pub fn unsubscribe_at(&self, place: SubscriptionPlace, destination: &D) -> usize {
+    pub(crate) fn unsubscribe_at(&self, place: SubscriptionPlace, destination: &D) -> usize {
         let (filter, removed) = self.shard(place.shard).change(|branch| {
             let filter = branch.filter(place.in_branch());
             (filter, branch.unsubscribe(&self.seed, place.in_branch(), destination))
@@ -139,13 +139,17 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
     /// placements reach beyond those. [`Self::matches`] never visits more nodes at one level than `max_placements`
     /// and 256.
     #[must_use]
-    pub fn admits(&self, filter: &TopicFilter, max_placements: usize) -> bool {
+    pub(crate) fn admits(&self, filter: &TopicFilter, max_placements: usize) -> bool {
         self.placements.admits(filter.as_str(), max_placements)
     }
 
     /// The options of a Subscription, if it exists.
     #[must_use]
-    pub fn options(&self, filter: &TopicFilter, destination: &D) -> Option<SubscriptionOptions> {
+    pub(crate) fn options(
+        &self,
+        filter: &TopicFilter,
+        destination: &D,
+    ) -> Option<SubscriptionOptions> {
         let filter = filter.as_str();
         let branch = self.shard(self.shard_of(filter)).read();
         let place = branch.find(&self.seed, filter)?;
@@ -202,12 +206,6 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
 }
 
 impl<D> SubscriptionTree<D> {
-    /// Different placements of `+` that reach beyond the first eight levels.
-    #[must_use]
-    pub fn deep_placements(&self) -> usize {
-        self.placements.len()
-    }
-
     /// How many Subscriptions there are.
     #[must_use]
     pub fn len(&self) -> usize {

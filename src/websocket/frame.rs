@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 /// Our side of the connection, which decides who masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// Incoming frames must be masked, outgoing frames must not be.
     Server,
     /// The other way round.
@@ -172,11 +172,11 @@ enum Part {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decoded {
     /// The number of payload bytes at the start of the buffer.
-    pub payload_bytes: usize,
+    pub(crate) payload_bytes: usize,
     /// Raw bytes consumed. Less than all of them only after a demand.
-    pub consumed_bytes: usize,
+    pub(crate) consumed_bytes: usize,
     /// What must be answered before decoding continues.
-    pub demand: Option<Demand>,
+    pub(crate) demand: Option<Demand>,
 }
 
 impl Decoder {

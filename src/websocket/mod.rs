@@ -61,11 +61,11 @@ pub enum HandshakeError {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The path.
-    pub path: String,
+    pub(crate) path: String,
     /// The value of Host.
-    pub host: String,
+    pub(crate) host: String,
     /// The page, if a browser sent it.
-    pub origin: String,
+    pub(crate) origin: String,
 }
 
 /// The server side of the handshake. A refused Client gets an HTTP status.

@@ -75,7 +75,7 @@ const MASKED_PORTION_BYTES: usize = 8 * 1024;
 impl<S> WebSocketStream<S> {
     /// Creates the stream after the handshake; `early` is data read beyond it.
     #[must_use]
-    pub fn new(socket: S, role: Role, early: Vec<u8>) -> Self {
+    pub(crate) fn new(socket: S, role: Role, early: Vec<u8>) -> Self {
         let (input, output, close_cause) = (Input::Open, Output::default(), CloseCause::Normal);
         Self { socket, role, early, decoder: Decoder::new(role), input, output, close_cause }
     }
@@ -86,7 +86,7 @@ impl<S> WebSocketStream<S> {
     }
 
     /// The stream below.
-    pub const fn get_ref(&self) -> &S {
+    pub(crate) const fn get_ref(&self) -> &S {
         &self.socket
     }
 

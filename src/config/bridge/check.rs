@@ -30,7 +30,7 @@ impl BridgeSettings {
     ///
     /// # Errors
     /// The first mistake found.
-    pub fn check(file: &BridgeFile, host_name: &str) -> Checked<Self> {
+    pub(crate) fn check(file: &BridgeFile, host_name: &str) -> Checked<Self> {
         let checker = Checker { bridge: &file.name };
         checker.name()?;
         checker.ranges(file)?;
@@ -92,7 +92,7 @@ impl BridgeSettings {
     ///
     /// # Errors
     /// The first mistake found.
-    pub fn check_all(files: &[BridgeFile], host_name: &str) -> Checked<Vec<Self>> {
+    pub(crate) fn check_all(files: &[BridgeFile], host_name: &str) -> Checked<Vec<Self>> {
         let mut all: Vec<Self> = Vec::with_capacity(files.len());
         for file in files {
             let settings = Self::check(file, host_name)?;

@@ -13,7 +13,7 @@ use crate::packet::QoS;
 
 /// The direction in which messages of a rule travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// From the local broker to the remote one.
     Out,
     /// From the remote broker to the local one.
@@ -25,13 +25,13 @@ pub enum Direction {
 impl Direction {
     /// Whether messages go to the remote broker.
     #[must_use]
-    pub fn is_out(self) -> bool {
+    pub(crate) fn is_out(self) -> bool {
         self != Self::In
     }
 
     /// Whether messages come from the remote broker.
     #[must_use]
-    pub fn is_in(self) -> bool {
+    pub(crate) fn is_in(self) -> bool {
         self != Self::Out
     }
 
@@ -47,24 +47,24 @@ impl Direction {
 
 /// One line of the `topics` of a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicRule {
+pub(crate) struct TopicRule {
     /// Which way.
-    pub direction: Direction,
+    pub(crate) direction: Direction,
     /// QoS of the Subscription on the sending side, and so the highest QoS that crosses.
-    pub qos: QoS,
+    pub(crate) qos: QoS,
     /// Removed from local names of outgoing messages, added to incoming ones.
-    pub local_prefix: String,
+    pub(crate) local_prefix: String,
     /// The same on the remote side.
-    pub remote_prefix: String,
+    pub(crate) remote_prefix: String,
     /// Topic Filter on the local broker.
-    pub local_filter: String,
+    pub(crate) local_filter: String,
     /// Topic Filter on the remote broker.
-    pub remote_filter: String,
+    pub(crate) remote_filter: String,
 }
 
 /// Why a rule is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RuleError {
+pub(crate) enum RuleError {
     /// Nothing there.
     #[error("the rule is empty; write: pattern [out|in|both] [qos] [local-prefix] [remote-prefix]")]
     Empty,
@@ -101,7 +101,7 @@ impl TopicRule {
     ///
     /// # Errors
     /// [`RuleError`] says what is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, RuleError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, RuleError> {
         let mut words = split_words(text)?.into_iter().peekable();
         // A line copied out of mosquitto.conf works as it is; a rule for the topic `topic` alone does, too.
         if words.len() > 1 && words.peek().is_some_and(|word| word == "topic") {
@@ -245,11 +245,11 @@ pub(crate) fn filters_overlap(first: &str, second: &str) -> bool {
 
 /// A filter on local names that takes messages away from the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExcludeRule {
+pub(crate) struct ExcludeRule {
     /// Local names that do not cross.
-    pub filter: String,
+    pub(crate) filter: String,
     /// In which direction they do not.
-    pub direction: Direction,
+    pub(crate) direction: Direction,
 }
 
 impl ExcludeRule {
@@ -257,7 +257,7 @@ impl ExcludeRule {
     ///
     /// # Errors
     /// [`RuleError`] says what is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, RuleError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, RuleError> {
         let mut words = split_words(text)?.into_iter();
         let filter = words.next().ok_or(RuleError::Empty)?;
         if !is_filter(&filter) {
@@ -276,7 +276,7 @@ impl ExcludeRule {
 
 /// What happens to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mapping {
+pub(crate) enum Mapping {
     /// It crosses, under the new name that was written.
     Mapped(QoS),
     /// An exclude filter holds it back.
@@ -289,11 +289,11 @@ pub enum Mapping {
 
 /// All rules of one bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RuleSet {
+pub(crate) struct RuleSet {
     /// The rules in order: the first match applies.
-    pub rules: Vec<TopicRule>,
+    pub(crate) rules: Vec<TopicRule>,
     /// Taken away from all rules.
-    pub exclude: Vec<ExcludeRule>,
+    pub(crate) exclude: Vec<ExcludeRule>,
 }
 
 #[derive(Clone, Copy)]
@@ -304,7 +304,7 @@ enum Side {
 
 impl RuleSet {
     /// Writes the remote name of a local message into `name` (which is cleared first).
-    pub fn map_out(&self, topic: &str, name: &mut String) -> Mapping {
+    pub(crate) fn map_out(&self, topic: &str, name: &mut String) -> Mapping {
         if self.is_excluded(topic, Direction::is_out) {
             return Mapping::Excluded;
         }
@@ -312,7 +312,7 @@ impl RuleSet {
     }
 
     /// Writes the local name of a remote message into `name` (which is cleared first).
-    pub fn map_in(&self, topic: &str, name: &mut String) -> Mapping {
+    pub(crate) fn map_in(&self, topic: &str, name: &mut String) -> Mapping {
         match self.map(topic, Side::Remote, name) {
             Mapping::Mapped(_) if self.is_excluded(name, Direction::is_in) => Mapping::Excluded,
             mapping => mapping,
@@ -321,30 +321,30 @@ impl RuleSet {
 
     /// Writes the remote name under which a response to a local Response Topic will come back. Returns false, without
     /// writing, if no rule changes the name. `own` is the local name of the message that carries it.
-    pub fn map_response_out(&self, response: &str, own: &str, name: &mut String) -> bool {
+    pub(crate) fn map_response_out(&self, response: &str, own: &str, name: &mut String) -> bool {
         self.map_response(response, own, Side::Local, name)
     }
 
     /// The same for a message from the remote broker; `own` is its remote name.
-    pub fn map_response_in(&self, response: &str, own: &str, name: &mut String) -> bool {
+    pub(crate) fn map_response_in(&self, response: &str, own: &str, name: &mut String) -> bool {
         self.map_response(response, own, Side::Remote, name)
     }
 
     /// Filters to subscribe to on the local broker, each once, with the highest QoS of its rules.
     #[must_use]
-    pub fn local_filters(&self) -> Vec<(String, QoS)> {
+    pub(crate) fn local_filters(&self) -> Vec<(String, QoS)> {
         merge(self.rules.iter().filter(|rule| rule.direction.is_out()), |rule| &rule.local_filter)
     }
 
     /// Filters to subscribe to on the remote broker.
     #[must_use]
-    pub fn remote_filters(&self) -> Vec<(String, QoS)> {
+    pub(crate) fn remote_filters(&self) -> Vec<(String, QoS)> {
         merge(self.rules.iter().filter(|rule| rule.direction.is_in()), |rule| &rule.remote_filter)
     }
 
     /// Remote filters of outgoing-only rules, which an older configuration may have subscribed to.
     #[must_use]
-    pub fn remote_out_filters(&self) -> Vec<String> {
+    pub(crate) fn remote_out_filters(&self) -> Vec<String> {
         let wanted = self.remote_filters();
         let out = self.rules.iter().filter(|rule| rule.direction == Direction::Out);
         let mut filters: Vec<String> = out.map(|rule| rule.remote_filter.clone()).collect();

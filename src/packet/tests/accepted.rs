@@ -49,6 +49,11 @@ fn connect_packet(connect: Connect<'_>) -> Packet<'_> {
     Packet::Connect(Box::new(connect))
 }
 
+/// A CONNACK without properties.
+fn refusal(reason: ReasonCode) -> Connack<'static> {
+    Connack { session_present: false, reason, properties: ConnackProperties::default() }
+}
+
 /// [MQTT-3.1.2-1] [MQTT311-3.1.2-1]
 #[test]
 fn connect_names_its_version_whatever_was_spoken_before() {
@@ -180,10 +185,7 @@ fn will_properties_of_the_will_and_of_its_message_are_told_apart() {
 #[test]
 fn connack_says_session_present_and_reason() {
     let accepted = |session_present| {
-        Packet::Connack(Box::new(Connack {
-            session_present,
-            ..Connack::refusal(ReasonCode::Success)
-        }))
+        Packet::Connack(Box::new(Connack { session_present, ..refusal(ReasonCode::Success) }))
     };
     equal(b"\x20\x02\0\0", V3_1, Server, &accepted(false));
     equal(b"\x20\x02\0\0", V3_1_1, Server, &accepted(false));
@@ -203,14 +205,14 @@ fn connack_maps_reasons_to_return_codes() {
         (ReasonCode::BadUserNameOrPassword, 4),
         (ReasonCode::NotAuthorized, 5),
     ] {
-        let refusal = Packet::Connack(Box::new(Connack::refusal(reason)));
+        let refusal = Packet::Connack(Box::new(refusal(reason)));
         equal(&[0x20, 2, 0, code], V3_1, Server, &refusal);
         equal(&[0x20, 2, 0, code], V3_1_1, Server, &refusal);
         equal(&[0x20, 3, 0, reason as u8, 0], V5_0, Server, &refusal);
     }
     // Many reasons share a return code; none of them may look like acceptance, and all exist.
     for reason in (0x80..=0xFF).filter_map(ReasonCode::from_u8) {
-        let bytes = encode(&Packet::Connack(Box::new(Connack::refusal(reason))), V3_1_1);
+        let bytes = encode(&Packet::Connack(Box::new(refusal(reason))), V3_1_1);
         assert!(matches!(bytes[..], [0x20, 2, 0, 1..=5]), "{reason:?}");
     }
 }
@@ -245,14 +247,14 @@ fn connack_carries_every_property() {
         authentication_method: Some("m"),
         authentication_data: Some(b"d"),
     };
-    let connack = Connack { properties, ..Connack::refusal(ReasonCode::Success) };
+    let connack = Connack { properties, ..refusal(ReasonCode::Success) };
     equal(&bytes, V5_0, Server, &Packet::Connack(Box::new(connack)));
 }
 
 /// Maximum QoS 2 is said by leaving the property out. [MQTT-3.2.2.3.4]
 #[test]
 fn connack_leaves_maximum_qos_2_out() {
-    let mut connack = Connack::refusal(ReasonCode::Success);
+    let mut connack = refusal(ReasonCode::Success);
     connack.properties.maximum_qos = Some(QoS::ExactlyOnce);
     assert_eq!(encode(&Packet::Connack(Box::new(connack)), V5_0), b"\x20\x03\0\0\0");
 }

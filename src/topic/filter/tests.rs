@@ -109,7 +109,7 @@ fn shared_subscriptions_are_taken_apart() {
     ];
     for (text, share, filter) in table {
         let parsed = TopicFilter::parse(text).expect(text);
-        assert_eq!(parsed.share.as_ref().map(super::ShareName::as_str), Some(share));
+        assert_eq!(parsed.share.as_ref().map(|name| &*name.0), Some(share));
         assert_eq!(parsed.filter.as_str(), filter);
         assert_eq!(&*parsed.full, text);
     }
