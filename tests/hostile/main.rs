@@ -10,6 +10,7 @@
 
 mod broker;
 mod floods;
+mod memory;
 mod openings;
 mod subscriptions;
 mod watch;

@@ -26,9 +26,9 @@ fn filters_that_match_no_retained_message() {
     let name = "filters over retained messages";
     let broker = Broker::start(&[]);
     let mut hostile = Client::connect(broker.address, "hostile");
-    retain(&mut hostile, size(20_000, 100_000));
+    retain(&mut hostile, size(30_000, 100_000));
     let watch = Watch::start(&broker);
-    let filters: Vec<String> = (0..size(200, 1_000)).map(|number| format!("+/x{number}")).collect();
+    let filters: Vec<String> = (0..size(250, 1_000)).map(|number| format!("+/x{number}")).collect();
     watch.during(name, 20, || {
         hostile.send(&subscribe(&filters, 0));
         assert_eq!(hostile.receive_until(9).len(), filters.len() + 3);
