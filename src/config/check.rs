@@ -1,6 +1,6 @@
-//! From the values as written to [`Settings`]: ranges, addresses, and rules between keys.
+//! Checks the values as written and converts them to [`Settings`]: ranges, addresses, and rules between keys.
 //!
-//! Every check reports and goes on with a harmless value, so that all mistakes are known at the end.
+//! Every check reports its mistake and continues with a harmless value, so that all mistakes are known at the end.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,10 +24,10 @@ use crate::topic::filter::TopicFilter;
 
 pub(crate) mod listener;
 
-/// Checks what was read.
+/// Checks a reading.
 ///
 /// # Errors
-/// Every mistake, those of reading included, in the order of the file.
+/// Every mistake, including those of reading, in the order of the file.
 pub(crate) fn check(reading: Reading<'_>) -> Result<Settings, Vec<Mistake>> {
     let Reading { file, document, mistakes } = reading;
     let mut checker = Checker { document: &document, unread: mistakes.len(), mistakes };
@@ -43,14 +43,14 @@ pub(crate) fn check(reading: Reading<'_>) -> Result<Settings, Vec<Mistake>> {
 /// Collects mistakes.
 pub(crate) struct Checker<'a> {
     document: &'a Document<'a>,
-    /// The first so many are about values that could not be read.
+    /// The number of mistakes about values that could not be read, which come first.
     unread: usize,
     mistakes: Vec<Mistake>,
 }
 
 impl Checker<'_> {
-    /// Reports a mistake at `key`. One in a list entry that could not be read in full is left out: it may be about the
-    /// very value that is missing.
+    /// Reports a mistake at `key`. Mistakes in a list entry that could not be read completely are left out, because
+    /// they may be about the missing value.
     pub(crate) fn report(
         &mut self,
         key: &str,
@@ -84,7 +84,7 @@ impl Checker<'_> {
         self.log_modules(&file);
         let data_dir = PathBuf::from(&file.data_dir);
         if file.data_dir.is_empty() {
-            let cure = "write for instance data_dir = \"./data\"";
+            let cure = "write for example data_dir = \"./data\"";
             self.report("data_dir", "no directory given", cure);
         }
         let socket: Option<PathBuf> = file.control.socket.clone().into_limit();
@@ -106,7 +106,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Each bridge checks itself; its own message says the cure, too.
+    /// Each bridge checks itself; its message also contains the fix.
     fn bridges(&mut self, file: &File) -> Vec<BridgeSettings> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let mut settings = Vec::new();
@@ -116,7 +116,7 @@ impl Checker<'_> {
                 Err(error) => self.report_bridge(index, &error),
             }
         }
-        // Only what lies between them is left to find.
+        // Only conflicts between bridges are left to find.
         if settings.len() == file.bridge.len()
             && let Err(error) = BridgeSettings::check_all(&file.bridge, &host)
         {
@@ -136,7 +136,7 @@ impl Checker<'_> {
         let address = listener::tcp_address(self, "http.listen", text)?;
         if !address.ip().to_canonical().is_loopback() && !file.http.allow_remote {
             let problem =
-                format!("\"{text}\" can be reached from the network, and has no password");
+                format!("\"{text}\" can be reached from the network, but has no password");
             let cure = "listen on 127.0.0.1 behind a proxy that asks for one, or write \
                         allow_remote = true under [http]";
             self.report("http.listen", problem, cure);
@@ -174,13 +174,13 @@ impl Checker<'_> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
         for name in file.log.modules.keys() {
             if name.is_empty() || !name.chars().all(plain) {
-                let cure = "write for instance \"petrel::net\" = \"debug\"";
+                let cure = "write for example \"petrel::net\" = \"debug\"";
                 self.report(&format!("log.modules.{name}"), "not a module", cure);
             }
         }
     }
 
-    /// The durability in force, and its exceptions. Nothing that lives in memory alone is safe, whatever it is called.
+    /// The durability in force, and its exceptions. With a store in memory nothing is durable, whatever the setting.
     fn durability(&mut self, file: &Persistence) -> (Durability, Vec<(TopicFilter, Durability)>) {
         let in_force = |written| match file.store {
             StoreKind::RocksDb => written,
@@ -216,11 +216,15 @@ impl Checker<'_> {
         match TopicFilter::parse(filter) {
             Ok(parsed) if parsed.share.is_none() => return Some(parsed.filter),
             Ok(_) => {
-                self.report(key, "no shared subscription is meant here", "leave out $share/group/");
+                self.report(
+                    key,
+                    "a shared subscription is not allowed here",
+                    "leave out $share/group/",
+                );
             }
             Err(error) => {
-                let cure = "write a topic, in which + stands for a level and # for all the rest, such \
-                            as \"sensors/+/state\" or \"sensors/#\"";
+                let cure = "write a topic in which + stands for one level and # for all remaining levels, such \
+             as \"sensors/+/state\" or \"sensors/#\"";
                 self.report(key, format!("\"{filter}\" is not a topic filter: {error}"), cure);
             }
         }
@@ -228,8 +232,8 @@ impl Checker<'_> {
     }
 }
 
-/// What a rule for a topic makes of the limits of a queue. To spill is to go on up to the limits of the Session itself:
-/// tighter numbers of the rule are for the other policies.
+/// The limits of a queue under a rule for a topic. With `spill`, queues grow up to the general limits: tighter numbers
+/// of the rule apply to the other policies.
 fn queue_limits(rule: &Overflow, general: QueueLimits) -> QueueLimits {
     let or = |value: u64, general: u64| if value == 0 { general } else { value };
     match rule.policy {

@@ -1,4 +1,4 @@
-//! Settings that are one of a few words.
+//! Settings with a fixed set of values.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,12 +28,12 @@ pub enum Level {
     Off,
     /// An operator must act.
     Error,
-    /// Unexpected, the broker went on.
+    /// Unexpected, but the broker went on.
     Warn,
     /// Start, stop, reload.
     #[default]
     Info,
-    /// What Clients do wrong.
+    /// Client errors.
     Debug,
     /// Every packet.
     Trace,
@@ -50,14 +50,14 @@ pub enum LogFormat {
     Json,
 }
 
-/// What keeps the state.
+/// Where the state is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
     /// `RocksDB` in `data_dir`.
     #[default]
     RocksDb,
-    /// Memory only: lost with the process.
+    /// Memory only: lost when the process ends.
     Memory,
 }
 
@@ -68,7 +68,7 @@ pub enum ListenerTransport {
     /// MQTT directly.
     #[default]
     Mqtt,
-    /// Inside WebSocket.
+    /// Over WebSocket.
     WebSocket,
 }
 
@@ -76,10 +76,10 @@ pub enum ListenerTransport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCertificate {
-    /// Not asked for.
+    /// Not requested.
     #[default]
     None,
-    /// Asked for, checked when presented.
+    /// Requested, verified if presented.
     Optional,
     /// Required.
     Required,
@@ -89,7 +89,7 @@ pub enum ClientCertificate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UserNameFrom {
-    /// None: CONNECT's user name counts.
+    /// None: the user name in CONNECT applies.
     None,
     /// Common Name of the subject.
     #[default]

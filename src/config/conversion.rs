@@ -1,5 +1,4 @@
-//! From values as written to values as used. Where the target allows nothing else to say it, zero and the empty text stand
-//! for "none".
+//! Converts values as written to values as used. If the target type is optional, zero and the empty string mean "none".
 
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -8,8 +7,8 @@ use std::time::Duration;
 use crate::config::value::{Period, Seconds, Size};
 use crate::packet::QoS;
 
-/// A value of the file as the type that its user wants. What does not fit becomes the greatest that does: the bounds in the
-/// table were checked before, and no computer has more.
+/// Converts a value of the file to the type of the limit. A value that does not fit becomes the largest one: the bounds in
+/// the table were checked before, and no computer has more.
 pub(crate) trait IntoLimit<T> {
     /// Converts.
     fn into_limit(self) -> T;

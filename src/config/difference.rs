@@ -1,10 +1,11 @@
-//! Which keys of the configuration have changed since the start, and wait for the next one.
+//! Finds the keys of the configuration that have changed since startup and need a restart.
 
 use std::collections::BTreeMap;
 
 use crate::config::table::File;
 
-/// The keys whose values differ, in full, such as `limits.max_inflight`. Bridges are left out: a reload changes them.
+/// The full keys whose values differ, such as `limits.max_inflight`. Bridges are left out, because a reload applies
+/// them.
 #[must_use]
 pub(crate) fn changed_keys(old: &File, new: &File) -> Vec<String> {
     let (old, new) = (flat(old), flat(new));

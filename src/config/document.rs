@@ -1,5 +1,5 @@
-//! A parsed TOML document that knows where each of its values came from: a line of the file, or an environment
-//! variable. `source` builds and reads it; `check` asks it for the place of a key.
+//! A parsed TOML document that records the origin of each value: a line of the file, or an environment variable.
+//! `source` builds and reads it; `check` uses it to locate keys.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,7 +17,7 @@ pub(crate) struct Document<'a> {
     pub(crate) file: Option<&'a path::Path>,
     /// The text of the file.
     pub(crate) text: &'a str,
-    /// Variables whose values were put into `root`, in the order of their spans.
+    /// Variables whose values were inserted into `root`, in the order of their spans.
     pub(crate) variables: Vec<&'a str>,
     /// The values.
     pub(crate) root: DeTable<'a>,
@@ -32,7 +32,7 @@ pub(crate) enum Step {
     Index(usize),
 }
 
-/// The way to a value.
+/// The path to a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Path(pub(crate) Vec<Step>);
 
@@ -65,12 +65,12 @@ impl Path {
     }
 }
 
-/// Spans a variable has for itself: one for each step of its path.
+/// Spans reserved for each variable: one for each step of its path.
 const SPANS_PER_VARIABLE: usize = 32;
 
 impl<'a> Document<'a> {
-    /// The span that marks step `depth` of the path of a variable. Such spans lie behind the text of the file, so that
-    /// they cannot be confused with the file's own.
+    /// The span for step `depth` of the path of a variable. Such spans are after the end of the file, so that they
+    /// cannot be confused with those of the file.
     #[must_use]
     pub(crate) fn variable_span(&self, variable: usize, depth: usize) -> Range<usize> {
         let depth = depth.min(SPANS_PER_VARIABLE - 1);
@@ -98,7 +98,7 @@ impl<'a> Document<'a> {
         Location::Line { file, line, column }
     }
 
-    /// The place of a key, or of the nearest thing around it that is written down.
+    /// The place of a key, or of the nearest enclosing element in the file.
     #[must_use]
     pub(crate) fn place_of(&self, key: &str) -> Location {
         let mut place = self.file.map_or(Location::Default, |file| Location::File(file.to_owned()));
@@ -127,7 +127,7 @@ impl<'a> Document<'a> {
         place
     }
 
-    /// The way to the key or value with this span.
+    /// The path of the key or value with this span.
     #[must_use]
     pub(crate) fn path_of(&self, span: &Range<usize>) -> Option<Path> {
         let mut steps = Vec::new();
@@ -148,7 +148,7 @@ impl<'a> Document<'a> {
         Some(value)
     }
 
-    /// Takes the value at `path` out, so that the rest can be read on. False if there was none.
+    /// Removes the value at `path`, so that the rest can be read. False if there was none.
     pub(crate) fn remove(&mut self, path: &Path) -> bool {
         let Some((last, parents)) = path.0.split_last() else { return false };
         if parents.is_empty() {

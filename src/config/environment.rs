@@ -2,9 +2,9 @@
 //!
 //! The name is `PETREL_` and the key's path in capitals, its parts joined by two underscores; a list is indexed by
 //! number or by the `name` (or `filter`) of an entry, and the number after the last one appends an entry. A value is
-//! read as TOML where it is a number, `true`, `false`, a quoted text, a list or an inline table, and as text otherwise.
-//! Names without two underscores that are no key of their own are left alone: `PETREL_CONFIG` and `PETREL_PORT` (which
-//! Kubernetes invents for a service called "petrel") are not ours to judge.
+//! read as TOML if it is a number, `true`, `false`, a quoted string, a list or an inline table, and as a string
+//! otherwise. Names without two underscores that are not a top-level key are ignored, such as `PETREL_CONFIG`, and
+//! `PETREL_PORT`, which Kubernetes creates for a service called "petrel".
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ use crate::config::mistake::{Location, Mistake};
 use crate::config::setting::Section;
 use crate::config::table::sections;
 
-/// What every variable begins with.
+/// The prefix of every variable.
 pub(crate) const PREFIX: &str = "PETREL_";
 
 /// Keys outside of any section.
@@ -34,7 +34,8 @@ fn lists() -> Vec<&'static str> {
     lists.chain(["bridge"]).collect()
 }
 
-/// Variables that override a key, sorted by name, so that the result does not depend on the environment's order.
+/// Variables that override a key, sorted by name so that the result does not depend on their order in the
+/// environment.
 #[must_use]
 pub(crate) fn overrides(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -52,7 +53,7 @@ pub(crate) fn overrides(
     found
 }
 
-/// Puts the variables into the document. Returns what could not be put anywhere.
+/// Inserts the variables into the document. Returns those that have no place.
 pub(crate) fn apply<'a>(
     document: &mut Document<'a>,
     overrides: &'a [(String, OsString)],
@@ -101,7 +102,7 @@ fn insert<'a>(
         path.push_str(part);
         let key = Spanned::new(span.clone(), Cow::Owned((*part).to_owned()));
         if steps.peek().is_none() {
-            // Removed first, because inserting would keep the old key and with it the old place.
+            // Removed first, because inserting would keep the old key with its old place.
             table.remove(*part);
             if let Some(value) = value.take() {
                 table.insert(key, value);

@@ -1,9 +1,9 @@
-//! A mistake in the configuration: where it stands, what is wrong, and the way out.
+//! A mistake in the configuration: where it is, what is wrong, and how to fix it.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a mistake stands.
+/// The location of a mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Location {
     /// In the file.
@@ -17,9 +17,9 @@ pub(crate) enum Location {
     },
     /// In an environment variable.
     Variable(String),
-    /// In the file as a whole: something is absent.
+    /// In the file as a whole: something is missing.
     File(PathBuf),
-    /// In the built-in defaults, used where there is no file.
+    /// In the built-in defaults, used if there is no file.
     Default,
 }
 
@@ -39,13 +39,13 @@ impl fmt::Display for Location {
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where it stands.
+    /// Its location.
     pub(crate) place: Location,
-    /// The key it is about, in full, such as `listener[0].tls.key`; empty for errors of syntax.
+    /// The full key, such as `listener[0].tls.key`; empty for syntax errors.
     pub(crate) key: String,
     /// What is wrong.
     pub(crate) problem: String,
-    /// The way out, where one is known.
+    /// How to fix it, if known.
     pub(crate) cure: Option<String>,
 }
 
@@ -67,14 +67,14 @@ impl fmt::Display for Mistake {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("the configuration file {file} cannot be read: {error}", file = file.display())]
+    #[error("cannot read the configuration file {file}: {error}", file = file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// It was read, and these mistakes were found.
+    /// It contains these mistakes.
     #[error("{}", list(.0))]
     Mistakes(Vec<Mistake>),
 }
@@ -89,7 +89,7 @@ fn list(mistakes: &[Mistake]) -> String {
     lines.join("\n  ").replace("\n    ", "\n      ")
 }
 
-/// The candidate that was most likely meant by `word`, if one is near.
+/// The candidate closest to `word`, if one is close enough.
 #[must_use]
 pub(crate) fn nearest<'a>(
     word: &str,

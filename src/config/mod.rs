@@ -1,4 +1,4 @@
-//! The configuration: every setting defined once (`table`), read (`source`), checked, and ready to use (`settings`).
+//! The configuration: every setting, defined once (`table`), read (`source`), and checked (`settings`).
 //!
 //! One TOML file and `PETREL_…` environment variables become a [`table::File`] (`source`), which is checked into
 //! [`settings::Settings`] (`check`). All mistakes are collected on the way and reported together (`mistake`).

@@ -1,6 +1,6 @@
-//! How a setting is defined: the macro that turns the table of `table` into the structs that the file is read into, their
-//! defaults and checks, the limits of the core, and the descriptions ([`Section`], [`Setting`]) that the annotated
-//! `config/petrel.toml` and `docs/configuration.md` are written from.
+//! The definition of a setting: the macro that generates, from the table in `table`, the structs that the file is read
+//! into, their defaults and checks, the limits of the core, and the descriptions ([`Section`], [`Setting`]) for
+//! `config/petrel.toml` and `docs/configuration.md`.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use crate::config::value::{FileMode, Period, Seconds, Size, Switch, TextList};
 /// A section of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Section {
-    /// As it stands in the file: `[limits]`, `[[listener]]`; empty for the keys before the first section.
+    /// Its header in the file: `[limits]`, `[[listener]]`; empty for the keys before the first section.
     pub(crate) header: &'static str,
-    /// What it is, in lines.
+    /// Its description, in lines.
     pub(crate) about: Vec<&'static str>,
     /// Its keys, in the order of the file.
     pub(crate) settings: Vec<Setting>,
-    /// For a list that is empty by default: an entry to copy, without its header.
+    /// For a list that is empty by default: an example entry, without its header.
     pub(crate) example: Option<&'static str>,
-    /// What else the shipped file shows behind it.
+    /// Additional text after it in the shipped file.
     pub(crate) after: Option<&'static str>,
 }
 
@@ -29,17 +29,17 @@ pub(crate) struct Section {
 pub(crate) struct Setting {
     /// Its name.
     pub(crate) key: &'static str,
-    /// What it means, in lines.
+    /// Its description, in lines.
     pub(crate) text: Vec<&'static str>,
-    /// What is written for it: size, duration, count and so on.
+    /// The kind of value: size, duration, count and so on.
     pub(crate) unit: &'static str,
     /// Its default, in TOML.
     pub(crate) default: String,
-    /// The least and the greatest value, in words, where there are any.
+    /// The bounds in words, if there are any.
     pub(crate) bounds: Option<String>,
     /// When a change takes effect.
     pub(crate) reload: Reload,
-    /// The shipped file sets it, to this value in TOML.
+    /// The value in the shipped file, in TOML, if it is set there.
     pub(crate) shown: Option<&'static str>,
 }
 
@@ -49,18 +49,18 @@ pub(crate) enum Reload {
     /// At the next start.
     #[default]
     Restart,
-    /// The file that it names is read again by a reload; another name waits for the next start.
+    /// A reload rereads the file that it names; another name needs a restart.
     FileAgain,
 }
 
 impl Section {
-    /// The way to its keys: `limits`, `listener.tls`; empty at the top of the file.
+    /// The path of its keys: `limits`, `listener.tls`; empty at the top of the file.
     #[must_use]
     pub(crate) fn path(&self) -> &'static str {
         self.header.trim_matches(['[', ']'])
     }
 
-    /// Whether there may be several of them.
+    /// Whether it may be repeated.
     #[must_use]
     pub(crate) fn is_list(&self) -> bool {
         self.header.starts_with("[[")
@@ -89,11 +89,11 @@ written! {
     bool: "yes or no",
     u64: "count",
     String: "text",
-    Vec<String>: "list of texts",
-    TextList: "list of texts, or one",
+    Vec<String>: "list of strings",
+    TextList: "list of strings, or one",
     Period: "duration",
     Seconds: "duration in whole seconds",
-    FileMode: "octal, as text",
+    FileMode: "octal, as a string",
     Switch: "true, false or \"auto\"",
 }
 
@@ -124,7 +124,7 @@ impl<V: Serialize> Written for BTreeMap<String, V> {
     }
 }
 
-/// Part of the file whose values have bounds.
+/// A part of the file whose values have bounds.
 pub(crate) trait Bound {
     /// Reports every value out of bounds. `path` leads to this part and ends with a dot, unless it is empty.
     fn check_bounds(&self, path: &str, checker: &mut Checker<'_>);
@@ -147,7 +147,7 @@ impl<T: Bound> Bound for Option<T> {
     }
 }
 
-/// Defines the whole file. See `table` for what stands in it.
+/// Defines the whole file. See `table` for the contents.
 macro_rules! settings {
     ($(
         $(#[doc = $about:literal])*
@@ -230,7 +230,7 @@ macro_rules! settings {
         }
 
         impl File {
-            /// The limits of the core: `rest` is what takes more than one value of the file.
+            /// The limits of the core; `rest` are those derived from more than one value of the file.
             pub(crate) fn core_limits(&self, rest: ComposedLimits) -> Limits {
                 Limits {
                     $($($($limit: self.$place.$key.clone().into_limit(),)?)*)*

@@ -1,4 +1,4 @@
-//! The checked configuration: every value present, in range, and in the type its user wants.
+//! The checked configuration: every value is present, in range, and has the type that the broker needs.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -22,19 +22,19 @@ use crate::topic::filter::TopicFilter;
 /// Everything that `petrel serve` needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The values they were made from, as `petrel check --print` shows them. What needs no conversion is used from here.
+    /// The values as written, as `petrel check --print` shows them. Values that need no conversion are used from here.
     pub file: File,
     /// Directory of the store.
     pub data_dir: PathBuf,
     /// Worker threads of the runtime; `None`: one for each core.
     pub worker_threads: Option<usize>,
-    /// The store on disk, unless the file asks for one in memory.
+    /// The store on disk, unless the store is in memory.
     pub store: StoreSettings,
-    /// What the core grants and bounds.
+    /// The limits of the core.
     pub limits: Limits,
     /// Limits of accepting Network Connections.
     pub accept: AcceptLimits,
-    /// Time to say goodbye and to flush.
+    /// Time to notify Clients and to flush.
     pub shutdown_grace: Duration,
     /// Where metrics and health are served.
     pub http_listen: Option<SocketAddr>,
@@ -62,7 +62,7 @@ impl Settings {
         Self::from_source(&Source::read(file, environment)?)
     }
 
-    /// Checks a text that was read already.
+    /// Checks a text that was already read.
     ///
     /// # Errors
     /// [`ConfigError::Mistakes`] with every mistake found.
@@ -74,20 +74,20 @@ impl Settings {
 /// Limits that all listeners share.
 #[derive(Debug, Clone, Copy)]
 pub struct AcceptLimits {
-    /// Network Connections at a time; for more, those give way that have not finished CONNECT. `None`: as many as the
-    /// system allows.
+    /// Simultaneous Network Connections; beyond that, connections that have not finished CONNECT give way. `None`: as
+    /// many as the system allows.
     pub max_connections: Option<usize>,
-    /// Network Connections of one address at a time; `None`: no limit.
+    /// Simultaneous Network Connections of one address; `None`: no limit.
     pub max_connections_per_address: Option<usize>,
-    /// From accepting a Network Connection to the end of its CONNECT, all handshakes included.
+    /// Time from accepting a Network Connection to the end of its CONNECT, including all handshakes.
     pub connect_timeout: Duration,
 }
 
-/// Limits of the core that take more than one value of the file.
+/// Limits of the core that are derived from more than one value of the file.
 pub(crate) struct ComposedLimits {
     /// Longest Session Expiry Interval in seconds.
     pub(crate) max_session_expiry_seconds: u32,
-    /// How safe state is before it is acknowledged.
+    /// The durability that state needs before it is acknowledged.
     pub(crate) durability: Durability,
     /// Exceptions by Topic Filter.
     pub(crate) topic_durability: Vec<(TopicFilter, Durability)>,
@@ -99,12 +99,12 @@ pub(crate) struct ComposedLimits {
 
 impl Default for Settings {
     fn default() -> Self {
-        // The defaults pass their own checks: a test of `check` holds them to it.
+        // The defaults pass their own checks, as a test of `check` ensures.
         Self::from_source(&Source::default()).expect("the built-in defaults are correct")
     }
 }
 
-/// What ships. So tests, benchmarks and fuzzing run on the limits of users.
+/// The shipped limits, so that tests, benchmarks and fuzzing use the limits of users.
 impl Default for Limits {
     fn default() -> Self {
         Settings::default().limits
@@ -114,17 +114,17 @@ impl Default for Limits {
 /// One listener.
 #[derive(Debug, Clone)]
 pub struct ListenerSettings {
-    /// Rules its connections carry (name, anonymous access, mount point, limits).
+    /// Rules for its connections (name, anonymous access, mount point, limits).
     pub rules: Arc<ListenerRules>,
     /// Where it listens.
     pub address: ListenAddress,
-    /// MQTT directly, or inside WebSocket.
+    /// MQTT directly, or over WebSocket.
     pub transport: Transport,
-    /// TLS, when on.
+    /// TLS settings, if enabled.
     pub tls: Option<TlsSettings>,
-    /// A PROXY protocol header (v1 or v2) is required first.
+    /// Whether a PROXY protocol header (v1 or v2) is required.
     pub proxy_protocol: bool,
-    /// Network Connections at a time, more are closed at once; `None`: as many as all listeners may have.
+    /// Simultaneous Network Connections; `None`: as many as all listeners may have.
     pub max_connections: Option<usize>,
 }
 
@@ -147,17 +147,17 @@ pub enum ListenAddress {
 pub enum Transport {
     /// MQTT directly.
     Mqtt,
-    /// Inside WebSocket. [MQTT-6.0.0-1]
+    /// Over WebSocket. [MQTT-6.0.0-1]
     WebSocket {
-        /// Paths of requests that are let in, for instance `/mqtt`.
+        /// Accepted request paths, for example `/mqtt`.
         paths: Vec<String>,
-        /// Allowed Origin values; empty: pages of this machine and of the same host.
+        /// Accepted Origin values; empty: pages of this machine and of the same host.
         origins: Vec<String>,
     },
 }
 
 impl Transport {
-    /// The path that people are told: `/mqtt` where it is let in, else the first; empty without WebSocket.
+    /// The path to show to people: `/mqtt` if it is accepted, otherwise the first; empty without WebSocket.
     #[must_use]
     pub fn usual_path(&self) -> &str {
         let Self::WebSocket { paths, .. } = self else { return "" };

@@ -1,8 +1,7 @@
-//! Reads the file and the environment into a [`File`], and finds every mistake of syntax, name and type in one go.
+//! Reads the file and the environment into a [`File`], and finds all mistakes of syntax, name and type at once.
 //!
-//! The derived readers of `file` stop at their first error. So after each error its key is taken out of the document
-//! and reading starts again, until it succeeds: what remains is usable for the checks that follow, and all mistakes are
-//! known.
+//! The derived deserializers stop at their first error. So after each error its key is removed from the document and
+//! reading starts again, until it succeeds: then all mistakes are known, and the rest can be checked.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -29,18 +28,18 @@ pub struct Source {
     pub overrides: Vec<(String, OsString)>,
 }
 
-/// What reading found.
+/// The result of reading.
 #[derive(Debug)]
 pub(crate) struct Reading<'a> {
-    /// The values, with defaults for what is absent or wrong.
+    /// The values, with defaults for missing or wrong ones.
     pub(crate) file: File,
-    /// For the places of the keys.
+    /// The document, to locate keys.
     pub(crate) document: Document<'a>,
-    /// What was wrong so far.
+    /// The mistakes so far.
     pub(crate) mistakes: Vec<Mistake>,
 }
 
-/// Largest configuration file: more is a wrong path, not a configuration.
+/// Largest configuration file: a larger one is probably a wrong path.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 impl Source {
@@ -62,7 +61,7 @@ impl Source {
         Ok(Self { file: file.map(Path::to_owned), text, overrides })
     }
 
-    /// Parses the text, puts the overrides in, and reads the values.
+    /// Parses the text, inserts the overrides, and reads the values.
     #[must_use]
     pub(crate) fn parse(&self) -> Reading<'_> {
         let (root, errors) = DeTable::parse_recoverable(&self.text);
@@ -75,7 +74,7 @@ impl Source {
         let mut mistakes: Vec<_> =
             errors.iter().map(|error| syntax_mistake(&document, error)).collect();
         if !mistakes.is_empty() {
-            // What a broken text seems to say further down would only confuse.
+            // After a syntax error, further messages would only confuse.
             return Reading { file: File::default(), document, mistakes };
         }
         mistakes.extend(environment::apply(&mut document, &self.overrides));
@@ -105,7 +104,7 @@ fn read_values(
         let path = error.span().and_then(|span| rest.path_of(&span));
         let variable = error.span().and_then(|span| rest.variable_of(&span));
         if let (Some(path), Some(variable)) = (&path, variable) {
-            // A text such as `123` or `true` looks like a number or a truth value in the environment.
+            // In the environment, a string such as `123` or `true` looks like a number or a boolean.
             let raw = overrides.get(variable).and_then(|(_, value)| value.to_str());
             if let (Some(raw), Some(value)) = (raw, rest.value_mut(path))
                 && !value.get_ref().is_str()
@@ -154,7 +153,7 @@ fn unknown_key(path: &str, rest: &str) -> (String, Option<String>) {
     ("unknown key".to_owned(), Some(cure))
 }
 
-/// The section that has a key of this name, for keys that slipped into the wrong one.
+/// The section that has a key of this name, for keys in the wrong section.
 fn section_of(name: &str) -> Option<String> {
     let all = sections();
     let home =
@@ -179,7 +178,7 @@ fn wrong_value(message: &str) -> (String, Option<String>) {
     }
     let plain = message
         .replace("expected u64", "expected a whole number from 0")
-        .replace("expected a string", "expected a text in quotes")
+        .replace("expected a string", "expected a string in quotes")
         .replace("expected a sequence", "expected a list in [ ]")
         .replace("expected a boolean", "expected true or false")
         .replace("invalid type: ", "wrong type: found ")

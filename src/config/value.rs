@@ -1,6 +1,6 @@
-//! How single values are written in the configuration: sizes, durations, file modes, and things that can be left open.
+//! The types of single values in the configuration: sizes, durations, file modes, and switches.
 //!
-//! Each type reads its text form, explains what it expects when the text is wrong, and writes the same form back for
+//! Each type parses its text form, explains what it expects if the text is wrong, and writes the same form for
 //! `petrel check --print`.
 
 use std::fmt;
@@ -17,7 +17,7 @@ pub struct Size(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Period(pub(crate) Duration);
 
-/// A span of time that MQTT counts in whole seconds, written as a [`Period`].
+/// A span of time in whole seconds, as in MQTT, written as a [`Period`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Seconds(pub(crate) u64);
 
@@ -25,7 +25,7 @@ pub struct Seconds(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileMode(pub(crate) u32);
 
-/// Texts, written as a list, or as one text where there is but one.
+/// Strings, written as a list, or as a single string.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TextList(pub(crate) Vec<String>);
 
@@ -72,8 +72,8 @@ impl Size {
     }
 }
 
-/// The part behind the decimal point, in bytes, rounded down. Nine digits are more than any unit can tell apart in
-/// practice, and keep the sum within 128 bits.
+/// The part after the decimal point, in bytes, rounded down. Nine digits are more than any unit needs in practice,
+/// and keep the sum within 128 bits.
 fn fraction_bytes(fraction: &str, factor: u64) -> Option<u64> {
     if fraction.is_empty() {
         return Some(0);
@@ -158,7 +158,7 @@ impl Visitor<'_> for PeriodVisitor {
         out.write_str("a duration such as \"500ms\", \"30s\", \"5m\", \"1h 30m\" or \"7days\"")
     }
 
-    // A bare number would leave open whether seconds or milliseconds are meant; only zero means the same in both.
+    // A bare number does not say whether it means seconds or milliseconds; only zero is the same in both.
     fn visit_i64<E: Error>(self, value: i64) -> Result<Period, E> {
         match value {
             0 => Ok(Period(Duration::ZERO)),
@@ -228,7 +228,7 @@ impl Visitor<'_> for FileModeVisitor {
     type Value = FileMode;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a file mode in octal, as text, such as \"660\"")
+        out.write_str("a file mode in octal, as a string, such as \"660\"")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<FileMode, E> {
@@ -256,7 +256,7 @@ impl<'de> Visitor<'de> for TextListVisitor {
     type Value = TextList;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a list of texts, or one text")
+        out.write_str("a list of strings, or one string")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<TextList, E> {

@@ -1,4 +1,4 @@
-//! Checks of `[[listener]]`: its address, its TLS files, and that no door to the network stands open by accident.
+//! Checks `[[listener]]`: its address, its TLS files, and that it is not open to the network by accident.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::config::value::{Switch, TextList};
 use crate::session::policies::Policies;
 use crate::topic::mount_point::MountPoint;
 
-/// Checks all listeners. Without any, there is one for MQTT on loopback.
+/// Checks all listeners. If there are none, there is one for MQTT on loopback.
 pub(crate) fn listeners(checker: &mut Checker<'_>, file: &File) -> Vec<ListenerSettings> {
     let default = [Listener::default()];
     let written = if file.listener.is_empty() { &default[..] } else { &file.listener };
@@ -29,11 +29,7 @@ pub(crate) fn listeners(checker: &mut Checker<'_>, file: &File) -> Vec<ListenerS
         if let Some(other) = names.insert(checked.rules.name.clone(), index) {
             let problem =
                 format!("\"{}\" is also the name of listener {other}", checked.rules.name);
-            checker.report(
-                &format!("listener[{index}].name"),
-                problem,
-                "give it a name of its own",
-            );
+            checker.report(&format!("listener[{index}].name"), problem, "give it a unique name");
         }
         if addresses.contains(&checked.address) && !is_any_port(&checked.address) {
             let key = format!("listener[{index}].listen");
@@ -102,16 +98,16 @@ enum Reach {
     Network,
 }
 
-/// Nobody could connect, or everybody: both are refused at start.
+/// Reports listeners to which nobody or everybody could connect: both are refused at startup.
 fn report_closed(checker: &mut Checker<'_>, key: &str, written: &Listener, reach: Reach) {
     let listen = &written.listen;
     let problem = if reach == Reach::Network {
         format!("\"{listen}\" can be reached from the network, but does not authenticate clients")
     } else {
-        "anonymous Clients are refused, and there are no users".to_owned()
+        "anonymous clients are refused, and there are no users".to_owned()
     };
     let cure = "add users (`petrel passwd users.txt NAME`, then users_file = \"users.txt\" under [auth]), \
-                or demand client certificates (client_certificate = \"required\" and client_ca under \
+                or require client certificates (client_certificate = \"required\" and client_ca under \
                 [listener.tls]), or write allow_anonymous = true for this listener";
     let end = if reach == Reach::Network { " to let everyone in" } else { "" };
     checker.report(key, problem, format!("{cure}{end}"));
@@ -123,7 +119,7 @@ fn is_loopback(address: IpAddr) -> bool {
 
 fn listen_address(checker: &mut Checker<'_>, key: &str, written: &Listener) -> ListenAddress {
     if let Some(path) = written.listen.strip_prefix("unix:") {
-        // What the system can hold in an address of a Unix socket.
+        // The longest path in the address of a Unix socket.
         if path.is_empty() || path.len() > 107 {
             checker.report(
                 key,
@@ -163,7 +159,7 @@ fn transport(checker: &mut Checker<'_>, index: usize, written: &Listener) -> Tra
             let key = format!("listener[{index}].path");
             let TextList(paths) = &written.path;
             if paths.is_empty() {
-                checker.report(&key, "no request would be let in", "write [\"/mqtt\"]");
+                checker.report(&key, "no request would be accepted", "write [\"/mqtt\"]");
             }
             if paths.iter().any(|path| !path.starts_with('/')) {
                 checker.report(&key, "a path begins with /", "write \"/mqtt\"");
@@ -193,18 +189,18 @@ fn tls_settings(checker: &mut Checker<'_>, index: usize, written: &Tls) -> TlsSe
     for (name, value) in [("certificate", &written.certificate), ("key", &written.key)] {
         if value.is_empty() {
             let cure = "give the path of a PEM file; `petrel certs` makes one for development";
-            checker.report(&key(name), "TLS needs it", cure);
+            checker.report(&key(name), "required for TLS", cure);
         }
     }
     let asks = written.client_certificate != ClientCertificate::None;
     if asks && written.client_ca.is_empty() {
         let cure = "give the path of the authority's certificate, PEM";
-        checker.report(&key("client_ca"), "client certificates are checked against it", cure);
+        checker.report(&key("client_ca"), "required to verify client certificates", cure);
     }
     if !asks && !written.client_ca.is_empty() {
         let cure =
             "write client_certificate = \"optional\" or \"required\", or leave client_ca out";
-        checker.report(&key("client_ca"), "no client certificate is asked for", cure);
+        checker.report(&key("client_ca"), "client certificates are not requested", cure);
     }
     TlsSettings {
         certificate: PathBuf::from(&written.certificate),

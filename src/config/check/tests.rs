@@ -51,7 +51,7 @@ fn a_door_to_the_network_needs_authentication_or_the_word() {
         assert!(!required.listeners[0].rules.allow_anonymous);
         assert!(required.listeners[0].rules.certificate_as_user_name);
 
-        // Whoever presents none is refused, unless anonymous Clients are allowed.
+        // Clients without a certificate are refused, unless anonymous Clients are allowed.
         let optional = format!("{text}{tls}client_certificate = \"optional\"\n");
         assert!(!settings(&optional).unwrap().listeners[0].rules.allow_anonymous);
         let nameless = mistakes(&format!("{optional}user_name_from = \"none\"\n"));
@@ -139,7 +139,7 @@ fn tls_needs_its_files() {
     let found = mistakes(
         "[[listener]]\n[listener.tls]\ncertificate = \"a\"\nkey = \"b\"\nclient_ca = \"c\"\n",
     );
-    assert!(found[0].contains("no client certificate is asked for"), "{found:?}");
+    assert!(found[0].contains("client certificates are not requested"), "{found:?}");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn unset_bounds_of_a_rule_follow_the_general_ones() {
     assert_eq!((limits.max_messages, limits.max_bytes), (5, 1 << 20));
 }
 
-/// To spill and to reject were the same once. A queue that spills goes on up to the limits of its Session; one that
+/// `spill` and `reject` used to behave the same. A queue that spills grows up to the limits of its Session; one that
 /// rejects stops at the numbers of the rule.
 #[test]
 fn a_rule_that_spills_does_not_make_queues_shorter() {

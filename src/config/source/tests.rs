@@ -1,4 +1,4 @@
-//! Tests of reading: every mistake is found, and each says where it stands and what to do.
+//! Tests of reading: every mistake is found, with its location and fix.
 
 use proptest::prelude::*;
 
@@ -76,7 +76,7 @@ tls = { certficate = "a" }
         "petrel.toml:8:19: limits.receive_maximum: wrong type: found text \"many\"\n    \
          write a whole number from 0",
         "petrel.toml:10:10: listener[0].listen: wrong type: found integer `1883`\n    \
-         write a text in quotes",
+         write a string in quotes",
         "petrel.toml:12:9: listener[1].tls.certficate: unknown key\n    \
          did you mean `certificate`?",
         "environment variable PETREL_SYS__INTERVAL: sys.interval: wrong value: found text \
@@ -194,7 +194,7 @@ fn piece() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever the file and the variables say, reading ends, and what is reported can be shown.
+    /// Reading ends for any file and variables, and its reports can be shown.
     #[test]
     fn no_text_panics(
         pieces in prop::collection::vec(piece(), 0..40),
