@@ -48,7 +48,7 @@ impl ClientConnection {
     }
 
     /// Whether Clients may publish to this topic. Reserved topics are closed, so that nobody forges the broker's metrics;
-    /// but bridges publish there whether they are connected, also with a Will Message.
+    /// but Clients that connect other brokers publish there whether they are connected, also with a Will Message.
     fn is_open(&self, client_id: &str, topic: &str) -> bool {
         let seen = self.as_seen(topic);
         if !seen.starts_with('$') {
