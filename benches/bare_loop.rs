@@ -1,7 +1,7 @@
-//! The yardstick: the least that a broker can do with sockets. One thread, one epoll loop; it parses packets, looks
-//! exact Topic Names up in a table and copies messages out. There are no wildcards, no Sessions, no checks beyond
-//! lengths, no limits, no resending and nothing is stored, so it is not a broker that anybody could use. What a real
-//! one costs is given as a multiple of it in `docs/performance.md`.
+//! The baseline for benchmarks: the minimum that a broker can do with sockets. One thread and one epoll loop parse
+//! packets, look up exact Topic Names in a table and copy messages. There are no wildcards, Sessions, limits,
+//! retransmissions or storage, and no checks beyond lengths, so it is not a usable broker. What a real one costs is
+//! given as a multiple of it in `docs/performance.md`.
 //!
 //!     cargo run --release --example bare_loop -- 18830
 //!

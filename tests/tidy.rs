@@ -1,4 +1,4 @@
-//! The style of the project as a test: what a reviewer would otherwise have to look for again and again.
+//! The style rules of the project as a test, so that reviewers need not check them again and again.
 
 #![allow(missing_docs, reason = "tests are named by what they check")]
 

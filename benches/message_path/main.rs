@@ -1,4 +1,4 @@
-//! Micro-benchmarks of the way of a message: the codec alone, then through publisher's connection, routing, session and
+//! Micro-benchmarks of the message path: the codec alone, then through publisher's connection, routing, session and
 //! outbox. `cargo bench --bench message_path`. Figures are for each message delivered.
 
 #![expect(clippy::expect_used, reason = "a benchmark has nobody to recover for")]

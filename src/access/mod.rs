@@ -86,11 +86,11 @@ pub struct Access<'a> {
     pub client_id: &'a str,
     /// Where it comes from.
     pub peer: &'a Peer,
-    /// What it wants to do.
+    /// The requested action.
     pub action: Action<'a>,
 }
 
-/// What a Client can want to do. Topics have their mount point.
+/// An action of a Client. Topics include the mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action<'a> {
     /// Publish to this Topic Name.
@@ -99,12 +99,12 @@ pub enum Action<'a> {
     Subscribe(&'a str),
 }
 
-/// The answer.
+/// The decision on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// It may.
     Allowed,
-    /// It may not, and is told Not authorized.
+    /// It may not, and gets Not authorized.
     Denied,
 }
 
@@ -124,7 +124,7 @@ pub trait Authority: Send + Sync {
     /// Starts enhanced authentication; `None` if the method is not supported (0x8C Bad authentication method).
     fn begin_exchange(&self, method: &str, peer: &Peer) -> Option<Box<dyn Exchange>>;
 
-    /// Rises whenever somebody who was let in may have lost what let them in, or may do something else than before.
+    /// Rises whenever the credentials or the rights of an accepted Client may have changed.
     fn revision(&self) -> u64 {
         0
     }
@@ -135,9 +135,8 @@ pub trait Authority: Send + Sync {
         false
     }
 
-    /// Whether a Client may do what it wants to. Must be quick; the answer holds for all messages of a topic, until the
-    /// Client authenticates anew or [`Self::revision`] has risen. Unless an authority has rules, everyone who was let in
-    /// may.
+    /// Whether a Client may do what it requests. Must be quick. The answer is valid for all messages of a topic, until
+    /// the Client re-authenticates or [`Self::revision`] rises. By default every accepted Client may.
     fn authorize(&self, _access: &Access<'_>) -> Decision {
         Decision::Allowed
     }

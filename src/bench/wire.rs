@@ -109,12 +109,12 @@ pub(super) enum Retain {
     Yes = 1,
 }
 
-/// What becomes of the Session when the connection ends.
+/// What happens to the Session when the connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SessionKind {
     /// Starts clean and ends with the connection.
     Clean,
-    /// Goes on for an hour, or for ever in 3.x.
+    /// Continues for an hour, or forever in 3.x.
     Durable,
 }
 

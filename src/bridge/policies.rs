@@ -103,7 +103,7 @@ mod tests {
         others.policies(&connect, Policies::default())
     }
 
-    /// By the bit, or by a Will Message that says so of the Client itself, and not by that of another.
+    /// By the bit, or by a Will Message about the Client itself, but not by one about another.
     #[test]
     fn bridges_of_others_show_what_they_are() {
         assert_eq!(policies(false, None), Policies::default());

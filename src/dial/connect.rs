@@ -63,7 +63,7 @@ pub(crate) struct Route<'a> {
 /// How TLS is spoken.
 #[derive(Debug)]
 pub(crate) enum Tls<'a> {
-    /// The files are read anew, so that renewed certificates and keys are used without a restart.
+    /// The files are reread, so that renewed certificates and keys are used without a restart.
     Settings(&'a RemoteTls),
     /// The files have been read. The certificate is for the host of the address.
     Ready(Arc<ClientConfig>),

@@ -1,4 +1,4 @@
-//! What carries a bridge: WebSocket, TLS with client certificates, and what the other end sees of it.
+//! The transports of a bridge: WebSocket, TLS with client certificates, and what the other end sees of them.
 
 use std::io::Read;
 use std::net::{IpAddr, TcpListener};

@@ -1,4 +1,4 @@
-//! A bridge in the middle: what one broker hands in, the next one gets, however often it repeats itself.
+//! A bridge in the middle of a chain: every message of one broker reaches the next, however often it is repeated.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The link is cut at every stage of an exchange, in both directions: nothing is lost, QoS 2 comes once, order holds.
+//! The link is cut at every stage of an exchange, in both directions: nothing is lost, QoS 2 arrives once, order
+//! holds.
 
 use std::collections::HashSet;
 

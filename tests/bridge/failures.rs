@@ -1,5 +1,5 @@
-//! Remote brokers that are not there, do not answer or do not want us: clear words, no busy loop, and a connection as
-//! soon as it is possible.
+//! Remote brokers that are unreachable, do not answer or refuse us: clear messages, no busy loop, and a connection as
+//! soon as possible.
 
 use std::fs;
 use std::io::Read;

@@ -1,5 +1,5 @@
-//! Messages that travel in circles come to an end, whatever the shape: over 5.0 by their trail, over 3.x where
-//! `echo_window` is set.
+//! Circling messages stop, whatever the shape of the ring: over 5.0 because of their trail, over 3.x if `echo_window`
+//! is set.
 
 use crate::port::free_port;
 use crate::process::{Broker, Subscriber, eventually, has_mosquitto, side_by_side};

@@ -1,4 +1,4 @@
-//! A remote broker with habits: it answers as told, one line of code for each packet.
+//! A scripted remote broker: it answers as told, with one line of code for each packet.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

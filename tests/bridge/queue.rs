@@ -1,4 +1,4 @@
-//! A remote broker that is away for long, and a backlog that is drained.
+//! A long absence of the remote broker, and draining the backlog.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Remote brokers that refuse what a bridge would like and can do without, and some that never answer.
+//! Remote brokers that refuse optional features of a bridge, and some that never answer.
 
 use crate::peer::{Answer, CONNECT, PINGREQ, PUBLISH, PUBREL, Packet, Peer, SUBSCRIBE};
 use crate::process::{Broker, bridge, eventually, side_by_side};

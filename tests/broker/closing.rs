@@ -1,4 +1,4 @@
-//! How the broker closes: what the Close frame of a WebSocket says, and whom it does not wait for.
+//! How the broker closes connections: the Close frame of a WebSocket, and Clients that it does not wait for.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! What a Client sent before its Network Connection ended counts, whoever ends it: itself, another Network Connection of
-//! its own, the Keep Alive, or the broker that stops.
+//! Packets that a Client sent before its Network Connection ended are handled, whatever ends it: the Client, a
+//! take-over, the Keep Alive, or a shutdown.
 
 use std::time::Duration;
 

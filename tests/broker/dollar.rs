@@ -1,4 +1,4 @@
-//! Topics that begin with `$`: ordinary ones, unless the first level is one that the broker owns.
+//! Topics that begin with `$`: ordinary topics, unless the first level is reserved.
 
 use crate::broker::{Broker, configured, eventually, unique};
 use crate::client::Client;

@@ -1,5 +1,5 @@
-//! A Session belongs to the user who made it, and to the mount point it was made under: nobody else resumes it, reads its
-//! queue, throws its owner out or ends it.
+//! A Session belongs to the user who created it, and to the mount point: nobody else may resume it, read its queue,
+//! disconnect its owner or end it.
 
 use crate::broker::{Broker, configured, unique};
 use crate::client::Client;

@@ -1,5 +1,5 @@
-//! The Clients and their goings-on: they publish, lag behind, lose their connections, take themselves over, say goodbye,
-//! stay away, and come back after a crash.
+//! The Clients and their behaviour: they publish, lag behind, lose their connections, take over their own connections,
+//! disconnect, stay away, and come back after a crash.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Who takes part: what each Client subscribes to, how long its Session lasts, and what its Will is.
+//! The Clients that take part: their Subscriptions, the lifetime of their Sessions, and their Wills.
 
 use petrel::packet::{ProtocolVersion, QoS};
 use rand::Rng;

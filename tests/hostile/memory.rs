@@ -1,4 +1,4 @@
-//! What a storm leaves behind.
+//! The memory left after a storm of connections.
 
 use std::time::{Duration, Instant};
 

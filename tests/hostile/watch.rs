@@ -1,5 +1,5 @@
-//! Who must not suffer: an ordinary pair of Clients that exchanges one message after the other, and somebody who asks
-//! `/live` all the time.
+//! The ordinary users who must not be affected: a pair of Clients that exchange one message after the other, and a
+//! monitor that keeps requesting `/live`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

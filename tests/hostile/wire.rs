@@ -1,4 +1,4 @@
-//! MQTT as bytes: a hostile Client does not use a library.
+//! MQTT packets as bytes, because a hostile Client does not use a library.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

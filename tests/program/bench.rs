@@ -1,4 +1,4 @@
-//! The load generator against a broker: what its figures promise to be.
+//! The load generator against a broker: its results are what they claim to be.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! Clients moved by hand: a broker without sockets, threads and clocks, where a test says what happens and when.
-//! All of them share their effects, as the connections of one thread do.
+//! Clients driven by hand: a broker without sockets, threads and clocks, where a test decides what happens and when.
+//! All Clients share their effects, as the connections of one thread do.
 
 use std::io::IoSlice;
 use std::sync::Arc;

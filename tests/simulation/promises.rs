@@ -1,5 +1,5 @@
-//! What the broker owes its Clients in the end, and the checks that it paid. The simulation and the crash test share it: one
-//! loses the disk and the network, the other a real process.
+//! The promises of the broker to its Clients, and the checks that they were kept. The simulation and the crash test share
+//! it: one loses the disk and the network, the other a real process.
 
 use std::collections::{BTreeMap, BTreeSet};
 

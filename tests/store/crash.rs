@@ -1,4 +1,4 @@
-//! What a kill leaves: a copy of the files, taken while the store runs, is opened.
+//! The state after a kill: opens a copy of the files, taken while the store runs.
 
 use petrel::durable::Store;
 use petrel::durable::change::SessionChange;

@@ -1,4 +1,4 @@
-//! One flipped bit, anywhere: the store opens, says so, and loses no more than what lay around it.
+//! One flipped bit, anywhere: the store opens, reports it, and loses only the data around it.
 
 use std::path::{Path, PathBuf};
 

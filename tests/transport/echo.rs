@@ -1,4 +1,4 @@
-//! Listeners that send back what they get, and remember who came.
+//! Listeners that echo their input, and record their connections.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Too many connections, too few descriptors, bugs: the listener goes on.
+//! Too many connections, too few file descriptors, bugs: the listener continues.
 
 use std::process::Command;
 use std::time::Duration;

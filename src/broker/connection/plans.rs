@@ -55,7 +55,7 @@ struct Loan {
 }
 
 impl PlanCache {
-    /// The plan for `topic`, made or made anew if need be. `refusal` is asked once for a topic.
+    /// The plan for `topic`, made or refreshed if necessary. `refusal` is called once for a topic.
     #[inline]
     pub(super) fn plan(
         &mut self,

@@ -8,8 +8,7 @@ use crate::session::policies::{Rights, States};
 use crate::topic::reserved::{connection_state, reserved_root};
 
 impl ClientConnection {
-    /// Why this Client may not publish to `topic` (as it is called outside of mount points), if so; asked once for each
-    /// topic.
+    /// Why this Client may not publish to `topic` (its outside name), if so; called once for each topic.
     pub(super) fn publish_refusal(&self, client_id: &str, topic: &str) -> Option<Refusal> {
         let limits = self.broker.limits();
         if topic.split('/').count() > limits.max_topic_levels
