@@ -35,14 +35,15 @@ pub(crate) struct Arguments {
 const LONG_ABOUT: &str = "\
 Petrel is an MQTT broker (3.1, 3.1.1 and 5.0) in one binary. It sends PUBACK or PUBREC only when every durable recipient's \
 copy of the message is on disk.
+
 The same binary contains the client tools: publish, subscribe, create certificates and users, load-test a broker.";
 
 const AFTER_HELP: &str = "\
 Examples:
-  petrel serve                                  start with ./config/petrel.toml, or with the defaults
+  petrel serve                                  start with ./config/petrel.toml, or the defaults
   petrel sub -v -t 'hello/#'                    print messages; then, in another terminal:
   petrel pub -q 1 -t hello/world -m 'good morning'
-  petrel check --print                          find mistakes in the configuration, print the values in force
+  petrel check --print                          check the configuration, print the values in force
   petrel passwd users.txt ann                   add a user, or change a password
   petrel certs --host broker.example.com        create certificates for development
 
@@ -51,6 +52,7 @@ Exit codes:
   1  failed, or a check found problems; the reason is on standard error
   2  wrong command line
   `pub`, `sub` and `request` have more; see their --help
+
 `petrel COMMAND --help` explains a command with its options, defaults and examples.";
 
 const BENCH_HELP: &str = "\

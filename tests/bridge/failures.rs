@@ -75,7 +75,7 @@ fn a_name_that_does_not_resolve_is_named_and_another_address_serves() {
     );
 }
 
-/// The look-up is made anew at each attempt, and what waited meanwhile arrives.
+/// The name is looked up again at each attempt, and queued messages arrive.
 #[test]
 fn a_name_that_resolves_only_later_is_connected_to_then() {
     if !has_mosquitto() {

@@ -137,7 +137,7 @@ fn what_is_refused_for_another_reason_is_named() {
     assert_eq!(peer.connects(), before + 1);
 }
 
-/// The link said "connecting" for ever, and nothing was in the log.
+/// The link stayed in "connecting" forever, and nothing was logged.
 #[test]
 fn a_peer_that_never_answers_is_named_in_time() {
     let cases = [

@@ -307,13 +307,13 @@ impl Client {
         found.is_ok()
     }
 
-    /// Says goodbye and waits until the broker has closed.
+    /// Sends DISCONNECT and waits until the broker has closed.
     pub fn disconnect(mut self) {
         self.send([0xE0, 0]);
         self.expect_closed();
     }
 
-    /// Says goodbye with a Reason Code and properties (5.0) and waits until the broker has closed.
+    /// Sends DISCONNECT with a Reason Code and properties (5.0) and waits until the broker has closed.
     pub fn disconnect_with(mut self, reason: u8, properties: &Properties) {
         self.send(disconnect(reason, properties));
         self.expect_closed();

@@ -165,7 +165,8 @@ fn what_was_sent_before_a_reset_counts() {
     }
 }
 
-/// The broker stops while messages lie in its socket: they are handled before it says goodbye, and acknowledged.
+/// The broker stops while its socket has unread messages: they are handled and acknowledged before it sends
+/// DISCONNECT.
 #[test]
 fn what_was_sent_before_the_broker_stops_counts() {
     let Some(mut broker) = configured("") else { return };

@@ -171,7 +171,7 @@ fn a_message_of_exactly_the_maximum_packet_size_is_delivered() {
     client.expect_nothing();
 }
 
-/// [MQTT-3.1.2-25] Dropped for good, not queued for ever.
+/// [MQTT-3.1.2-25] Dropped permanently, not queued forever.
 #[test]
 fn a_message_too_large_does_not_block_a_durable_session() {
     let topic = unique("t");

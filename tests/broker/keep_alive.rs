@@ -148,7 +148,7 @@ fn an_unfinished_packet_does_not_stay_for_ever() {
     }
 }
 
-/// A Client that reads nothing of what is sent to it is given up, although it goes on sending. Once it stayed for ever.
+/// A Client that reads nothing is disconnected, although it keeps sending. It used to stay forever.
 #[test]
 fn a_client_that_never_reads_is_closed() {
     let Some(broker) = configured("") else { return };

@@ -293,7 +293,7 @@ fn a_negative_pubrec_ends_the_delivery_without_pubrel() {
     Client::connect(&connect).expect_nothing();
 }
 
-/// PUBREC for something never sent: the broker says so. [MQTT-3.6.2-1]
+/// PUBREC for a message that was never sent: the broker reports it. [MQTT-3.6.2-1]
 #[test]
 fn pubrec_of_an_unknown_identifier_is_answered_with_0x92() {
     let mut client = Client::new(V5);

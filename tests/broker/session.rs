@@ -1,4 +1,4 @@
-//! Sessions: resumed or started anew, kept or forgotten, what is queued for them while their Client is away.
+//! Sessions: resumed or new, kept or removed, and messages queued for them while their Client is away.
 
 use std::time::Duration;
 

@@ -92,7 +92,7 @@ fn an_incoming_qos_2_exchange_goes_over() {
     watcher.expect_nothing();
 }
 
-/// [MQTT-3.1.2-4] With Clean Start the second begins anew.
+/// [MQTT-3.1.2-4] With Clean Start the second one gets a new Session.
 #[test]
 fn clean_start_takes_over_the_name_only() {
     let (topic, id) = (unique("t"), unique("c"));

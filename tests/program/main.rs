@@ -361,7 +361,7 @@ fn scram_authenticates_in_both_directions() {
     }
 }
 
-/// A Session that ends while its messages wait on disk loses them, and says so.
+/// A Session that ends while its messages are queued on disk loses them, and counts them.
 #[test]
 fn messages_that_end_with_their_session_are_counted() {
     let directory = tempfile::tempdir().unwrap();

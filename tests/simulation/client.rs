@@ -153,7 +153,7 @@ impl Client {
         self.will_terms.is_some_and(|terms| terms.delay_seconds > 0)
     }
 
-    /// Says goodbye. The Will Message is not to be published any more. [MQTT-3.14.4-3]
+    /// Sends DISCONNECT: the Will Message must not be published any more. [MQTT-3.14.4-3]
     pub(crate) fn disconnect(&mut self, out: &mut Vec<u8>) {
         self.will = None;
         self.is_open = false;
@@ -307,7 +307,7 @@ impl Client {
         }
     }
 
-    /// Begins anew, with a Session that has seen nothing.
+    /// Starts over with a new Session.
     fn forget_session(&mut self) {
         self.incoming.clear();
         if self.had_session {
