@@ -249,7 +249,6 @@ Examples:
   petrel sub -t '#' -F json | jq .topic
   petrel sub -t 'room/+/temperature' -F '@H:@M:@S %-30t %p'
   petrel sub -t jobs -q 1 -c -i worker-1               a durable session: misses nothing while away
-  is away
   petrel sub -t '$share/workers/jobs' -q 1             each message to one of the group
   petrel sub -t state -C 1 -W 5                        the retained message, or exit code 27
   petrel sub -t 'old/#' --remove-retained --retained-only -W 5
