@@ -21,11 +21,11 @@ const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// A connection that was accepted.
 pub(crate) struct Connected<S> {
     /// The stream.
-    pub stream: S,
+    pub(crate) stream: S,
     /// Bytes after the CONNACK.
-    pub input: Vec<u8>,
+    pub(crate) input: Vec<u8>,
     /// What the CONNACK granted.
-    pub accepted: Accepted,
+    pub(crate) accepted: Accepted,
 }
 
 /// The current user name and password.
@@ -69,11 +69,11 @@ async fn read_secret(secret: Option<&Secret>) -> Result<Option<Vec<u8>>, LinkErr
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RemoteIdentity {
     /// Its number; the first one also carries the notifications.
-    pub lane: usize,
+    pub(crate) lane: usize,
     /// Whether the bridge bit is set (3.x).
-    pub bridge_bit: bool,
+    pub(crate) bridge_bit: bool,
     /// Whether there is a Will Message that reports the end of the connection.
-    pub has_will: bool,
+    pub(crate) has_will: bool,
 }
 
 /// Name of the remote Session of a lane.

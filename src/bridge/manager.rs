@@ -45,13 +45,13 @@ pub enum ManagerError {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ReloadReport {
     /// New bridges.
-    pub added: Vec<String>,
+    pub(crate) added: Vec<String>,
     /// Restarted with other settings; their queues are kept.
-    pub changed: Vec<String>,
+    pub(crate) changed: Vec<String>,
     /// Removed; their queues stay until they are purged or the bridge comes back.
-    pub removed: Vec<String>,
+    pub(crate) removed: Vec<String>,
     /// Not affected.
-    pub unchanged: Vec<String>,
+    pub(crate) unchanged: Vec<String>,
 }
 
 /// What happens to the queue of a removed bridge.

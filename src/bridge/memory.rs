@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub(crate) struct BridgeMemory {
     /// The address of the last link.
-    pub address: String,
+    pub(crate) address: String,
     /// Whether the local Session was created after the last link: then exchanges known to the remote broker are void.
-    pub is_fresh: bool,
+    pub(crate) is_fresh: bool,
     /// Local filters subscribed to, whose Retained Messages the remote broker has received.
-    pub local_filters: Vec<String>,
+    pub(crate) local_filters: Vec<String>,
     /// Remote filters subscribed to, by lane.
-    pub remote_filters: Vec<Vec<String>>,
+    pub(crate) remote_filters: Vec<Vec<String>>,
     /// Addresses of brokers that refused the bridge bit, and when that was, in Unix seconds.
-    pub without_bridge_bit: Vec<(String, u64)>,
+    pub(crate) without_bridge_bit: Vec<(String, u64)>,
 }
 
 /// Addresses remembered for having refused the bridge bit.

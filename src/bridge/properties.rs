@@ -90,9 +90,9 @@ pub(crate) fn hop_trail(properties: &[u8]) -> Option<&str> {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Changes<'a> {
     /// A new name for the Response Topic.
-    pub response_topic: Option<&'a str>,
+    pub(crate) response_topic: Option<&'a str>,
     /// A broker to append to the hop trail.
-    pub hop: Option<&'a str>,
+    pub(crate) hop: Option<&'a str>,
 }
 
 /// Copies `properties` into `target` (which is cleared) with `changes` applied.

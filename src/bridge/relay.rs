@@ -82,25 +82,25 @@ enum Phase {
 /// The parameters of a relay with established connections.
 pub(crate) struct RelayOptions {
     /// The bridge.
-    pub settings: Arc<BridgeSettings>,
+    pub(crate) settings: Arc<BridgeSettings>,
     /// The name of this broker in hop trails.
-    pub broker_id: Arc<str>,
+    pub(crate) broker_id: Arc<str>,
     /// One for each connection to the remote broker.
-    pub lanes: Vec<LaneOptions>,
+    pub(crate) lanes: Vec<LaneOptions>,
     /// Filters of the local Session that no rule needs any more.
-    pub stale_local_filters: Vec<String>,
+    pub(crate) stale_local_filters: Vec<String>,
     /// Local filters whose Retained Messages the remote broker has already received.
-    pub known_local_filters: Vec<String>,
+    pub(crate) known_local_filters: Vec<String>,
     /// Where messages sent over 3.x links are remembered.
-    pub echoes: Arc<EchoGuard>,
+    pub(crate) echoes: Arc<EchoGuard>,
     /// If the remote broker treats us as an ordinary Client, or as several of them: the expected echoes.
-    pub account: Option<Arc<Mutex<EchoAccount>>>,
+    pub(crate) account: Option<Arc<Mutex<EchoAccount>>>,
     /// Messages queued for the remote broker. Retained Messages are synchronised after they have crossed.
-    pub backlog: u64,
+    pub(crate) backlog: u64,
     /// Unproven messages of the last link.
-    pub unproven: Unproven,
+    pub(crate) unproven: Unproven,
     /// Whether the bridge is announced to the remote broker.
-    pub announcement: Announcement,
+    pub(crate) announcement: Announcement,
 }
 
 /// How the state of the bridge is announced to the remote broker.
@@ -115,23 +115,23 @@ pub(crate) enum Announcement {
 /// One connection to the remote broker and, if needed, its local partner.
 pub(crate) struct LaneOptions {
     /// What this lane subscribes to at the remote broker.
-    pub plan: LanePlan,
+    pub(crate) plan: LanePlan,
     /// What the remote broker granted.
-    pub remote: Accepted,
+    pub(crate) remote: Accepted,
     /// What the local broker granted; `None` for a lane that receives nothing.
-    pub local: Option<Accepted>,
+    pub(crate) local: Option<Accepted>,
     /// The local Session, as the publisher of incoming messages of this lane.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// The remote Session still has the Subscriptions of this plan.
-    pub is_subscribed: bool,
+    pub(crate) is_subscribed: bool,
     /// And no others.
-    pub is_tidy: bool,
+    pub(crate) is_tidy: bool,
     /// Whether the remote broker knows that this connection is a bridge and returns nothing to it.
-    pub has_bridge_bit: bool,
+    pub(crate) has_bridge_bit: bool,
     /// The remote Session may hold identifiers of another local Session.
-    pub sweep_remote: bool,
+    pub(crate) sweep_remote: bool,
     /// The local Session may hold identifiers of another remote Session.
-    pub sweep_local: bool,
+    pub(crate) sweep_local: bool,
 }
 
 /// The state machine. See the module.

@@ -73,15 +73,15 @@ impl DropReason {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Messages sent to the remote broker; a message sent again after a disconnection counts again.
-    pub messages_out: u64,
+    pub(crate) messages_out: u64,
     /// Topic and payload of messages sent.
-    pub bytes_out: u64,
+    pub(crate) bytes_out: u64,
     /// Messages handed to the local broker.
-    pub messages_in: u64,
+    pub(crate) messages_in: u64,
     /// Topic and payload of messages received.
-    pub bytes_in: u64,
+    pub(crate) bytes_in: u64,
     /// By [`DropReason`].
-    pub drops: [u64; DropReason::ALL.len()],
+    pub(crate) drops: [u64; DropReason::ALL.len()],
 }
 
 impl Tally {
@@ -96,7 +96,7 @@ impl Tally {
 /// The state of a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum BridgeState {
+pub(crate) enum BridgeState {
     /// Waits for a command, for messages (lazy), or forever (once).
     #[default]
     Idle,
@@ -115,7 +115,7 @@ pub enum BridgeState {
 impl BridgeState {
     /// Its name in metrics and topics.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
             Self::Paused => "paused",
@@ -258,66 +258,66 @@ fn unix_seconds(time: SystemTime) -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct QueueStats {
     /// Messages waiting, those in flight included.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Their bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Age of the oldest.
-    pub oldest: Option<Duration>,
+    pub(crate) oldest: Option<Duration>,
     /// Messages dropped by the limits of the queue.
-    pub drops: u64,
+    pub(crate) drops: u64,
 }
 
 /// The status of one bridge at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BridgeStatus {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its state.
-    pub state: BridgeState,
+    pub(crate) state: BridgeState,
     /// Whether messages cross.
-    pub connected: bool,
+    pub(crate) connected: bool,
     /// When it entered this state.
-    pub since_unix_seconds: Option<u64>,
+    pub(crate) since_unix_seconds: Option<u64>,
     /// The address in use or tried last.
-    pub address: String,
+    pub(crate) address: String,
     /// Attempts to connect.
-    pub attempts: u64,
+    pub(crate) attempts: u64,
     /// Attempts that succeeded.
-    pub connects: u64,
+    pub(crate) connects: u64,
     /// Why the last attempt or connection ended, in words; empty if none did.
-    pub last_error: String,
+    pub(crate) last_error: String,
     /// When that was.
-    pub last_error_unix_seconds: Option<u64>,
+    pub(crate) last_error_unix_seconds: Option<u64>,
     /// Messages that are circling in a ring of 3.x links and are slowed down.
-    pub looping: u64,
+    pub(crate) looping: u64,
     /// Messages found circling so far.
-    pub loops: u64,
+    pub(crate) loops: u64,
     /// The topic of the last of them.
-    pub loop_topic: String,
+    pub(crate) loop_topic: String,
     /// Messages that wait for the remote broker.
-    pub queue_messages: u64,
+    pub(crate) queue_messages: u64,
     /// Their bytes.
-    pub queue_bytes: u64,
+    pub(crate) queue_bytes: u64,
     /// Messages that the limits of the queue dropped.
-    pub queue_drops: u64,
+    pub(crate) queue_drops: u64,
     /// Age of the oldest waiting message.
-    pub oldest_seconds: u64,
+    pub(crate) oldest_seconds: u64,
     /// Messages to the remote broker.
-    pub messages_out: u64,
+    pub(crate) messages_out: u64,
     /// Their bytes.
-    pub bytes_out: u64,
+    pub(crate) bytes_out: u64,
     /// Messages from the remote broker.
-    pub messages_in: u64,
+    pub(crate) messages_in: u64,
     /// Their bytes.
-    pub bytes_in: u64,
+    pub(crate) bytes_in: u64,
     /// Messages that did not cross, by reason.
-    pub drops: Vec<(&'static str, u64)>,
+    pub(crate) drops: Vec<(&'static str, u64)>,
 }
 
 impl BridgeStatus {
     /// The topics below `$SYS/broker/bridge/<name>/`.
     #[must_use]
-    pub fn sys_topics(&self) -> Vec<(String, String)> {
+    pub(crate) fn sys_topics(&self) -> Vec<(String, String)> {
         let topic = |tail: &str| format!("$SYS/broker/bridge/{}/{tail}", self.name);
         let mut topics = vec![
             (topic("state"), self.state.name().to_owned()),

@@ -32,13 +32,13 @@ use schedule::AddressCursor;
 #[derive(Clone)]
 pub(crate) struct BridgeContext {
     /// The broker they belong to.
-    pub broker: Arc<dyn LocalBroker>,
+    pub(crate) broker: Arc<dyn LocalBroker>,
     /// Its name in hop trails: unique, and the same after a restart.
-    pub broker_id: Arc<str>,
+    pub(crate) broker_id: Arc<str>,
     /// Where bridges save their state; `None` in tests.
-    pub directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
     /// Recognises echoes on 3.x links.
-    pub echoes: Arc<EchoGuard>,
+    pub(crate) echoes: Arc<EchoGuard>,
 }
 
 /// An order to the bridge.

@@ -50,7 +50,7 @@ impl Leavings {
 impl Broker {
     /// Continues the clean-up as far as the budget goes; true if there is more. The shell calls it about once a second,
     /// and at once while there is more.
-    pub fn take_ended_apart(&self, effects: &mut Effects) -> bool {
+    pub(crate) fn take_ended_apart(&self, effects: &mut Effects) -> bool {
         while self.ended.count.load(Ordering::Relaxed) > 0 && !effects.budget.is_spent() {
             // The lock is not held while one is cleaned up.
             let Some(mut leavings) = self.ended.waiting.lock().pop_front() else { break };

@@ -9,7 +9,7 @@ use crate::topic::filter::TopicFilter;
 use crate::topic::name::TopicName;
 
 /// The longest time that a publisher waits for a recipient that lags behind. Short enough that a dead reader hardly matters.
-pub const CROWDED_WAIT: Duration = Duration::from_millis(100);
+pub(crate) const CROWDED_WAIT: Duration = Duration::from_millis(100);
 
 /// Limits and options of the broker. The shell defines the defaults, together with the names that operators use.
 #[derive(Debug, Clone)]
@@ -114,13 +114,13 @@ pub struct Limits {
 impl Limits {
     /// How safe messages of this topic are before they are acknowledged.
     #[must_use]
-    pub fn durability_of(&self, topic: &str) -> Durability {
+    pub(crate) fn durability_of(&self, topic: &str) -> Durability {
         find(&self.topic_durability, topic).copied().unwrap_or(self.durability)
     }
 
     /// Limits of queues for messages of this topic.
     #[must_use]
-    pub fn queue_of(&self, topic: &str) -> QueueLimits {
+    pub(crate) fn queue_of(&self, topic: &str) -> QueueLimits {
         find(&self.topic_queue, topic).copied().unwrap_or(self.queue)
     }
 }

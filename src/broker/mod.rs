@@ -6,15 +6,15 @@
 pub mod connection;
 mod ended;
 pub mod limits;
-pub mod load;
-pub mod neighbours;
+pub(crate) mod load;
+pub(crate) mod neighbours;
 mod recipients;
 pub mod registry;
-pub mod retained;
-pub mod route;
-pub mod session_end;
-pub mod subscriptions;
-pub mod timers;
+pub(crate) mod retained;
+pub(crate) mod route;
+pub(crate) mod session_end;
+pub(crate) mod subscriptions;
+pub(crate) mod timers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -77,19 +77,19 @@ pub struct Figures {
     /// Clients connected now.
     pub connected: AtomicU64,
     /// Most Clients ever connected at once.
-    pub connected_max: AtomicU64,
+    pub(crate) connected_max: AtomicU64,
     /// Sessions that ended because their expiry interval passed.
-    pub sessions_expired: AtomicU64,
+    pub(crate) sessions_expired: AtomicU64,
     /// Subscriptions.
-    pub subscriptions: AtomicU64,
+    pub(crate) subscriptions: AtomicU64,
     /// Shared Subscriptions among them.
-    pub shared_subscriptions: AtomicU64,
+    pub(crate) shared_subscriptions: AtomicU64,
 }
 
 impl Broker {
     /// The limits.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 
@@ -142,7 +142,7 @@ impl Broker {
 
     /// Messages and bytes queued in Shared Subscription groups.
     #[must_use]
-    pub fn group_backlog(&self) -> (u64, u64) {
+    pub(crate) fn group_backlog(&self) -> (u64, u64) {
         let groups: Vec<_> = self.groups.lock().values().cloned().collect();
         let queued = groups.iter().map(|group| group.queued());
         queued.fold((0, 0), |(messages, bytes), (more, more_bytes)| {
@@ -153,12 +153,12 @@ impl Broker {
     /// The access revision, see [`Self::handle_access_change`].
     #[inline]
     #[must_use]
-    pub fn access_revision(&self) -> u64 {
+    pub(crate) fn access_revision(&self) -> u64 {
         self.access_revision.load(Ordering::Acquire)
     }
 
     /// Called when credentials have changed: every connection checks whether its own are still valid.
-    pub fn handle_access_change(&self) {
+    pub(crate) fn handle_access_change(&self) {
         let revision = self.authority.revision();
         if self.access_revision.swap(revision, Ordering::AcqRel) == revision {
             return;
@@ -172,13 +172,13 @@ impl Broker {
     }
 
     /// From now on Clients are disconnected.
-    pub fn begin_draining(&self) {
+    pub(crate) fn begin_draining(&self) {
         self.is_draining.store(true, Ordering::Release);
     }
 
     /// Whether Clients are being disconnected.
     #[must_use]
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
     }
 
@@ -199,20 +199,20 @@ impl Broker {
 
     /// Whether there is room for one more Session.
     #[must_use]
-    pub fn has_room_for_session(&self) -> bool {
+    pub(crate) fn has_room_for_session(&self) -> bool {
         self.registry.len() < self.limits.max_sessions
     }
 
     /// Bytes that all Subscriptions take.
     #[must_use]
-    pub fn subscription_bytes(&self) -> usize {
+    pub(crate) fn subscription_bytes(&self) -> usize {
         self.tree.allocated_bytes()
     }
 
     /// Whether all queues together are below their limit; if not, the overflow policies apply to new messages.
     #[inline]
     #[must_use]
-    pub fn total(&self) -> Total {
+    pub(crate) fn total(&self) -> Total {
         match self.is_over_total.load(Ordering::Relaxed) {
             true => Total::Full,
             false => Total::HasRoom,
@@ -225,13 +225,12 @@ impl Broker {
         GroupTerms { durability, limits, total: self.total() }
     }
 
-    /// Publishes a message of the broker itself, such as a `$SYS` topic. Retained ones are kept in memory only,
-    /// because they are published again after a restart.
-    pub fn publish_internal(
+    /// Publishes a message of the broker itself, such as a `$SYS` topic. It is retained, but in memory only,
+    /// because it is published again after a restart.
+    pub(crate) fn publish_internal(
         &self,
         topic: &str,
         payload: &[u8],
-        retain: Retain,
         now: Timestamp,
         effects: &mut Effects,
     ) {
@@ -239,16 +238,14 @@ impl Broker {
         let header = MessageHeader {
             id: MessageId { publisher: self.issuer.session_id(0), counter },
             qos: QoS::AtMostOnce,
-            retain: retain == Retain::Yes,
+            retain: true,
             arrived: now,
             expires: None,
         };
         let mut publication = Publication::new(header, topic, &[], payload);
-        if retain == Retain::Yes && payload.is_empty() {
+        if payload.is_empty() {
             let _removed = self.retained.remove(topic);
-        } else if retain == Retain::Yes
-            && let Some(message) = publication.message()
-        {
+        } else if let Some(message) = publication.message() {
             let _replaced = self.retained.set(Arc::clone(message));
         }
         let plan = self.plan(topic, &TopicHash::of(topic), None);
@@ -257,7 +254,7 @@ impl Broker {
     }
 
     /// Publishes a Will Message, or any other existing message.
-    pub fn publish_message(&self, message: &Arc<Message>, effects: &mut Effects) {
+    pub(crate) fn publish_message(&self, message: &Arc<Message>, effects: &mut Effects) {
         let mut publication = Publication::from_message(message);
         let topic = message.topic();
         if message.retain && !self.retain(&mut publication, effects) {
@@ -275,7 +272,7 @@ impl Broker {
 
     /// Sets, replaces or clears a Retained Message. [MQTT-3.3.1-5] [MQTT-3.3.1-6] False if there
     /// are too many.
-    pub fn retain(&self, publication: &mut Publication<'_>, effects: &mut Effects) -> bool {
+    pub(crate) fn retain(&self, publication: &mut Publication<'_>, effects: &mut Effects) -> bool {
         let durability = self.limits.durability_of(publication.topic);
         if publication.payload.is_empty() {
             if self.retained.remove(publication.topic).is_some() {
@@ -297,7 +294,7 @@ impl Broker {
 
     /// Carries out effects that no connected Client caused: submits and wakes, without throttling. Only counts are
     /// left.
-    pub fn finish(&self, effects: &mut Effects) {
+    pub(crate) fn finish(&self, effects: &mut Effects) {
         effects.slow_nobody();
         self.submit(effects);
         assert!(effects.is_settled(), "effects are left for somebody else");
@@ -327,12 +324,12 @@ impl Broker {
 
     /// An id for a new Session or group.
     #[must_use]
-    pub fn next_session_id(&self) -> SessionId {
+    pub(crate) fn next_session_id(&self) -> SessionId {
         self.issuer.session_id(self.next_session.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Sets the secret for assigned Client Identifiers; once, before any Client connects.
-    pub fn set_secret(&self, secret: [u8; 32]) {
+    pub(crate) fn set_secret(&self, secret: [u8; 32]) {
         // A second call would be a harmless bug: the first value stays.
         let _second = self.secret.set(secret);
     }
@@ -350,7 +347,7 @@ impl Broker {
 
     /// The id of the first message of a new or loaded Session.
     #[must_use]
-    pub fn first_message_id(&self, publisher: SessionId) -> MessageId {
+    pub(crate) fn first_message_id(&self, publisher: SessionId) -> MessageId {
         MessageId { publisher, counter: self.issuer.first_message() }
     }
 
@@ -383,16 +380,7 @@ impl Broker {
 
     /// The durability that the state of durable Sessions needs before it is acknowledged.
     #[must_use]
-    pub fn session_durability(&self) -> Durability {
+    pub(crate) fn session_durability(&self) -> Durability {
         self.limits.durability
     }
-}
-
-/// Whether a message of the broker itself is retained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retain {
-    /// It is.
-    Yes,
-    /// It is not.
-    No,
 }

@@ -7,7 +7,7 @@ use crate::session::policies::{Policies, Recognition};
 use crate::session::publication::Publication;
 
 /// The port to the shell's knowledge about connections between brokers.
-pub trait Neighbours: Send + Sync {
+pub(crate) trait Neighbours: Send + Sync {
     /// The policies for the Session of this CONNECT; those of its listener are `given`.
     fn policies(&self, connect: &Connect<'_>, given: Policies) -> Policies;
 
@@ -24,7 +24,7 @@ pub trait Neighbours: Send + Sync {
 
 impl Broker {
     /// Sets the implementation; once, before any Client connects.
-    pub fn set_neighbours(&self, neighbours: Box<dyn Neighbours>) {
+    pub(crate) fn set_neighbours(&self, neighbours: Box<dyn Neighbours>) {
         // A second one would be a bug without consequences: the first stays.
         let _second = self.neighbours.set(neighbours);
     }

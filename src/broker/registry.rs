@@ -28,7 +28,7 @@ pub struct Registry {
 impl Registry {
     /// Creates an empty registry.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
         Self { shards, hasher: RandomState::default(), count: AtomicUsize::new(0) }
     }
@@ -41,7 +41,7 @@ impl Registry {
 
     /// Adds a Session; false if its Client already has one.
     #[must_use]
-    pub fn insert(&self, session: &Arc<Session>) -> bool {
+    pub(crate) fn insert(&self, session: &Arc<Session>) -> bool {
         let Some(shard) = self.shard(session.client_id()) else { return false };
         match shard.lock().entry(Arc::clone(session.client_id())) {
             Entry::Occupied(_) => false,
@@ -54,7 +54,7 @@ impl Registry {
     }
 
     /// Removes exactly this Session; another one of the same Client stays.
-    pub fn remove(&self, session: &Session) {
+    pub(crate) fn remove(&self, session: &Session) {
         let Some(shard) = self.shard(session.client_id()) else { return };
         let mut shard = shard.lock();
         if shard.get(session.client_id()).is_some_and(|known| known.id() == session.id()) {
@@ -65,21 +65,15 @@ impl Registry {
 
     /// Number of Sessions.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// At most `limit` Sessions whose Client Identifier begins with `prefix`, after that of `after`, and the start of the
     /// next page. Sessions are ordered by part, and by Client Identifier within each: a Session that exists during the whole
     /// listing is on exactly one page. Takes memory for one page, and one lock at a time.
     #[must_use]
-    pub fn page(
+    pub(crate) fn page(
         &self,
         prefix: &str,
         after: Option<&str>,
@@ -118,7 +112,7 @@ impl Registry {
     /// Calls `visit` with each Session, part by part, so that no lock is held for long. With a hundred thousand
     /// Sessions this takes many milliseconds, so a thread that serves Clients must iterate over the parts and yield
     /// in between.
-    pub fn for_each(&self, mut visit: impl FnMut(&Arc<Session>)) {
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<Session>)) {
         for part in 0..Self::PARTS {
             self.part(part).iter().for_each(&mut visit);
         }
@@ -129,7 +123,7 @@ impl Registry {
 
     /// The Sessions of one part: every Session is in one of them.
     #[must_use]
-    pub fn part(&self, part: usize) -> Vec<Arc<Session>> {
+    pub(crate) fn part(&self, part: usize) -> Vec<Arc<Session>> {
         let shard = self.shards.get(part);
         shard.map(|shard| shard.lock().values().cloned().collect()).unwrap_or_default()
     }

@@ -16,7 +16,7 @@ const SWEEP_COUNT: usize = 1000;
 impl Broker {
     /// Removes Retained Messages whose Message Expiry Interval has passed, a step at a time: the next step continues
     /// where this one ended. [MQTT-3.3.2-5]
-    pub fn sweep_retained(
+    pub(crate) fn sweep_retained(
         &self,
         cursor: Option<Cursor>,
         now: Timestamp,

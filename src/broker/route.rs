@@ -28,7 +28,7 @@ const STEPS_PER_MATCH: usize = 3;
 
 /// A destination of messages, as stored in the tree of Subscriptions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Destination {
+pub(crate) enum Destination {
     /// A Session.
     Session(Arc<Session>),
     /// A group of Shared Subscriptions.
@@ -47,7 +47,7 @@ pub(super) struct Recipient {
 
 /// The recipients of one Topic Name from one publisher, and how to treat its messages. Valid as long as the tree's
 /// fingerprint for the topic does not change.
-pub struct Plan {
+pub(crate) struct Plan {
     fingerprint: Fingerprint,
     recipients: Recipients,
     /// Steps spent on making it.
@@ -55,13 +55,13 @@ pub struct Plan {
     /// Subscription Identifiers that a message to all of them does not carry.
     ids_left_out: usize,
     /// The durability that its messages need before they are acknowledged.
-    pub durability: Durability,
+    pub(crate) durability: Durability,
     limits: QueueLimits,
 }
 
 /// The result of routing a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Routed {
+pub(crate) enum Routed {
     /// There was a recipient.
     Delivered,
     /// There is no matching Subscription. [MQTT-3.4.2-1]
@@ -73,7 +73,7 @@ pub enum Routed {
 impl Broker {
     /// Makes the plan for a topic. `publisher` is left out where its Subscription has No Local. [MQTT-3.8.3-3]
     #[must_use]
-    pub fn plan(&self, topic: &str, hash: &TopicHash, publisher: Option<SessionId>) -> Plan {
+    pub(crate) fn plan(&self, topic: &str, hash: &TopicHash, publisher: Option<SessionId>) -> Plan {
         // Taken before matching, so that a change in between makes the plan stale, not wrong.
         let fingerprint = self.tree.fingerprint(hash);
         let mut matches = Vec::new();
@@ -107,12 +107,12 @@ impl Broker {
     /// Whether `plan` is still valid.
     #[inline]
     #[must_use]
-    pub fn is_current(&self, plan: &Plan, hash: &TopicHash) -> bool {
+    pub(crate) fn is_current(&self, plan: &Plan, hash: &TopicHash) -> bool {
         self.tree.fingerprint(hash) == plan.fingerprint
     }
 
     /// Delivers a message to all recipients of the plan.
-    pub fn route(
+    pub(crate) fn route(
         &self,
         plan: &Plan,
         publication: &mut Publication<'_>,
@@ -125,7 +125,7 @@ impl Broker {
 
     /// Delivers several messages of the plan's topic to all its recipients, locking each recipient once. `routed`
     /// gets an entry for each message.
-    pub fn route_run<R: smallvec::Array<Item = Routed>>(
+    pub(crate) fn route_run<R: smallvec::Array<Item = Routed>>(
         &self,
         plan: &Plan,
         publications: &mut [Publication<'_>],
@@ -194,7 +194,7 @@ impl Broker {
 impl Plan {
     /// Whether any recipient's copy must be stored.
     #[must_use]
-    pub fn needs_store(&self) -> bool {
+    pub(crate) fn needs_store(&self) -> bool {
         let is_durable = |recipient: &Recipient| {
             recipient.session.outbound().persistence()
                 == crate::session::outbound::Persistence::Durable
@@ -215,7 +215,7 @@ impl Plan {
 
     /// Whether the overflow policy is back-pressure.
     #[must_use]
-    pub fn applies_backpressure(&self) -> bool {
+    pub(crate) fn applies_backpressure(&self) -> bool {
         self.limits.policy == OverflowPolicy::Backpressure
     }
 }

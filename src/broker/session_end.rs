@@ -82,7 +82,12 @@ impl Broker {
     }
 
     /// Sets rules for the queue of a Client's Session, which outlive the process if the Session does.
-    pub fn set_queue_rules(&self, client_id: &str, rules: QueueRules, effects: &mut Effects) {
+    pub(crate) fn set_queue_rules(
+        &self,
+        client_id: &str,
+        rules: QueueRules,
+        effects: &mut Effects,
+    ) {
         let Some(session) = self.registry.find(client_id) else { return };
         let inbound = session.inbound();
         let is_known = session.outbound().own_queue().copied().unwrap_or_default() == rules;

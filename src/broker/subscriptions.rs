@@ -162,7 +162,7 @@ impl Broker {
     /// Gives a durable Session exactly the Subscriptions `wanted`; no Retained Messages follow. False if there is no such
     /// Session. For parts of the broker, which need not connect for this: a Network Connection would receive the queued
     /// messages, and QoS 0 messages would be lost.
-    pub fn replace_subscriptions(
+    pub(crate) fn replace_subscriptions(
         &self,
         client_id: &str,
         wanted: &[(String, SubscriptionOptions)],

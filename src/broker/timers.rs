@@ -15,7 +15,7 @@ use crate::session::inbound::Inbound;
 
 /// Sessions ordered by due time.
 #[derive(Default)]
-pub struct Timers {
+pub(crate) struct Timers {
     due: Mutex<BTreeMap<(Timestamp, SessionId), Arc<Session>>>,
 }
 
@@ -24,7 +24,7 @@ const SESSION_STEPS: usize = 64;
 
 impl Timers {
     /// Schedules a check of `session` at `at`, or as soon as possible after it.
-    pub fn add(&self, at: Timestamp, session: &Arc<Session>) {
+    pub(crate) fn add(&self, at: Timestamp, session: &Arc<Session>) {
         self.due.lock().insert((at, session.id()), Arc::clone(session));
     }
 

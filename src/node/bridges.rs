@@ -17,7 +17,6 @@ use crate::bridge::manager::BridgeManager;
 use crate::bridge::policies::OtherBridges;
 use crate::bridge::status::{BridgeStatus, QueueStats};
 use crate::bridge::worker::BridgeContext;
-use crate::broker::Retain;
 use crate::config::bridge::{BridgeSettings, QueueLimits};
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::{Sequence, SessionId, Timestamp};
@@ -130,7 +129,7 @@ impl LocalBroker for NodeBroker {
 fn publish_retained(handle: &NodeHandle, topic: &str, payload: &[u8]) {
     let mut effects = Effects::new();
     let now = handle.clock().now();
-    handle.broker().publish_internal(topic, payload, Retain::Yes, now, &mut effects);
+    handle.broker().publish_internal(topic, payload, now, &mut effects);
 }
 
 impl From<QueueLimits> for QueueRules {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::broker::Broker;
 use crate::broker::registry::Registry;
-use crate::broker::{Broker, Retain};
 use crate::metrics::Metrics;
 use crate::metrics::sys::SysTopics;
 use crate::net::tally;
@@ -71,7 +71,7 @@ pub(super) async fn publish_sys(
     let version = concat!("petrel version ", env!("CARGO_PKG_VERSION"));
     for (topic, value) in [("version", version), ("petrel/durability", durability)] {
         let topic = format!("$SYS/broker/{topic}");
-        broker.publish_internal(&topic, value.as_bytes(), Retain::Yes, clock.now(), &mut effects);
+        broker.publish_internal(&topic, value.as_bytes(), clock.now(), &mut effects);
     }
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,7 +86,7 @@ pub(super) async fn publish_sys(
         last = Instant::now();
         for (topic, value) in topics.update(&sample, elapsed, started.elapsed()) {
             let now = clock.now();
-            broker.publish_internal(&topic, value.as_bytes(), Retain::Yes, now, &mut effects);
+            broker.publish_internal(&topic, value.as_bytes(), now, &mut effects);
         }
         tally::count(metrics.counters(), &mut effects.tally);
     }

@@ -7,13 +7,13 @@ use hashbrown::HashMap;
 
 /// Aliases that the Client set, up to the broker's Topic Alias Maximum.
 #[derive(Debug, Default)]
-pub struct IncomingAliases {
+pub(crate) struct IncomingAliases {
     topics: Vec<Option<Box<str>>>,
 }
 
 impl IncomingAliases {
     /// Sets the topic of `alias`.
-    pub fn set(&mut self, alias: NonZeroU16, topic: &str) {
+    pub(crate) fn set(&mut self, alias: NonZeroU16, topic: &str) {
         let index = usize::from(alias.get()) - 1;
         if self.topics.len() <= index {
             self.topics.resize(index + 1, None);
@@ -27,21 +27,21 @@ impl IncomingAliases {
 
     /// The topic of `alias`.
     #[must_use]
-    pub fn topic(&self, alias: NonZeroU16) -> Option<&str> {
+    pub(crate) fn topic(&self, alias: NonZeroU16) -> Option<&str> {
         self.topics.get(usize::from(alias.get()) - 1)?.as_deref()
     }
 }
 
 /// Aliases that the broker assigned: the first topics that are sent get one each.
 #[derive(Debug)]
-pub struct OutgoingAliases {
+pub(crate) struct OutgoingAliases {
     max: u16,
     topics: HashMap<Box<str>, u16>,
 }
 
 /// How to name a topic in an outgoing PUBLISH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TopicNaming {
+pub(crate) enum TopicNaming {
     /// In full, without alias.
     Full,
     /// In full, and assign this alias.
@@ -53,12 +53,12 @@ pub enum TopicNaming {
 impl OutgoingAliases {
     /// Creates an empty set of at most `max` aliases.
     #[must_use]
-    pub fn new(max: u16) -> Self {
+    pub(crate) fn new(max: u16) -> Self {
         Self { max, topics: HashMap::new() }
     }
 
     /// How to name `topic`; assigns an alias while there are some left. The caller must send the packet.
-    pub fn name(&mut self, topic: &str) -> TopicNaming {
+    pub(crate) fn name(&mut self, topic: &str) -> TopicNaming {
         if let Some(&alias) = self.topics.get(topic) {
             return TopicNaming::Alias(alias);
         }

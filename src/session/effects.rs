@@ -16,21 +16,21 @@ use crate::session::work::Budget;
 #[derive(Default)]
 pub struct Effects {
     /// Changes for one atomic batch.
-    pub changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     /// The strongest durability that any of them requires.
-    pub durability: Durability,
+    pub(crate) durability: Durability,
     /// Listeners to notify when the batch is durable.
-    pub listeners: SmallVec<[Arc<dyn CommitListener>; 1]>,
+    pub(crate) listeners: SmallVec<[Arc<dyn CommitListener>; 1]>,
     /// Tasks of Clients that have something to write now.
     pub wakers: Vec<Waker>,
     /// Submit even without changes, because something waits for earlier batches.
-    pub barrier: bool,
+    pub(crate) barrier: bool,
     /// Whether the overflow policy "backpressure" applies to one of the messages.
-    pub backpressure: bool,
+    pub(crate) backpressure: bool,
     /// Recipients that lag behind: their publisher waits briefly.
-    pub crowded: SmallVec<[Arc<Session>; 1]>,
+    pub(crate) crowded: SmallVec<[Arc<Session>; 1]>,
     /// Pages to read from the store.
-    pub pages: SmallVec<[PageRequest; 1]>,
+    pub(crate) pages: SmallVec<[PageRequest; 1]>,
     /// Counts.
     pub tally: Tally,
     /// The remaining work budget of this turn.
@@ -46,14 +46,14 @@ impl Effects {
 
     /// Adds a change that requires `durability`.
     #[inline]
-    pub fn persist(&mut self, change: impl Into<Change>, durability: Durability) {
+    pub(crate) fn persist(&mut self, change: impl Into<Change>, durability: Durability) {
         self.changes.push(change.into());
         self.durability = self.durability.max(durability);
     }
 
     /// The changes as a batch, if there are any.
     #[must_use]
-    pub fn take_batch(&mut self) -> Option<Batch> {
+    pub(crate) fn take_batch(&mut self) -> Option<Batch> {
         let has_barrier = std::mem::take(&mut self.barrier);
         let durability = std::mem::replace(&mut self.durability, Durability::Memory);
         if self.changes.is_empty() && !has_barrier {
@@ -71,7 +71,7 @@ impl Effects {
     /// Whether only wake-ups of Clients are left.
     #[inline]
     #[must_use]
-    pub fn is_nothing_but_wakers(&self) -> bool {
+    pub(crate) fn is_nothing_but_wakers(&self) -> bool {
         self.changes.is_empty()
             && !self.barrier
             && self.listeners.is_empty()
@@ -79,7 +79,7 @@ impl Effects {
     }
 
     /// Drops the recipients that lag behind, because there is no publisher to slow down.
-    pub fn slow_nobody(&mut self) {
+    pub(crate) fn slow_nobody(&mut self) {
         self.crowded.clear();
         self.backpressure = false;
     }
@@ -87,7 +87,7 @@ impl Effects {
     /// Whether all effects were carried out: only counts may be left, which belong to no Client.
     #[inline]
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.is_nothing_but_wakers()
             && self.wakers.is_empty()
             && self.crowded.is_empty()
@@ -132,7 +132,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in order of their number.
-    pub const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::OutboxFull,
         Self::QueueFull,
         Self::Oldest,
@@ -150,33 +150,33 @@ impl DropReason {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Packets received.
-    pub packets_received: u64,
+    pub(crate) packets_received: u64,
     /// Bytes received.
-    pub bytes_received: u64,
+    pub(crate) bytes_received: u64,
     /// PUBLISH packets received.
-    pub publish_received: u64,
+    pub(crate) publish_received: u64,
     /// Payload bytes of PUBLISH packets received.
-    pub publish_bytes_received: u64,
+    pub(crate) publish_bytes_received: u64,
     /// Packets sent.
-    pub packets_sent: u64,
+    pub(crate) packets_sent: u64,
     /// PUBLISH packets sent.
     pub publish_sent: u64,
     /// Payload bytes of PUBLISH packets sent.
-    pub publish_bytes_sent: u64,
+    pub(crate) publish_bytes_sent: u64,
     /// PUBLISH packets refused to their publisher.
-    pub publish_refused: u64,
+    pub(crate) publish_refused: u64,
     /// SUBSCRIBE filters denied by access rules.
-    pub subscribe_denied: u64,
+    pub(crate) subscribe_denied: u64,
     /// Subscriptions refused because of a limit.
-    pub subscribe_over_limit: u64,
+    pub(crate) subscribe_over_limit: u64,
     /// Subscription Identifiers left out of messages, because they carry only so many.
-    pub subscription_ids_left_out: u64,
+    pub(crate) subscription_ids_left_out: u64,
     /// CONNECT packets answered with success, without stored state.
-    pub connects_new: u64,
+    pub(crate) connects_new: u64,
     /// CONNECT packets answered with success, with Session Present.
-    pub connects_resumed: u64,
+    pub(crate) connects_resumed: u64,
     /// Sessions that expired.
-    pub sessions_expired: u64,
+    pub(crate) sessions_expired: u64,
     /// Will Messages published.
     pub wills_published: u64,
     /// Messages dropped, by [`DropReason`].
@@ -186,7 +186,7 @@ pub struct Tally {
 impl Tally {
     /// Counts a dropped message.
     #[inline]
-    pub fn drop_one(&mut self, reason: DropReason) {
+    pub(crate) fn drop_one(&mut self, reason: DropReason) {
         self.dropped[reason as usize] += 1;
     }
 

@@ -52,19 +52,19 @@ struct Member {
 
 /// The terms on which a group accepts messages.
 #[derive(Debug, Clone, Copy)]
-pub struct GroupTerms {
+pub(crate) struct GroupTerms {
     /// How safe a message must be before it counts as accepted.
-    pub durability: Durability,
+    pub(crate) durability: Durability,
     /// Limits of queues.
-    pub limits: QueueLimits,
+    pub(crate) limits: QueueLimits,
     /// Whether all queues together have room.
-    pub total: Total,
+    pub(crate) total: Total,
 }
 
 impl Group {
     /// Creates a group without members.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         full: Arc<str>,
         filter: TopicFilter,
         queue: Queue,
@@ -87,7 +87,7 @@ impl Group {
 
     /// Applies the record of its queue.
     #[must_use]
-    pub fn with_record(mut self, record: &QueueRecord) -> Self {
+    pub(crate) fn with_record(mut self, record: &QueueRecord) -> Self {
         let state = self.state.get_mut();
         state.lifetime = record.lifetime;
         state.rules = record.rules;
@@ -96,7 +96,7 @@ impl Group {
 
     /// The record of its queue.
     #[must_use]
-    pub fn record(&self) -> QueueRecord {
+    pub(crate) fn record(&self) -> QueueRecord {
         let state = self.state.lock();
         QueueRecord {
             id: self.id,
@@ -108,26 +108,26 @@ impl Group {
 
     /// Whether the group ends when it has no members. Some queues outlive their members.
     #[must_use]
-    pub fn is_deserted(&self) -> bool {
+    pub(crate) fn is_deserted(&self) -> bool {
         let state = self.state.lock();
         state.members.is_empty() && state.lifetime != QueueLifetime::UntilRemoved
     }
 
     /// Its permanent id.
     #[must_use]
-    pub fn id(&self) -> SessionId {
+    pub(crate) fn id(&self) -> SessionId {
         self.id
     }
 
     /// The Topic Filter in full, with `$share/…/`.
     #[must_use]
-    pub fn full(&self) -> &Arc<str> {
+    pub(crate) fn full(&self) -> &Arc<str> {
         &self.full
     }
 
     /// The Topic Filter alone.
     #[must_use]
-    pub fn filter(&self) -> &TopicFilter {
+    pub(crate) fn filter(&self) -> &TopicFilter {
         &self.filter
     }
 
@@ -139,7 +139,7 @@ impl Group {
     }
 
     /// Adds or replaces a member. `None` if the group has ended; otherwise whether this member made it durable.
-    pub fn join(
+    pub(crate) fn join(
         &self,
         session: &Arc<Session>,
         options: SubscriptionOptions,
@@ -164,7 +164,7 @@ impl Group {
     }
 
     /// Removes a member; true if it was the last, and the group has ended with its queue.
-    pub fn leave(&self, session: &Session, effects: &mut Effects) -> bool {
+    pub(crate) fn leave(&self, session: &Session, effects: &mut Effects) -> bool {
         let mut state = self.state.lock();
         state.members.retain(|member| member.session.id() != session.id());
         let stays = state.lifetime == QueueLifetime::UntilRemoved;
@@ -182,14 +182,14 @@ impl Group {
 
     /// Called when the Network Connection of a member has ended or was taken over: another member must do its pending
     /// work for the group.
-    pub fn handle_absence(&self, session: SessionId, effects: &mut Effects) {
+    pub(crate) fn handle_absence(&self, session: SessionId, effects: &mut Effects) {
         let mut state = self.state.lock();
         state.give_up_page(session);
         effects.wakers.extend(state.signal_member());
     }
 
     /// Delivers to one member, or queues.
-    pub fn deliver(
+    pub(crate) fn deliver(
         self: &Arc<Self>,
         publication: &mut Publication<'_>,
         terms: &GroupTerms,
@@ -219,7 +219,7 @@ impl Group {
     }
 
     /// Delivers a message that `leaving` did not deliver, to another member or into the queue.
-    pub fn deliver_again(
+    pub(crate) fn deliver_again(
         self: &Arc<Self>,
         leaving: &Session,
         publication: &mut Publication<'_>,
@@ -239,13 +239,13 @@ impl Group {
     /// Whether messages wait for a member.
     #[inline]
     #[must_use]
-    pub fn has_backlog(&self) -> bool {
+    pub(crate) fn has_backlog(&self) -> bool {
         self.has_backlog.load(Ordering::SeqCst)
     }
 
     /// Gives queued messages to `session` as far as it has room, each on the terms of its own topic. A durable group hands on a
     /// message only once it is committed: otherwise, after a crash, a second member would get it when the publisher repeats it.
-    pub fn drain_to(
+    pub(crate) fn drain_to(
         &self,
         session: &Arc<Session>,
         terms_of: impl Fn(&str) -> GroupTerms,
@@ -258,7 +258,12 @@ impl Group {
     }
 
     /// Handles a page of its queue.
-    pub fn handle_page(&self, request: PageRequest, page: Option<Vec<StoredEntry>>, full: bool) {
+    pub(crate) fn handle_page(
+        &self,
+        request: PageRequest,
+        page: Option<Vec<StoredEntry>>,
+        full: bool,
+    ) {
         let mut state = self.state.lock();
         match page {
             Some(page) => state.queue.handle_page(request, page, full),
@@ -270,7 +275,7 @@ impl Group {
 
     /// Whether a member is connected.
     #[must_use]
-    pub fn member_count(&self) -> usize {
+    pub(crate) fn member_count(&self) -> usize {
         self.state.lock().members.len()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hashbrown::HashSet;
 
-use crate::durable::message::{Message, MessageId, SessionId, Timestamp};
+use crate::durable::message::{Message, MessageId, Timestamp};
 use crate::packet::PacketId;
 use crate::session::memberships::Memberships;
 use crate::session::outbound::Persistence;
@@ -18,39 +18,39 @@ use crate::session::subscriptions::Subscriptions;
 /// The inbound half of a Session.
 pub struct Inbound {
     /// Raised by every take-over; a connection with an older epoch must not change anything.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// QoS 2 Packet Identifiers received and not released. [MQTT-4.3.3-10]
-    pub incoming: IncomingIds,
+    pub(crate) incoming: IncomingIds,
     /// Its Subscriptions that are not shared.
-    pub subscriptions: Subscriptions,
+    pub(crate) subscriptions: Subscriptions,
     /// Groups of Shared Subscriptions it is a member of, one for each of its Shared Subscriptions.
     pub groups: Memberships,
     /// Retained Messages still to be delivered for new Subscriptions. They outlive the Network Connection, so that a
     /// disconnection loses none.
-    pub retained: Rare<RetainedDeliveries>,
+    pub(crate) retained: Rare<RetainedDeliveries>,
     /// Bytes counted for its Subscriptions, see `broker::subscriptions`.
-    pub subscription_bytes: usize,
+    pub(crate) subscription_bytes: usize,
     /// The Will Message of the current Network Connection, or one whose delay runs.
-    pub will: Option<Will>,
+    pub(crate) will: Option<Will>,
     /// Session Expiry Interval in seconds.
-    pub expiry_seconds: u32,
+    pub(crate) expiry_seconds: u32,
     /// The owner of the Session.
-    pub owner: SessionOwner,
+    pub(crate) owner: SessionOwner,
     /// The Session has ended: whoever still holds it must look up another.
-    pub ended: bool,
+    pub(crate) ended: bool,
     /// The store has, or may have, a record of it, which must be deleted with it.
-    pub has_record: bool,
+    pub(crate) has_record: bool,
     /// When its Network Connection ended; `None` while it is open.
-    pub disconnected: Option<Timestamp>,
+    pub(crate) disconnected: Option<Timestamp>,
     /// Network Connections that wait for the current one to release the Session.
-    pub successors: Rare<Vec<Waker>>,
+    pub(crate) successors: Rare<Vec<Waker>>,
     /// Numbers the messages published.
     next_message: MessageId,
 }
 
 /// A set of Packet Identifiers of messages with QoS 2.
 #[derive(Debug, Default)]
-pub struct IncomingIds {
+pub(crate) struct IncomingIds {
     /// Received over the current Network Connection.
     current: Rare<PacketIds>,
     /// Received over earlier ones: known, but not part of the current quota. [MQTT-4.9.0-1]
@@ -61,20 +61,20 @@ type PacketIds = HashSet<PacketId, foldhash::fast::RandomState>;
 
 /// A Will Message and its delay.
 #[derive(Debug, Clone)]
-pub struct Will {
+pub(crate) struct Will {
     /// The message to publish.
-    pub message: Arc<Message>,
+    pub(crate) message: Arc<Message>,
     /// Will Delay Interval in seconds.
     pub delay_seconds: u32,
     /// Whether its Client was connected when an earlier run of the broker ended, which also ended its Session: the Client
     /// has some time to come back before the Will Message is published.
-    pub is_left_behind: bool,
+    pub(crate) is_left_behind: bool,
 }
 
 impl Inbound {
     /// The state of a new Session. `first_message` numbers its messages.
     #[must_use]
-    pub fn new(first_message: MessageId) -> Self {
+    pub(crate) fn new(first_message: MessageId) -> Self {
         Self {
             epoch: 0,
             incoming: IncomingIds::default(),
@@ -95,7 +95,7 @@ impl Inbound {
 
     /// The id for the next published message.
     #[inline]
-    pub fn take_message_id(&mut self) -> MessageId {
+    pub(crate) fn take_message_id(&mut self) -> MessageId {
         let id = self.next_message;
         self.next_message.counter += 1;
         id
@@ -103,34 +103,28 @@ impl Inbound {
 
     /// How many Subscriptions it has, shared ones included.
     #[must_use]
-    pub fn subscription_count(&self) -> usize {
+    pub(crate) fn subscription_count(&self) -> usize {
         self.subscriptions.len() + self.groups.len()
     }
 
     /// Whether the Session outlives its Network Connection.
     #[must_use]
-    pub fn is_durable(&self) -> bool {
+    pub(crate) fn is_durable(&self) -> bool {
         self.expiry_seconds > 0
     }
 
     /// Whether messages for its Client must survive the process.
     #[must_use]
-    pub fn persistence(&self) -> Persistence {
+    pub(crate) fn persistence(&self) -> Persistence {
         if self.is_durable() { Persistence::Durable } else { Persistence::Transient }
     }
 
     /// Whether a Client that connects now is too late to stop this Will Message, because the delay has passed since the
     /// Network Connection ended (now, if it is still open). [MQTT-3.1.3-9]
     #[must_use]
-    pub fn is_overdue(&self, will: &Will, now: Timestamp) -> bool {
+    pub(crate) fn is_overdue(&self, will: &Will, now: Timestamp) -> bool {
         let delay = Duration::from_secs(u64::from(will.delay_seconds));
         self.disconnected.unwrap_or(now).plus(delay) <= now
-    }
-
-    /// The Session of these messages.
-    #[must_use]
-    pub fn session_id(&self) -> SessionId {
-        self.next_message.publisher
     }
 }
 
@@ -138,18 +132,12 @@ impl IncomingIds {
     /// How many count towards the Receive Maximum of the current Network Connection.
     #[inline]
     #[must_use]
-    pub fn in_quota(&self) -> usize {
+    pub(crate) fn in_quota(&self) -> usize {
         self.current.as_ref().map_or(0, HashSet::len)
     }
 
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.current.is_empty() && self.earlier.is_empty()
-    }
-
     /// Starts the quota of a new Network Connection.
-    pub fn begin_quota(&mut self) {
+    pub(crate) fn begin_quota(&mut self) {
         if !self.current.is_empty() {
             self.earlier.fill().extend(self.current.take());
         }
@@ -158,20 +146,20 @@ impl IncomingIds {
     /// Whether a message with this identifier was received and not released.
     #[inline]
     #[must_use]
-    pub fn contains(&self, packet_id: PacketId) -> bool {
+    pub(crate) fn contains(&self, packet_id: PacketId) -> bool {
         self.current.as_ref().is_some_and(|known| known.contains(&packet_id))
             || self.earlier.as_ref().is_some_and(|known| known.contains(&packet_id))
     }
 
     /// Adds the identifier of a received message.
     #[inline]
-    pub fn insert(&mut self, packet_id: PacketId) {
+    pub(crate) fn insert(&mut self, packet_id: PacketId) {
         self.current.fill().insert(packet_id);
     }
 
     /// Releases an identifier; returns whether it was known.
     #[inline]
-    pub fn remove(&mut self, packet_id: PacketId) -> bool {
+    pub(crate) fn remove(&mut self, packet_id: PacketId) -> bool {
         self.current.as_mut().is_some_and(|known| known.remove(&packet_id))
             || self.remove_earlier(packet_id)
     }

@@ -13,32 +13,32 @@ use crate::session::publication::Publication;
 use crate::topic::mount_point::MountPoint;
 
 /// The parameters of a Network Connection for outgoing packets.
-pub struct LinkParameters {
+pub(crate) struct LinkParameters {
     /// Protocol version.
-    pub version: ProtocolVersion,
+    pub(crate) version: ProtocolVersion,
     /// The Client's Maximum Packet Size in bytes. [MQTT-3.1.2-24]
-    pub max_packet_bytes: u32,
+    pub(crate) max_packet_bytes: u32,
     /// The smaller of the Client's Receive Maximum and the broker's own limit. [MQTT-3.3.4-9]
-    pub receive_maximum: u16,
+    pub(crate) receive_maximum: u16,
     /// Topic Aliases, if the Client accepts any.
-    pub aliases: Option<Box<OutgoingAliases>>,
+    pub(crate) aliases: Option<Box<OutgoingAliases>>,
     /// The Client's mount point, which is removed from topics.
-    pub mount_point: Option<MountPoint>,
+    pub(crate) mount_point: Option<MountPoint>,
     /// Most bytes in the outbox for QoS 0 messages.
-    pub outbox_bytes: usize,
+    pub(crate) outbox_bytes: usize,
     /// Where the Client comes from.
-    pub origin: ClientOrigin,
+    pub(crate) origin: ClientOrigin,
 }
 
 /// Where a connected Client comes from, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientOrigin {
+pub(crate) struct ClientOrigin {
     /// Its address; `None`: a Unix socket, or a part of the broker itself.
-    pub address: Option<SocketAddr>,
+    pub(crate) address: Option<SocketAddr>,
     /// Name of its listener.
-    pub listener: Arc<str>,
+    pub(crate) listener: Arc<str>,
     /// When it connected.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
 }
 
 /// The flags of one PUBLISH.

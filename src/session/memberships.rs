@@ -26,13 +26,13 @@ struct Joined {
 impl Memberships {
     /// The number of groups.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |joined| joined.groups.len())
     }
 
     /// Whether there is none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
@@ -43,14 +43,14 @@ impl Memberships {
 
     /// The group of this Shared Subscription, by its Topic Filter in full.
     #[must_use]
-    pub fn find(&self, full: &str) -> Option<&Arc<Group>> {
+    pub(crate) fn find(&self, full: &str) -> Option<&Arc<Group>> {
         let joined = self.0.as_ref()?;
         joined.groups.get(joined.position_of(full)?)
     }
 
     /// The group of this number.
     #[must_use]
-    pub fn find_id(&self, id: SessionId) -> Option<&Arc<Group>> {
+    pub(crate) fn find_id(&self, id: SessionId) -> Option<&Arc<Group>> {
         let joined = self.0.as_ref()?;
         match joined.is_indexed() {
             true => joined.groups.get(*joined.by_id.get(&id)?),
@@ -59,7 +59,7 @@ impl Memberships {
     }
 
     /// Adds a group; false if it is there already.
-    pub fn insert(&mut self, group: Arc<Group>) -> bool {
+    pub(crate) fn insert(&mut self, group: Arc<Group>) -> bool {
         if self.find_id(group.id()).is_some() {
             return false;
         }
@@ -80,14 +80,14 @@ impl Memberships {
     }
 
     /// Removes a group, by its full Topic Filter.
-    pub fn remove(&mut self, full: &str) -> Option<Arc<Group>> {
+    pub(crate) fn remove(&mut self, full: &str) -> Option<Arc<Group>> {
         let joined = self.0.as_mut()?;
         let position = joined.position_of(full)?;
         Some(self.take(position))
     }
 
     /// Removes any one of them.
-    pub fn pop(&mut self) -> Option<Arc<Group>> {
+    pub(crate) fn pop(&mut self) -> Option<Arc<Group>> {
         let last = self.len().checked_sub(1)?;
         Some(self.take(last))
     }

@@ -5,26 +5,26 @@
 //! Lock order: Inbound of one Session, then a group, then the Outbound of any Session. No thread holds two locks of
 //! the same kind.
 
-pub mod aliases;
+pub(crate) mod aliases;
 pub mod effects;
-pub mod group;
-pub mod inbound;
-pub mod link;
-pub mod memberships;
-pub mod outbound;
+pub(crate) mod group;
+pub(crate) mod inbound;
+pub(crate) mod link;
+pub(crate) mod memberships;
+pub(crate) mod outbound;
 pub mod outbox;
-pub mod own_queue;
-pub mod owner;
+pub(crate) mod own_queue;
+pub(crate) mod owner;
 pub mod policies;
-pub mod publication;
+pub(crate) mod publication;
 pub mod queue;
-pub mod rare;
-pub mod retained_delivery;
-pub mod shared_run;
+pub(crate) mod rare;
+pub(crate) mod retained_delivery;
+pub(crate) mod shared_run;
 mod slowness;
-pub mod subscriptions;
-pub mod violation;
-pub mod window;
+pub(crate) mod subscriptions;
+pub(crate) mod violation;
+pub(crate) mod window;
 pub mod work;
 
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub struct Session {
 impl Session {
     /// Creates a Session from its two halves.
     #[must_use]
-    pub fn new(client_id: Arc<str>, inbound: Inbound, outbound: Outbound) -> Self {
+    pub(crate) fn new(client_id: Arc<str>, inbound: Inbound, outbound: Outbound) -> Self {
         let id = outbound.session_id();
         Self {
             id,
@@ -64,7 +64,7 @@ impl Session {
     /// Its permanent id.
     #[inline]
     #[must_use]
-    pub fn id(&self) -> SessionId {
+    pub(crate) fn id(&self) -> SessionId {
         self.id
     }
 
@@ -77,7 +77,7 @@ impl Session {
     /// The policy that publishers need; read before the Outbound is locked.
     #[inline]
     #[must_use]
-    pub fn trail(&self) -> Trail {
+    pub(crate) fn trail(&self) -> Trail {
         match self.loses_trail.load(Ordering::Relaxed) {
             true => Trail::Lost,
             false => Trail::Kept,
@@ -85,7 +85,7 @@ impl Session {
     }
 
     /// Sets it, at CONNECT.
-    pub fn set_trail(&self, trail: Trail) {
+    pub(crate) fn set_trail(&self, trail: Trail) {
         self.loses_trail.store(trail == Trail::Lost, Ordering::Relaxed);
     }
 

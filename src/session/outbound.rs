@@ -69,7 +69,7 @@ enum Link {
 
 /// Whether queued messages must survive the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Persistence {
+pub(crate) enum Persistence {
     /// The Session ends with its Network Connection.
     Transient,
     /// The Session outlives it.
@@ -78,36 +78,36 @@ pub enum Persistence {
 
 /// The terms of one delivery.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms<'a> {
+pub(crate) struct Terms<'a> {
     /// QoS granted to the Subscription.
-    pub qos: QoS,
+    pub(crate) qos: QoS,
     /// RETAIN flag of the delivery.
-    pub retain: bool,
+    pub(crate) retain: bool,
     /// Subscription Identifiers that match.
-    pub subscription_ids: &'a [u32],
+    pub(crate) subscription_ids: &'a [u32],
     /// The group it is delivered for.
-    pub group: Option<SessionId>,
+    pub(crate) group: Option<SessionId>,
     /// How safe it must be before it counts as accepted.
-    pub durability: Durability,
+    pub(crate) durability: Durability,
     /// Limits of the queue.
-    pub limits: &'a QueueLimits,
+    pub(crate) limits: &'a QueueLimits,
     /// Whether all queues together have room.
-    pub total: Total,
+    pub(crate) total: Total,
 }
 
 /// What an ended Session leaves.
-pub struct Remains {
+pub(crate) struct Remains {
     /// Messages in memory that were not delivered, oldest first.
-    pub entries: Vec<Arc<QueueEntry>>,
+    pub(crate) entries: Vec<Arc<QueueEntry>>,
     /// Messages that only the store has.
-    pub in_store: u64,
+    pub(crate) in_store: u64,
     /// The task to wake.
-    pub waker: Option<Waker>,
+    pub(crate) waker: Option<Waker>,
 }
 
 /// What happened to a message for one recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivered {
+pub(crate) enum Delivered {
     /// In the outbox.
     Sent,
     /// In the queue.
@@ -124,7 +124,7 @@ pub enum Delivered {
 
 /// What to do after PUBREC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PubrecOutcome {
+pub(crate) enum PubrecOutcome {
     /// PUBREL at once.
     Release,
     /// PUBREL once the change is durable.
@@ -138,7 +138,7 @@ pub enum PubrecOutcome {
 impl Outbound {
     /// Creates the state of a Session without a Network Connection.
     #[must_use]
-    pub fn new(session: SessionId, persistence: Persistence, queue: Queue) -> Self {
+    pub(crate) fn new(session: SessionId, persistence: Persistence, queue: Queue) -> Self {
         Self {
             session,
             epoch: 0,
@@ -164,7 +164,7 @@ impl Outbound {
     }
 
     /// Sets rules for this queue.
-    pub fn set_own_queue(&mut self, rules: QueueRules) {
+    pub(crate) fn set_own_queue(&mut self, rules: QueueRules) {
         match &mut self.own_queue {
             _ if rules == QueueRules::default() => self.own_queue = None,
             Some(own) => own.rules = rules,
@@ -174,19 +174,19 @@ impl Outbound {
 
     /// Rules for this queue, which override those for topics.
     #[must_use]
-    pub fn own_queue(&self) -> Option<&QueueRules> {
+    pub(crate) fn own_queue(&self) -> Option<&QueueRules> {
         self.own_queue.as_ref().map(|own| &own.rules)
     }
 
     /// Whether the Client has missed changes of Retained Messages since the last call.
-    pub fn take_missed_retained(&mut self) -> bool {
+    pub(crate) fn take_missed_retained(&mut self) -> bool {
         let own = self.own_queue.as_mut();
         own.is_some_and(|own| own.take_missed_retained())
     }
 
     /// When the oldest unfinished message arrived: known, or to be read from the store.
     #[must_use]
-    pub fn oldest(&self) -> Oldest {
+    pub(crate) fn oldest(&self) -> Oldest {
         match self.window.oldest_arrival() {
             Some(arrived) => Oldest::Arrived(arrived),
             None => self.queue.oldest(),
@@ -195,37 +195,37 @@ impl Outbound {
 
     /// The Session it belongs to.
     #[must_use]
-    pub fn session_id(&self) -> SessionId {
+    pub(crate) fn session_id(&self) -> SessionId {
         self.session
     }
 
     /// Messages before this position may have been sent.
-    pub fn set_sent_until(&mut self, sent_until: Sequence) {
+    pub(crate) fn set_sent_until(&mut self, sent_until: Sequence) {
         self.sent_until = sent_until;
     }
 
     /// Messages before this position may have been sent.
     #[must_use]
-    pub fn sent_until(&self) -> Sequence {
+    pub(crate) fn sent_until(&self) -> Sequence {
         self.sent_until
     }
 
     /// Whether a Client is connected.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self.link, Link::Open(_))
     }
 
     /// Whether queued messages survive the process.
     #[must_use]
-    pub fn persistence(&self) -> Persistence {
+    pub(crate) fn persistence(&self) -> Persistence {
         self.persistence
     }
 
     /// Whether the store may know this Session although it is not durable, because its queue has spilled or it was
     /// durable before.
     #[must_use]
-    pub fn has_spilled(&self) -> bool {
+    pub(crate) fn has_spilled(&self) -> bool {
         self.has_spilled
     }
 
@@ -236,7 +236,7 @@ impl Outbound {
     }
 
     /// The queue, for handling pages.
-    pub fn queue_mut(&mut self) -> &mut Queue {
+    pub(crate) fn queue_mut(&mut self) -> &mut Queue {
         &mut self.queue
     }
 
@@ -248,25 +248,19 @@ impl Outbound {
 
     /// Messages dropped so far.
     #[must_use]
-    pub fn dropped_count(&self) -> u64 {
+    pub(crate) fn dropped_count(&self) -> u64 {
         self.dropped_count
-    }
-
-    /// Bytes waiting to be written.
-    #[must_use]
-    pub fn outbox_bytes(&self) -> usize {
-        self.outbox.bytes() + self.writing_bytes
     }
 
     /// Whether another Network Connection has taken over since `epoch`, or the Session has ended.
     #[must_use]
-    pub fn is_taken_over(&self, epoch: u64) -> bool {
+    pub(crate) fn is_taken_over(&self, epoch: u64) -> bool {
         self.epoch != epoch || matches!(self.link, Link::Ended)
     }
 
     /// Asks the Network Connection that holds the Session to handle its received input and to release the Session.
     /// Returns the waker of its task.
-    pub fn ask_to_leave(&mut self) -> Option<Waker> {
+    pub(crate) fn ask_to_leave(&mut self) -> Option<Waker> {
         self.is_asked_to_leave = true;
         self.signal()
     }
@@ -274,13 +268,13 @@ impl Outbound {
     /// See [`Self::ask_to_leave`].
     #[inline]
     #[must_use]
-    pub fn is_asked_to_leave(&self) -> bool {
+    pub(crate) fn is_asked_to_leave(&self) -> bool {
         self.is_asked_to_leave
     }
 
     /// Gives the Session to a Network Connection; the previous one loses it. Returns the waker of the previous one.
     /// Nothing is sent before [`Self::open`].
-    pub fn take_over(&mut self, epoch: u64, persistence: Persistence) -> Option<Waker> {
+    pub(crate) fn take_over(&mut self, epoch: u64, persistence: Persistence) -> Option<Waker> {
         self.close_link();
         self.is_asked_to_leave = false;
         self.epoch = epoch;
@@ -292,7 +286,7 @@ impl Outbound {
     }
 
     /// Called when CONNACK is in the outbox: from now on messages may follow it.
-    pub fn open(&mut self, epoch: u64, link: LinkParameters) {
+    pub(crate) fn open(&mut self, epoch: u64, link: LinkParameters) {
         if self.epoch == epoch && matches!(self.link, Link::Absent) {
             if let Some(own) = &mut self.own_queue {
                 own.note_present();
@@ -303,7 +297,7 @@ impl Outbound {
 
     /// The connected Client: its protocol version, and where it comes from.
     #[must_use]
-    pub fn client(&self) -> Option<(ProtocolVersion, &ClientOrigin)> {
+    pub(crate) fn client(&self) -> Option<(ProtocolVersion, &ClientOrigin)> {
         match &self.link {
             Link::Open(link) => Some((link.version, &link.origin)),
             Link::Absent | Link::Ended => None,
@@ -311,7 +305,7 @@ impl Outbound {
     }
 
     /// Called when the Network Connection has ended: queued messages leave memory. False if it was taken over.
-    pub fn close(&mut self, epoch: u64) -> bool {
+    pub(crate) fn close(&mut self, epoch: u64) -> bool {
         if self.is_taken_over(epoch) {
             return false;
         }
@@ -322,7 +316,7 @@ impl Outbound {
 
     /// Ends the Session: returns undelivered messages, oldest first, including those in flight at QoS 1, which a
     /// group may give to another member. [MQTT-4.8.2-4]
-    pub fn end(&mut self) -> Remains {
+    pub(crate) fn end(&mut self) -> Remains {
         let inflight = self.window.drain().filter_map(|(_, delivery)| {
             let entry = delivery.entry?;
             (delivery.state == DeliveryState::AwaitsPuback).then_some(entry)
@@ -338,14 +332,14 @@ impl Outbound {
     }
 
     /// Sets a flag that there is something to check, and returns the waker of the task.
-    pub fn signal(&mut self) -> Option<Waker> {
+    pub(crate) fn signal(&mut self) -> Option<Waker> {
         self.is_signalled = true;
         self.waker.clone()
     }
 
     /// Sends queued messages as far as window and outbox have room, and requests pages from the store.
     #[inline]
-    pub fn pump(&mut self, now: Timestamp, effects: &mut Effects) {
+    pub(crate) fn pump(&mut self, now: Timestamp, effects: &mut Effects) {
         if !self.queue.is_empty() {
             self.pump_queue(now, effects);
         }
@@ -460,7 +454,7 @@ impl Outbound {
 
     /// Whether a group may hand a message to this member: connected, empty queue, room in the window.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let Link::Open(link) = &self.link else { return false };
         self.queue.is_empty()
             && self.outbox.bytes() + self.writing_bytes < PUMP_BYTES
@@ -469,7 +463,7 @@ impl Outbound {
 
     /// Moves output to the end of `target`. From now on take-over and commits wake `waker`, and if there is nothing
     /// to do (returns false), so does the next message. The caller must have written everything taken before.
-    pub fn take_output(&mut self, target: &mut Outbox, waker: &Waker) -> bool {
+    pub(crate) fn take_output(&mut self, target: &mut Outbox, waker: &Waker) -> bool {
         match &mut self.waker {
             Some(known) => known.clone_from(waker),
             None => self.waker = Some(waker.clone()),

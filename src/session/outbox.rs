@@ -13,7 +13,7 @@ use crate::session::rare::Rare;
 
 /// Payloads (with the forwarded properties before them) of at least this many bytes are shared; smaller ones are copied,
 /// which costs less than the bookkeeping.
-pub const SHARED_PAYLOAD_BYTES: usize = 2048;
+pub(crate) const SHARED_PAYLOAD_BYTES: usize = 2048;
 
 /// Encoded packets in order, with large parts held by reference.
 #[derive(Default)]
@@ -32,7 +32,7 @@ struct Splice {
 
 /// Which part of a packet stays in the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SharedEnd {
+pub(crate) enum SharedEnd {
     /// The payload.
     Payload,
     /// Forwarded properties and payload, which are adjacent in the message as in a 5.0 packet.
@@ -65,7 +65,7 @@ impl Outbox {
 
     /// Appends the output of `encode`.
     #[inline]
-    pub fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         if self.buffer.capacity() == 0 {
             self.buffer = take_buffer();
         }
@@ -76,7 +76,7 @@ impl Outbox {
 
     /// Appends a PUBLISH whose payload is copied.
     #[inline]
-    pub fn append_publish(
+    pub(crate) fn append_publish(
         &mut self,
         publish: &OutgoingPublish<'_>,
         version: ProtocolVersion,
@@ -89,7 +89,7 @@ impl Outbox {
     }
 
     /// Appends a PUBLISH whose `end` stays in `message`.
-    pub fn append_shared(
+    pub(crate) fn append_shared(
         &mut self,
         publish: &OutgoingPublish<'_>,
         version: ProtocolVersion,
@@ -108,7 +108,7 @@ impl Outbox {
     }
 
     /// Moves everything to the end of `target` and leaves this one without memory.
-    pub fn move_into(&mut self, target: &mut Self) {
+    pub(crate) fn move_into(&mut self, target: &mut Self) {
         if target.is_empty() {
             std::mem::swap(self, target);
         } else {
@@ -129,13 +129,13 @@ impl Outbox {
 
     /// Appends a copy of packets without shared payloads and without Packet Identifiers.
     #[inline]
-    pub fn append_copy(&mut self, packets: &Self) {
+    pub(crate) fn append_copy(&mut self, packets: &Self) {
         self.extend(&packets.buffer);
     }
 
     /// Appends a copy of packets without shared payloads, with ascending Packet Identifiers at the given positions.
     #[inline]
-    pub fn append_numbered(&mut self, packets: &Self, identifiers: &[u32], first: PacketId) {
+    pub(crate) fn append_numbered(&mut self, packets: &Self, identifiers: &[u32], first: PacketId) {
         self.append(|out| {
             let start = out.len();
             out.extend_from_slice(&packets.buffer);
@@ -153,7 +153,7 @@ impl Outbox {
 
     /// Appends plain bytes.
     #[inline]
-    pub fn extend(&mut self, bytes: &[u8]) {
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
         self.append(|out| out.extend_from_slice(bytes));
     }
 

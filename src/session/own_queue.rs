@@ -3,7 +3,7 @@
 use crate::durable::record::{QueueRules, StoresQoS0};
 
 /// Most QoS 0 messages with RETAIN queued for an absent Client.
-pub const RETAINED_WAITING_MAX: u32 = 10_000;
+pub(crate) const RETAINED_WAITING_MAX: u32 = 10_000;
 
 /// The rules and their state.
 pub(super) struct OwnQueue {

@@ -7,7 +7,7 @@ const SEPARATOR: char = '\0';
 
 /// The user who created a Session, and the mount point.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SessionOwner {
+pub(crate) struct SessionOwner {
     /// Verified user name; `None` is anonymous, which is a user like any other.
     user_name: Option<Arc<str>>,
     /// Mount point of the listener, empty without one, because topics have another meaning under another mount point.
@@ -18,13 +18,13 @@ pub struct SessionOwner {
 impl SessionOwner {
     /// A user on a listener with this mount point.
     #[must_use]
-    pub fn new(user_name: Option<Arc<str>>, mount_point: Option<Arc<str>>) -> Self {
+    pub(crate) fn new(user_name: Option<Arc<str>>, mount_point: Option<Arc<str>>) -> Self {
         Self { user_name, mount_point: Some(mount_point.unwrap_or_default()) }
     }
 
     /// Whether `other` may use the Sessions of this owner.
     #[must_use]
-    pub fn admits(&self, other: &Self) -> bool {
+    pub(crate) fn admits(&self, other: &Self) -> bool {
         let is_same_mount = match (&self.mount_point, &other.mount_point) {
             (Some(ours), Some(theirs)) => ours == theirs,
             (None, _) | (_, None) => true,
@@ -34,7 +34,7 @@ impl SessionOwner {
 
     /// The form in the record of a Session, where older versions have only the user name.
     #[must_use]
-    pub fn to_record(&self) -> Option<Arc<str>> {
+    pub(crate) fn to_record(&self) -> Option<Arc<str>> {
         let user_name = self.user_name.as_deref().unwrap_or_default();
         match &self.mount_point {
             Some(mount_point) => Some(format!("{user_name}{SEPARATOR}{mount_point}").into()),
@@ -44,7 +44,7 @@ impl SessionOwner {
 
     /// Reads what [`Self::to_record`] wrote, or an older version.
     #[must_use]
-    pub fn from_record(record: Option<&Arc<str>>) -> Self {
+    pub(crate) fn from_record(record: Option<&Arc<str>>) -> Self {
         let Some(record) = record else { return Self::default() };
         match record.split_once(SEPARATOR) {
             Some((user_name, mount_point)) => Self {

@@ -7,24 +7,24 @@ use crate::packet::subscribe::SubscriptionOptions;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policies {
     /// Whether the Client receives its own messages.
-    pub own_messages: OwnMessages,
+    pub(crate) own_messages: OwnMessages,
     /// The RETAIN flag in messages to the Client.
-    pub retain: RetainFlag,
+    pub(crate) retain: RetainFlag,
     /// Whether messages that the Client forwards carry a trail.
-    pub trail: Trail,
+    pub(crate) trail: Trail,
     /// How to recognise messages from the Client that were here before.
-    pub recognition: Recognition,
+    pub(crate) recognition: Recognition,
     /// Which topics the Client may use.
-    pub rights: Rights,
+    pub(crate) rights: Rights,
     /// The connection state topics that the Client may publish to, in addition to its rights.
-    pub states: States,
+    pub(crate) states: States,
     /// Whether the limits for Clients apply.
-    pub limits: LimitPolicy,
+    pub(crate) limits: LimitPolicy,
 }
 
 /// Whether a Client receives its own messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OwnMessages {
+pub(crate) enum OwnMessages {
     /// Unless its Subscription says No Local. [MQTT-3.8.3-3]
     #[default]
     AsSubscribed,
@@ -34,7 +34,7 @@ pub enum OwnMessages {
 
 /// The RETAIN flag in messages to a Client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RetainFlag {
+pub(crate) enum RetainFlag {
     /// As its Subscription says. [MQTT-3.3.1-12] [MQTT-3.3.1-13]
     #[default]
     AsSubscribed,
@@ -44,7 +44,7 @@ pub enum RetainFlag {
 
 /// Whether messages that a Client forwards to another broker carry a trail of the brokers they passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Trail {
+pub(crate) enum Trail {
     /// They do, or are not forwarded.
     #[default]
     Kept,
@@ -55,7 +55,7 @@ pub enum Trail {
 
 /// How to recognise messages from a Client that were here before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Recognition {
+pub(crate) enum Recognition {
     /// By their properties: a message without properties is new.
     #[default]
     ByTrail,
@@ -67,7 +67,7 @@ pub enum Recognition {
 
 /// Which topics a Client may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Rights {
+pub(crate) enum Rights {
     /// Topics that are not reserved, if the authority allows them.
     #[default]
     Granted,
@@ -77,7 +77,7 @@ pub enum Rights {
 
 /// Which connection state topics ([`crate::topic::reserved::connection_state`]) a Client may publish to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum States {
+pub(crate) enum States {
     /// None.
     #[default]
     None,
@@ -90,7 +90,7 @@ pub enum States {
 /// Whether the limits for Clients apply: number and lifetime of Sessions, Keep Alive, and length of the Client
 /// Identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LimitPolicy {
+pub(crate) enum LimitPolicy {
     /// They apply.
     #[default]
     Applied,
@@ -101,7 +101,7 @@ pub enum LimitPolicy {
 impl Policies {
     /// The effective Subscription Options for the requested ones.
     #[must_use]
-    pub fn subscription_options(self, asked: SubscriptionOptions) -> SubscriptionOptions {
+    pub(crate) fn subscription_options(self, asked: SubscriptionOptions) -> SubscriptionOptions {
         SubscriptionOptions {
             no_local: asked.no_local || self.own_messages == OwnMessages::Withheld,
             retain_as_published: asked.retain_as_published

@@ -7,30 +7,30 @@ use crate::packet::QoS;
 
 /// A message being routed. It is copied into a [`Message`] only if a recipient needs it longer than the read buffer,
 /// and then once for all recipients.
-pub struct Publication<'a> {
+pub(crate) struct Publication<'a> {
     /// Topic Name, with the mount point.
-    pub topic: &'a str,
+    pub(crate) topic: &'a str,
     /// Forwarded properties, wire-encoded.
-    pub properties: &'a [u8],
+    pub(crate) properties: &'a [u8],
     /// Payload.
-    pub payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
     /// QoS it was published with.
-    pub qos: QoS,
+    pub(crate) qos: QoS,
     /// RETAIN as published.
-    pub retain: bool,
+    pub(crate) retain: bool,
     /// Unique name.
-    pub id: MessageId,
+    pub(crate) id: MessageId,
     /// When it arrived.
-    pub arrived: Timestamp,
+    pub(crate) arrived: Timestamp,
     /// When it expires.
-    pub expires: Option<Timestamp>,
+    pub(crate) expires: Option<Timestamp>,
     message: Option<Arc<Message>>,
 }
 
 impl<'a> Publication<'a> {
     /// Creates a publication from parts in a read buffer.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         header: MessageHeader,
         topic: &'a str,
         properties: &'a [u8],
@@ -42,7 +42,7 @@ impl<'a> Publication<'a> {
 
     /// Creates a publication from an existing message: a will, or one that moves to another queue.
     #[must_use]
-    pub fn from_message(message: &'a Arc<Message>) -> Self {
+    pub(crate) fn from_message(message: &'a Arc<Message>) -> Self {
         Self {
             topic: message.topic(),
             properties: message.properties(),
@@ -58,7 +58,7 @@ impl<'a> Publication<'a> {
 
     /// The message as a copy of the read buffer, made at the first call. `None` if it is larger than any packet can
     /// be.
-    pub fn message(&mut self) -> Option<&Arc<Message>> {
+    pub(crate) fn message(&mut self) -> Option<&Arc<Message>> {
         if self.message.is_none() {
             let Self { id, qos, retain, arrived, expires, .. } = *self;
             let header = MessageHeader { id, qos, retain, arrived, expires };
@@ -70,7 +70,7 @@ impl<'a> Publication<'a> {
 
     /// Bytes that count towards limits.
     #[must_use]
-    pub fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         self.topic.len() + self.properties.len() + self.payload.len()
     }
 }

@@ -19,9 +19,9 @@ use crate::session::rare::Rare;
 use crate::session::window::{DeliveryState, Window};
 
 /// Messages kept in memory at the head of a queue.
-pub const HEAD_MESSAGES: usize = 1024;
+pub(crate) const HEAD_MESSAGES: usize = 1024;
 /// Bytes kept in memory at the head of a queue (one message may exceed it).
-pub const HEAD_BYTES: usize = 256 * 1024;
+pub(crate) const HEAD_BYTES: usize = 256 * 1024;
 
 /// Most old messages dropped for a new one, in addition to one for each [`GIVE_WAY_BYTES`] of it: more would hold the
 /// lock too long. A queue far beyond its limit shrinks step by step with each following message.
@@ -47,7 +47,7 @@ pub struct Queue {
 
 /// How to find out when the oldest message arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Oldest {
+pub(crate) enum Oldest {
     /// Nothing waits.
     None,
     /// It arrived then.
@@ -58,7 +58,7 @@ pub enum Oldest {
 
 /// An entry at the head.
 #[derive(Clone)]
-pub enum Queued {
+pub(crate) enum Queued {
     /// A message to send.
     Message(Arc<QueueEntry>),
     /// A QoS 2 delivery whose PUBREL must be repeated.
@@ -89,7 +89,7 @@ pub struct PageRequest {
 impl Queue {
     /// An empty queue.
     #[must_use]
-    pub fn new(owner: SessionId) -> Self {
+    pub(crate) fn new(owner: SessionId) -> Self {
         Self {
             owner,
             head: VecDeque::new(),
@@ -106,7 +106,7 @@ impl Queue {
 
     /// Creates a queue from the store's index, with nothing in memory.
     #[must_use]
-    pub fn from_store(
+    pub(crate) fn from_store(
         owner: SessionId,
         start: Sequence,
         end: Sequence,
@@ -125,19 +125,19 @@ impl Queue {
 
     /// The owner of the queue.
     #[must_use]
-    pub fn owner(&self) -> SessionId {
+    pub(crate) fn owner(&self) -> SessionId {
         self.owner
     }
 
     /// The next position.
     #[must_use]
-    pub fn next(&self) -> Sequence {
+    pub(crate) fn next(&self) -> Sequence {
         Sequence(self.next)
     }
 
     /// Takes the next position for a message that is sent at once.
     #[inline]
-    pub fn take_place(&mut self) -> Sequence {
+    pub(crate) fn take_place(&mut self) -> Sequence {
         let place = self.next;
         self.next += 1;
         Sequence(place)
@@ -145,14 +145,14 @@ impl Queue {
 
     /// Takes several of them.
     #[inline]
-    pub fn take_places(&mut self, count: usize) {
+    pub(crate) fn take_places(&mut self, count: usize) {
         self.next += count as u64;
     }
 
     /// Whether it is empty (messages in flight do not count).
     #[inline]
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.head.is_empty() && self.disk.is_none() && self.tail.is_empty()
     }
 
@@ -170,14 +170,14 @@ impl Queue {
 
     /// Whether the part in memory is more than half full, which means that the recipient lags behind.
     #[must_use]
-    pub fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         self.disk.is_some()
             || self.head.len() > HEAD_MESSAGES / 2
             || self.head_bytes > HEAD_BYTES / 2
     }
 
     /// Applies the overflow policy to a message of `size_bytes`.
-    pub fn admit(
+    pub(crate) fn admit(
         &mut self,
         size_bytes: usize,
         limits: &QueueLimits,
@@ -243,7 +243,7 @@ impl Queue {
     /// Appends an entry whose position was taken from this queue. `keep` says whether the recipient is connected and
     /// will need it soon. Returns whether it must be written to the store even if its Session is not durable, because
     /// there is no room in memory.
-    pub fn push(&mut self, entry: Arc<QueueEntry>, keep: Keep) -> Spilled {
+    pub(crate) fn push(&mut self, entry: Arc<QueueEntry>, keep: Keep) -> Spilled {
         self.count(&entry);
         let has_room = self.head.len() < HEAD_MESSAGES && self.head_bytes < HEAD_BYTES;
         let contiguous = self.disk.is_none() && self.tail.is_empty();
@@ -259,13 +259,13 @@ impl Queue {
 
     /// The oldest message, without taking it.
     #[must_use]
-    pub fn front(&self) -> Option<&Queued> {
+    pub(crate) fn front(&self) -> Option<&Queued> {
         self.head.front()
     }
 
     /// When the oldest message arrived: known, or to be read from the store.
     #[must_use]
-    pub fn oldest(&self) -> Oldest {
+    pub(crate) fn oldest(&self) -> Oldest {
         match (self.head.front(), self.disk, self.tail.iter().next()) {
             (Some(Queued::Message(entry)), _, _) | (None, None, Some(entry)) => {
                 Oldest::Arrived(entry.message.arrived)
@@ -276,7 +276,7 @@ impl Queue {
     }
 
     /// Takes the oldest message.
-    pub fn pop(&mut self) -> Option<Queued> {
+    pub(crate) fn pop(&mut self) -> Option<Queued> {
         let queued = self.head.pop_front()?;
         if let Queued::Message(entry) = &queued {
             self.head_bytes = self.head_bytes.saturating_sub(entry.size_bytes());
@@ -289,7 +289,7 @@ impl Queue {
     }
 
     /// Refills the head: from the tail at once, or by a page that the caller must read.
-    pub fn refill(&mut self) -> Option<PageRequest> {
+    pub(crate) fn refill(&mut self) -> Option<PageRequest> {
         if self.head.len() > HEAD_MESSAGES / 4 {
             return None;
         }
@@ -314,7 +314,7 @@ impl Queue {
 
     /// Handles a page read for `request`. `full` means that the page ended at its limit, so more may follow. Late
     /// pages of a queue that was taken over are ignored.
-    pub fn handle_page(&mut self, request: PageRequest, page: Vec<StoredEntry>, full: bool) {
+    pub(crate) fn handle_page(&mut self, request: PageRequest, page: Vec<StoredEntry>, full: bool) {
         self.loading = false;
         let Some((from, to)) = self.disk else { return };
         if from != request.from.0 {
@@ -354,13 +354,13 @@ impl Queue {
     }
 
     /// Called when a page could not be read: it will be requested again.
-    pub fn handle_page_failure(&mut self) {
+    pub(crate) fn handle_page_failure(&mut self) {
         self.loading = false;
     }
 
     /// Called when the recipient has disconnected: durable messages leave memory. Messages in flight come first
     /// again.
-    pub fn leave_memory(&mut self, window: &mut Window) {
+    pub(crate) fn leave_memory(&mut self, window: &mut Window) {
         self.loading = false;
         let first_waiting = match self.head.front() {
             Some(Queued::Message(entry)) => Some(entry.sequence.0),
@@ -402,7 +402,7 @@ impl Queue {
     }
 
     /// Drops the oldest queued message; returns the change for the store.
-    pub fn drop_oldest(&mut self) -> Option<Change> {
+    pub(crate) fn drop_oldest(&mut self) -> Option<Change> {
         if let Some(Queued::Message(_)) = self.head.front() {
             let Some(Queued::Message(entry)) = self.pop() else { return None };
             return dequeue(self.owner, &entry);
@@ -423,7 +423,7 @@ impl Queue {
     }
 
     /// Takes all messages in memory, oldest first, when the Session ends.
-    pub fn take_messages(&mut self) -> Vec<Arc<QueueEntry>> {
+    pub(crate) fn take_messages(&mut self) -> Vec<Arc<QueueEntry>> {
         let head = std::mem::take(&mut self.head).into_iter().filter_map(|queued| match queued {
             Queued::Message(entry) => Some(entry),
             Queued::Released(_) => None,
@@ -481,7 +481,7 @@ pub struct QueueLimits {
 
 /// Whether all queues together are below their limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Total {
+pub(crate) enum Total {
     /// They are.
     #[default]
     HasRoom,
@@ -492,7 +492,7 @@ pub enum Total {
 impl QueueLimits {
     /// These limits, unless the queue has its own rules.
     #[must_use]
-    pub fn under(self, rules: &QueueRules) -> Self {
+    pub(crate) fn under(self, rules: &QueueRules) -> Self {
         Self {
             max_messages: rules.max_messages.unwrap_or(self.max_messages),
             max_bytes: rules.max_bytes.unwrap_or(self.max_bytes),
@@ -503,7 +503,7 @@ impl QueueLimits {
 
 /// Whether a queue accepts a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub(crate) enum Admission {
     /// Accepted.
     Admitted,
     /// Dropped and counted.
@@ -514,7 +514,7 @@ pub enum Admission {
 
 /// The change for the store when an entry is finished.
 #[must_use]
-pub fn dequeue(queue: SessionId, entry: &QueueEntry) -> Option<Change> {
+pub(crate) fn dequeue(queue: SessionId, entry: &QueueEntry) -> Option<Change> {
     match entry.acknowledge() {
         AcknowledgedEntry::NeverWritten => None,
         AcknowledgedEntry::Stored => {
@@ -526,7 +526,7 @@ pub fn dequeue(queue: SessionId, entry: &QueueEntry) -> Option<Change> {
 
 /// Whether a recipient will need a message soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+pub(crate) enum Keep {
     /// It is connected.
     InMemory,
     /// It is absent.
@@ -535,7 +535,7 @@ pub enum Keep {
 
 /// Whether a message must go to the store for lack of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spilled {
+pub(crate) enum Spilled {
     /// It is in memory.
     No,
     /// It must be written to the store, whatever its Session.

@@ -3,7 +3,7 @@
 
 /// A collection that takes no memory while it is empty.
 #[derive(Debug, Clone)]
-pub struct Rare<T>(Option<Box<T>>);
+pub(crate) struct Rare<T>(Option<Box<T>>);
 
 impl<T> Default for Rare<T> {
     fn default() -> Self {
@@ -15,26 +15,26 @@ impl<T: Default> Rare<T> {
     /// The collection, if it is not empty.
     #[inline]
     #[must_use]
-    pub fn as_ref(&self) -> Option<&T> {
+    pub(crate) fn as_ref(&self) -> Option<&T> {
         self.0.as_deref()
     }
 
     /// The collection, if it is not empty.
     #[inline]
     #[must_use]
-    pub fn as_mut(&mut self) -> Option<&mut T> {
+    pub(crate) fn as_mut(&mut self) -> Option<&mut T> {
         self.0.as_deref_mut()
     }
 
     /// The collection, to put something in.
     #[inline]
-    pub fn fill(&mut self) -> &mut T {
+    pub(crate) fn fill(&mut self) -> &mut T {
         self.0.get_or_insert_default()
     }
 
     /// Removes everything and frees the memory.
     #[inline]
-    pub fn take(&mut self) -> T {
+    pub(crate) fn take(&mut self) -> T {
         self.0.take().map_or_else(T::default, |filled| *filled)
     }
 }
@@ -45,14 +45,14 @@ where
 {
     /// Its items.
     #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = <&T as IntoIterator>::Item> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = <&T as IntoIterator>::Item> {
         self.0.as_deref().into_iter().flatten()
     }
 
     /// Whether nothing is in it.
     #[inline]
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 }

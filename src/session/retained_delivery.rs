@@ -9,47 +9,35 @@ use crate::topic::filter::TopicFilter;
 use crate::topic::retained_tree::Cursor;
 
 /// The Retained Messages that one Subscription has still to receive, a page at a time as its Client accepts them.
-pub struct RetainedDelivery {
+pub(crate) struct RetainedDelivery {
     /// The Topic Filter.
-    pub filter: TopicFilter,
+    pub(crate) filter: TopicFilter,
     /// QoS granted.
-    pub qos: QoS,
+    pub(crate) qos: QoS,
     /// Subscription Identifier, 0 for none.
-    pub subscription_id: u32,
+    pub(crate) subscription_id: u32,
     /// Where the next page starts.
-    pub cursor: Option<Cursor>,
+    pub(crate) cursor: Option<Cursor>,
 }
 
 /// The deliveries of one Session, in order of request. There is one for each Topic Filter: a new SUBSCRIBE restarts
 /// it, so there are never more deliveries than Subscriptions.
 #[derive(Default)]
-pub struct RetainedDeliveries {
+pub(crate) struct RetainedDeliveries {
     waiting: HashMap<TopicFilter, RetainedDelivery>,
     /// Cancelled deliveries stay here until their turn comes, or until they are the majority.
     order: VecDeque<TopicFilter>,
 }
 
 impl RetainedDeliveries {
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// All of them, in no particular order.
     #[must_use]
-    pub fn iter(&self) -> hashbrown::hash_map::Values<'_, TopicFilter, RetainedDelivery> {
+    pub(crate) fn iter(&self) -> hashbrown::hash_map::Values<'_, TopicFilter, RetainedDelivery> {
         self.waiting.values()
     }
 
     /// Adds a delivery at the end; one for the same filter is restarted in its place.
-    pub fn push(&mut self, delivery: RetainedDelivery) {
+    pub(crate) fn push(&mut self, delivery: RetainedDelivery) {
         let filter = delivery.filter.clone();
         if self.waiting.insert(filter.clone(), delivery).is_none() {
             self.order.push_back(filter);
@@ -57,7 +45,7 @@ impl RetainedDeliveries {
     }
 
     /// Takes the first delivery to continue it.
-    pub fn pop(&mut self) -> Option<RetainedDelivery> {
+    pub(crate) fn pop(&mut self) -> Option<RetainedDelivery> {
         loop {
             let first = self.order.pop_front()?;
             if let Some(delivery) = self.waiting.remove(&first) {
@@ -67,7 +55,7 @@ impl RetainedDeliveries {
     }
 
     /// Puts a taken delivery back at the front, unless its filter was requested again.
-    pub fn put_back(&mut self, delivery: RetainedDelivery) {
+    pub(crate) fn put_back(&mut self, delivery: RetainedDelivery) {
         let filter = delivery.filter.clone();
         if self.waiting.try_insert(filter.clone(), delivery).is_ok() {
             self.order.push_front(filter);
@@ -75,7 +63,7 @@ impl RetainedDeliveries {
     }
 
     /// Cancels the delivery for a filter that is no longer subscribed to.
-    pub fn remove(&mut self, filter: &TopicFilter) {
+    pub(crate) fn remove(&mut self, filter: &TopicFilter) {
         if self.waiting.remove(filter).is_some() && self.order.len() > 2 * self.waiting.len() + 16 {
             let waiting = &self.waiting;
             self.order.retain(|filter| waiting.contains_key(filter));
@@ -118,7 +106,7 @@ mod tests {
         deliveries.push(delivery(1, 2));
         deliveries.remove(&delivery(2, 0).filter);
         deliveries.push(delivery(2, 3));
-        assert_eq!(deliveries.len(), 4);
+        assert_eq!(deliveries.waiting.len(), 4);
         let first = deliveries.pop().unwrap();
         deliveries.push(delivery(0, 4));
         deliveries.put_back(first);
@@ -127,7 +115,7 @@ mod tests {
         deliveries.push(delivery(8, 8));
         deliveries.put_back(first);
         assert_eq!(ids(&mut deliveries), [7, 8]);
-        assert!(deliveries.is_empty());
+        assert!(deliveries.waiting.is_empty());
     }
 
     /// Deliveries that are cancelled as fast as they are added leave nothing behind.

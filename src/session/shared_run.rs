@@ -13,7 +13,7 @@ use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES};
 use crate::session::publication::Publication;
 
 /// A run of messages of one topic for more than one Client.
-pub struct SharedRun {
+pub(crate) struct SharedRun {
     /// The QoS that all of them were published with.
     qos: QoS,
     messages: usize,
@@ -34,7 +34,7 @@ impl SharedRun {
     /// Creates a run if its packets are simple, as most are: one QoS, no properties, no RETAIN, small payloads that
     /// are copied anyway.
     #[must_use]
-    pub fn of(publications: &[Publication<'_>]) -> Option<Self> {
+    pub(crate) fn of(publications: &[Publication<'_>]) -> Option<Self> {
         let qos = publications.first()?.qos;
         let mut payload_bytes = 0;
         for publication in publications {

@@ -10,7 +10,7 @@ const MAX_LISTED: usize = 8;
 
 /// A set of Subscriptions. A short list takes eight bytes for each, a table about ten.
 #[derive(Debug, Default)]
-pub struct Subscriptions(Kept);
+pub(crate) struct Subscriptions(Kept);
 
 #[derive(Debug)]
 enum Kept {
@@ -27,31 +27,25 @@ impl Default for Kept {
 
 /// The state of a Subscription besides its Topic Filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SubscriptionState {
+pub(crate) struct SubscriptionState {
     /// Its options.
-    pub options: SubscriptionOptions,
+    pub(crate) options: SubscriptionOptions,
     /// Its Subscription Identifier, 0 for none.
-    pub subscription_id: u32,
+    pub(crate) subscription_id: u32,
 }
 
 impl Subscriptions {
     /// The number of Subscriptions.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match &self.0 {
             Kept::Listed(list) => list.len(),
             Kept::Indexed(table) => table.len(),
         }
     }
 
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Adds a Subscription that is not there yet.
-    pub fn insert(&mut self, place: SubscriptionPlace) {
+    pub(crate) fn insert(&mut self, place: SubscriptionPlace) {
         match &mut self.0 {
             Kept::Indexed(table) => table.insert(place),
             Kept::Listed(list) if list.len() < MAX_LISTED => {
@@ -69,7 +63,7 @@ impl Subscriptions {
     }
 
     /// Removes a Subscription.
-    pub fn remove(&mut self, place: SubscriptionPlace) {
+    pub(crate) fn remove(&mut self, place: SubscriptionPlace) {
         match &mut self.0 {
             Kept::Indexed(table) => {
                 table.remove(place.hash(), |known| *known == place);
@@ -84,7 +78,7 @@ impl Subscriptions {
     }
 
     /// Removes some of them, in no particular order, to end them piece by piece: afterwards only this may be called.
-    pub fn take_some(&mut self) -> Option<Box<[SubscriptionPlace]>> {
+    pub(crate) fn take_some(&mut self) -> Option<Box<[SubscriptionPlace]>> {
         match &mut self.0 {
             Kept::Indexed(table) => table.take_some(),
             Kept::Listed(list) => Some(std::mem::take(list)).filter(|list| !list.is_empty()),
@@ -92,7 +86,7 @@ impl Subscriptions {
     }
 
     /// All places, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = SubscriptionPlace> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = SubscriptionPlace> {
         let (list, table) = match &self.0 {
             Kept::Listed(list) => (Some(list), None),
             Kept::Indexed(table) => (None, Some(table)),
@@ -147,12 +141,12 @@ mod tests {
                 assert!(left.remove(place));
                 assert_eq!(subscriptions.len(), left.len());
             }
-            assert!(subscriptions.is_empty() && subscriptions.iter().next().is_none());
+            assert!(subscriptions.len() == 0 && subscriptions.iter().next().is_none());
             places.iter().for_each(|place| subscriptions.insert(*place));
             let pieces = std::iter::from_fn(|| subscriptions.take_some());
             let taken: HashSet<_> = pieces.flatten().collect();
             assert_eq!(taken, places.into_iter().collect::<HashSet<_>>());
-            assert!(subscriptions.is_empty());
+            assert_eq!(subscriptions.len(), 0);
         }
     }
 }

@@ -14,7 +14,7 @@ const IDENTIFIERS: u64 = 65_535;
 
 /// What a delivery waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeliveryState {
+pub(crate) enum DeliveryState {
     /// Nothing: done, or never existed. Removed once everything before it is done.
     Done,
     /// QoS 1: PUBACK.
@@ -29,16 +29,16 @@ pub enum DeliveryState {
 
 /// One delivery in flight.
 #[derive(Debug, Clone)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// What it waits for.
-    pub state: DeliveryState,
+    pub(crate) state: DeliveryState,
     /// The message, if it may be needed again: for durable Sessions and Shared Subscriptions.
-    pub entry: Option<Arc<QueueEntry>>,
+    pub(crate) entry: Option<Arc<QueueEntry>>,
 }
 
 /// Deliveries in flight, in order of sequence without gaps.
 #[derive(Debug)]
-pub struct Window {
+pub(crate) struct Window {
     base: u64,
     deliveries: VecDeque<Delivery>,
     unacknowledged: u32,
@@ -47,38 +47,38 @@ pub struct Window {
 impl Window {
     /// An empty window whose first delivery will be `next`.
     #[must_use]
-    pub fn new(next: Sequence) -> Self {
+    pub(crate) fn new(next: Sequence) -> Self {
         Self { base: next.0, deliveries: VecDeque::new(), unacknowledged: 0 }
     }
 
     /// Unacknowledged deliveries, which the Client's Receive Maximum limits. [MQTT-3.3.4-9]
     #[must_use]
-    pub fn unacknowledged(&self) -> u32 {
+    pub(crate) fn unacknowledged(&self) -> u32 {
         self.unacknowledged
     }
 
     /// Whether nothing is in flight.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.deliveries.is_empty()
     }
 
     /// The oldest delivery not done, or the next one if all are.
     #[must_use]
-    pub fn base(&self) -> Sequence {
+    pub(crate) fn base(&self) -> Sequence {
         Sequence(self.base)
     }
 
     /// When the oldest message in flight arrived, if it is still in memory.
     #[must_use]
-    pub fn oldest_arrival(&self) -> Option<Timestamp> {
+    pub(crate) fn oldest_arrival(&self) -> Option<Timestamp> {
         let entry = self.deliveries.front()?.entry.as_ref()?;
         Some(entry.message.arrived)
     }
 
     /// One past the newest delivery.
     #[must_use]
-    pub fn end(&self) -> Sequence {
+    pub(crate) fn end(&self) -> Sequence {
         Sequence(self.base + self.deliveries.len() as u64)
     }
 
@@ -86,13 +86,13 @@ impl Window {
     /// Identifier not in use by the oldest.
     #[inline]
     #[must_use]
-    pub fn has_room(&self, sequence: Sequence, max: u16) -> bool {
+    pub(crate) fn has_room(&self, sequence: Sequence, max: u16) -> bool {
         self.unacknowledged < u32::from(max)
             && (self.deliveries.is_empty() || sequence.0 - self.base < IDENTIFIERS)
     }
 
     /// Adds a delivery; positions skipped since the newest count as done.
-    pub fn push(&mut self, sequence: Sequence, delivery: Delivery) {
+    pub(crate) fn push(&mut self, sequence: Sequence, delivery: Delivery) {
         if self.deliveries.is_empty() {
             self.base = sequence.0;
         }
@@ -107,7 +107,7 @@ impl Window {
 
     /// Adds `count` QoS 1 deliveries without keeping messages, if there is room for all of them.
     #[inline]
-    pub fn push_run(&mut self, first: Sequence, count: usize, max: u16) -> bool {
+    pub(crate) fn push_run(&mut self, first: Sequence, count: usize, max: u16) -> bool {
         let unacknowledged = self.unacknowledged as usize + count;
         let last = Sequence(first.0 + count as u64 - 1);
         if unacknowledged > usize::from(max) || !self.has_room(last, u16::MAX) {
@@ -126,7 +126,7 @@ impl Window {
     }
 
     /// The delivery in flight with this Packet Identifier, and its sequence.
-    pub fn find(&mut self, packet_id: PacketId) -> Option<(Sequence, &mut Delivery)> {
+    pub(crate) fn find(&mut self, packet_id: PacketId) -> Option<(Sequence, &mut Delivery)> {
         let wanted = u64::from(packet_id.0.get()) - 1;
         let offset = (wanted + IDENTIFIERS - self.base % IDENTIFIERS) % IDENTIFIERS;
         let sequence = Sequence(self.base + offset);
@@ -135,7 +135,7 @@ impl Window {
     }
 
     /// Marks a delivery as done and returns its entry.
-    pub fn finish(&mut self, sequence: Sequence) -> Option<Arc<QueueEntry>> {
+    pub(crate) fn finish(&mut self, sequence: Sequence) -> Option<Arc<QueueEntry>> {
         let index = usize::try_from(sequence.0.checked_sub(self.base)?).ok()?;
         let delivery = self.deliveries.get_mut(index)?;
         if delivery.state == DeliveryState::Done {
@@ -155,7 +155,7 @@ impl Window {
     }
 
     /// Removes everything, oldest first, and leaves an empty window that continues at the same position.
-    pub fn drain(&mut self) -> impl Iterator<Item = (Sequence, Delivery)> + use<> {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Sequence, Delivery)> + use<> {
         let base = self.base;
         let deliveries = std::mem::take(&mut self.deliveries);
         self.base += deliveries.len() as u64;
@@ -168,7 +168,7 @@ impl Sequence {
     /// The Packet Identifier of this delivery. It needs no storage, and a restarted broker sends again with the
     /// original one. [MQTT-4.4.0-1]
     #[must_use]
-    pub fn packet_id(self) -> PacketId {
+    pub(crate) fn packet_id(self) -> PacketId {
         let identifier = u16::try_from(self.0 % IDENTIFIERS).unwrap_or(0) + 1;
         PacketId(NonZeroU16::new(identifier).unwrap_or(NonZeroU16::MIN))
     }

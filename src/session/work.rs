@@ -9,10 +9,10 @@
 const TURN_STEPS: u32 = 8 * 1024;
 
 /// Steps of adding or removing one Subscription, in addition to one for each of its levels.
-pub const SUBSCRIPTION_STEPS: usize = 12;
+pub(crate) const SUBSCRIPTION_STEPS: usize = 12;
 
 /// Deliveries of one message to many Sessions that count as one step: most are a copy into an outbox.
-pub const DELIVERIES_PER_STEP: usize = 4;
+pub(crate) const DELIVERIES_PER_STEP: usize = 4;
 
 /// The remaining budget of a turn. A step is about the cost of visiting one tree node that is not in the processor's
 /// cache: some tens of nanoseconds. The default is unlimited, for work that delays nobody: tests, the start of the
@@ -29,7 +29,7 @@ impl Default for Budget {
 impl Budget {
     /// The budget of one turn. The shell resets it at the beginning of each.
     #[must_use]
-    pub const fn turn() -> Self {
+    pub(crate) const fn turn() -> Self {
         Self(TURN_STEPS)
     }
 
@@ -41,7 +41,7 @@ impl Budget {
 
     /// Spends steps. An unlimited budget stays unlimited.
     #[inline]
-    pub fn spend(&mut self, steps: usize) {
+    pub(crate) fn spend(&mut self, steps: usize) {
         if self.0 != u32::MAX {
             self.0 = self.0.saturating_sub(u32::try_from(steps).unwrap_or(u32::MAX));
         }

@@ -17,9 +17,9 @@ const FILTERS_PER_PACKET: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct LanePlan {
     /// Filters to subscribe to.
-    pub subscribe: Vec<(String, QoS)>,
+    pub(crate) subscribe: Vec<(String, QoS)>,
     /// Filters to unsubscribe from, because an older configuration may have left them.
-    pub unsubscribe: Vec<String>,
+    pub(crate) unsubscribe: Vec<String>,
 }
 
 /// Spreads the incoming rules over the connections. Overlapping filters stay together, so that no message arrives

@@ -21,19 +21,19 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Accepted {
     /// Whether the Session existed.
-    pub session_present: bool,
+    pub(crate) session_present: bool,
     /// PUBLISH packets of QoS 1 and 2 that may be unacknowledged.
-    pub receive_maximum: u16,
+    pub(crate) receive_maximum: u16,
     /// Highest QoS accepted.
-    pub maximum_qos: QoS,
+    pub(crate) maximum_qos: QoS,
     /// Whether RETAIN may be set.
-    pub retain_available: bool,
+    pub(crate) retain_available: bool,
     /// Largest packet accepted.
-    pub packet_bytes_max: u32,
+    pub(crate) packet_bytes_max: u32,
     /// Topic Aliases accepted.
-    pub topic_alias_maximum: u16,
+    pub(crate) topic_alias_maximum: u16,
     /// Keep Alive in force; zero: none.
-    pub keep_alive: Duration,
+    pub(crate) keep_alive: Duration,
 }
 
 impl Accepted {

@@ -22,11 +22,11 @@ const PING_AT: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UnprovenMessage {
     /// Remote name.
-    pub topic: String,
+    pub(crate) topic: String,
     /// As they were sent.
-    pub properties: Vec<u8>,
+    pub(crate) properties: Vec<u8>,
     /// Empty where the Retained Message was cleared.
-    pub payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl UnprovenMessage {

@@ -19,7 +19,7 @@ use crate::session::violation::Violation;
 
 impl ClientConnection {
     /// Starts closing: sends the last packet, if there is one, and reads no more input.
-    pub fn close(&mut self, reason: CloseReason) {
+    pub(crate) fn close(&mut self, reason: CloseReason) {
         if self.closing.reason.is_some() {
             return;
         }

@@ -60,7 +60,7 @@ impl LastCall {
 
 impl ClientConnection {
     /// Begins a last call, unless there is one.
-    pub fn begin_last_call(&mut self, reason: LastCallReason, now: Timestamp) {
+    pub(crate) fn begin_last_call(&mut self, reason: LastCallReason, now: Timestamp) {
         if self.closing.reason.is_some() || self.closing.last_call.is_some() {
             return;
         }
@@ -78,7 +78,7 @@ impl ClientConnection {
 
     /// Whether the time for it is over.
     #[must_use]
-    pub fn is_last_call_overdue(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_last_call_overdue(&self, now: Timestamp) -> bool {
         self.closing.last_call.as_ref().is_some_and(|call| call.deadline <= now)
     }
 

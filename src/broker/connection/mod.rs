@@ -17,7 +17,7 @@ mod pending;
 mod plans;
 mod progress;
 mod publish;
-pub mod remark;
+pub(crate) mod remark;
 mod retained;
 mod rights;
 mod run;

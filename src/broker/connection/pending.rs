@@ -44,9 +44,9 @@ impl Pending {
 /// Whether an acknowledgement depends on a change in the next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// It does.
+    /// It depends on a change of the next batch, and is sent once that is durable.
     ForCommit,
-    /// It does not, but earlier acknowledgements are sent first.
+    /// It depends on none, but earlier acknowledgements are sent first.
     InTurn,
 }
 

@@ -108,7 +108,7 @@ impl ClientConnection {
     /// How long the stream may accept nothing although there is something to write: as long as the Client may be
     /// silent.
     #[must_use]
-    pub fn write_patience(&self) -> Duration {
+    pub(crate) fn write_patience(&self) -> Duration {
         let longest = self.broker.limits().write_timeout;
         match self.input.patience {
             Duration::ZERO => longest,

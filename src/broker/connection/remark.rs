@@ -13,15 +13,15 @@ const MAX_TEXT_BYTES: usize = 1024;
 #[derive(Debug)]
 pub struct Introduction {
     /// Client Identifier, as it was sent.
-    pub client_id: Box<str>,
+    pub(crate) client_id: Box<str>,
     /// User Name, as it was claimed.
-    pub user_name: Option<Box<str>>,
+    pub(crate) user_name: Option<Box<str>>,
     /// Keep Alive, as requested.
-    pub keep_alive_seconds: u16,
+    pub(crate) keep_alive_seconds: u16,
     /// Clean Start.
-    pub clean_start: bool,
+    pub(crate) clean_start: bool,
     /// Whether its Session was resumed.
-    pub is_resumed: bool,
+    pub(crate) is_resumed: bool,
 }
 
 /// A request that was denied.

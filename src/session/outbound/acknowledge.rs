@@ -10,7 +10,7 @@ use crate::session::window::DeliveryState;
 
 impl Outbound {
     /// PUBACK: the delivery is done. False if there is none with this identifier.
-    pub fn handle_puback(&mut self, packet_id: PacketId, effects: &mut Effects) -> bool {
+    pub(crate) fn handle_puback(&mut self, packet_id: PacketId, effects: &mut Effects) -> bool {
         let Some((sequence, delivery)) = self.window.find(packet_id) else { return false };
         if delivery.state != DeliveryState::AwaitsPuback {
             return false;
@@ -20,7 +20,7 @@ impl Outbound {
     }
 
     /// PUBREC: the Client has accepted the message, or refuses it.
-    pub fn handle_pubrec(
+    pub(crate) fn handle_pubrec(
         &mut self,
         packet_id: PacketId,
         reason: ReasonCode,
@@ -53,7 +53,7 @@ impl Outbound {
     }
 
     /// Sends the PUBREL of this delivery. False if the delivery no longer exists.
-    pub fn release(&mut self, packet_id: PacketId) -> bool {
+    pub(crate) fn release(&mut self, packet_id: PacketId) -> bool {
         let Some((_, delivery)) = self.window.find(packet_id) else { return false };
         if delivery.state == DeliveryState::AwaitsCommit {
             delivery.state = DeliveryState::AwaitsPubcomp;
@@ -62,7 +62,7 @@ impl Outbound {
     }
 
     /// PUBCOMP: the delivery is done. False if there is none with this identifier.
-    pub fn handle_pubcomp(&mut self, packet_id: PacketId, effects: &mut Effects) -> bool {
+    pub(crate) fn handle_pubcomp(&mut self, packet_id: PacketId, effects: &mut Effects) -> bool {
         let Some((sequence, delivery)) = self.window.find(packet_id) else { return false };
         if !matches!(delivery.state, DeliveryState::AwaitsPubcomp | DeliveryState::AwaitsCommit) {
             return false;

@@ -18,14 +18,14 @@ impl Outbound {
     /// waited in vain is stalled: they do not wait for it again until it has caught up.
     #[inline]
     #[must_use]
-    pub fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         self.outbox.bytes() + self.writing_bytes > CROWDED_BYTES || self.queue.is_crowded()
     }
 
     /// Like [`Self::is_crowded`], and worth waiting for.
     #[inline]
     #[must_use]
-    pub fn makes_wait(&self, now: Timestamp) -> bool {
+    pub(crate) fn makes_wait(&self, now: Timestamp) -> bool {
         self.is_crowded() && self.is_worth_waiting(now)
     }
 
@@ -36,7 +36,7 @@ impl Outbound {
 
     /// Records that a publisher waited for this recipient from `since` on. A fast recipient never counts as slow,
     /// however often publishers wait for it.
-    pub fn note_wait(&mut self, since: Timestamp, now: Timestamp) {
+    pub(crate) fn note_wait(&mut self, since: Timestamp, now: Timestamp) {
         // Acknowledgements take a round trip, which does not count as slowness.
         let is_unacknowledged = self.window.is_empty() && self.queue.is_empty();
         let short = if is_unacknowledged { SHORT_WAIT } else { SHORT_ACKNOWLEDGED_WAIT };
@@ -48,12 +48,12 @@ impl Outbound {
     }
 
     /// Records that a publisher waited in vain.
-    pub fn set_stalled(&mut self) {
+    pub(crate) fn set_stalled(&mut self) {
         self.is_stalled = true;
     }
 
     /// Registers a publisher to be woken when there is room again.
-    pub fn wait_for_room(&mut self, waker: &Waker) {
+    pub(crate) fn wait_for_room(&mut self, waker: &Waker) {
         let waiting = self.waiting.fill();
         if !waiting.iter().any(|waiting| waiting.will_wake(waker)) {
             waiting.push(waker.clone());

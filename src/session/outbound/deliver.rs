@@ -18,7 +18,7 @@ impl Outbound {
     /// Delivers a message to this recipient: into its outbox if nothing is queued before it, otherwise into its
     /// queue.
     #[inline]
-    pub fn deliver(
+    pub(crate) fn deliver(
         &mut self,
         publication: &mut Publication<'_>,
         terms: &Terms<'_>,
@@ -34,7 +34,7 @@ impl Outbound {
     /// Delivers a QoS 0 or 1 run with the same bytes as to other Clients. Returns false, without effect, if this Client
     /// needs its own bytes, if it has no room for all of them, or if its messages must be kept.
     #[inline]
-    pub fn deliver_shared(
+    pub(crate) fn deliver_shared(
         &mut self,
         run: &mut SharedRun,
         publications: &[Publication<'_>],
