@@ -5,6 +5,7 @@
 
 #[allow(dead_code, reason = "wills and short Sessions belong to the crash test")]
 mod client;
+mod goodbye;
 mod hand;
 #[allow(dead_code, reason = "wills belong to the crash test")]
 mod promises;
