@@ -18,13 +18,16 @@ use crate::session::outbound::{Delivered, Terms};
 use crate::session::policies::Trail;
 use crate::session::publication::Publication;
 use crate::session::queue::QueueLimits;
-use crate::session::shared_run::SharedRun;
+use crate::session::shared_run::{ArrivedPackets, SharedRun};
 use crate::session::work::DELIVERIES_PER_STEP;
 use crate::topic::fingerprint::{Fingerprint, TopicHash};
 use crate::topic::subscription_tree::Match;
 
 /// Steps of adding one match to a plan, and of a delivery to a group.
 const STEPS_PER_MATCH: usize = 3;
+
+/// The number of messages from which even a single recipient gets them together; fewer cost less one by one.
+const SHARED_MESSAGES: usize = 4;
 
 /// A destination of messages, as stored in the tree of Subscriptions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -119,16 +122,17 @@ impl Broker {
         effects: &mut Effects,
     ) -> Routed {
         let mut routed = SmallVec::<[Routed; 1]>::new();
-        self.route_run(plan, std::slice::from_mut(publication), &mut routed, effects);
+        self.route_run(plan, std::slice::from_mut(publication), None, &mut routed, effects);
         routed.first().copied().unwrap_or(Routed::NoMatchingSubscribers)
     }
 
-    /// Delivers several messages of the plan's topic to all its recipients, locking each recipient once. `routed`
-    /// gets an entry for each message.
+    /// Delivers several messages of the plan's topic to all its recipients, locking each recipient once. `arrived`
+    /// are their packets, if they are plain; `routed` gets an entry for each message.
     pub(crate) fn route_run<R: smallvec::Array<Item = Routed>>(
         &self,
         plan: &Plan,
         publications: &mut [Publication<'_>],
+        arrived: Option<ArrivedPackets<'_>>,
         routed: &mut SmallVec<R>,
         effects: &mut Effects,
     ) {
@@ -138,8 +142,13 @@ impl Broker {
             effects.tally.subscription_ids_left_out += left_out as u64;
         }
         match plan.recipients.sessions() {
-            [only] => only.deliver(self, plan, publications, routed, effects),
-            recipients => self.route_to_many(recipients, plan, publications, routed, effects),
+            [only] if publications.len() < SHARED_MESSAGES => {
+                only.deliver(self, plan, publications, routed, effects);
+            }
+            recipients => {
+                let run = SharedRun::of(publications, arrived);
+                self.route_together(recipients, plan, (publications, run), routed, effects);
+            }
         }
         let groups = plan.recipients.groups();
         if !groups.is_empty() {
@@ -156,18 +165,17 @@ impl Broker {
 }
 
 impl Broker {
-    /// Delivers messages to several recipients, with shared bytes where possible.
+    /// Delivers messages to recipients, with shared bytes where possible.
     #[inline(never)]
-    fn route_to_many(
+    fn route_together(
         &self,
         recipients: &[Recipient],
         plan: &Plan,
-        publications: &mut [Publication<'_>],
+        (publications, mut shared): (&mut [Publication<'_>], Option<SharedRun<'_>>),
         routed: &mut [Routed],
         effects: &mut Effects,
     ) {
         effects.budget.spend(recipients.len() * publications.len() / DELIVERIES_PER_STEP);
-        let mut shared = SharedRun::of(publications);
         for recipient in recipients {
             if let Some(run) = &mut shared
                 && recipient.deliver_shared(run, publications, effects)
@@ -270,7 +278,7 @@ impl Recipient {
     #[inline]
     fn deliver_shared(
         &self,
-        run: &mut SharedRun,
+        run: &mut SharedRun<'_>,
         publications: &[Publication<'_>],
         effects: &mut Effects,
     ) -> bool {

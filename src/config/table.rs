@@ -159,7 +159,8 @@ settings! {
         /// QoS 1 and 2 messages that a client may have in flight to the broker.
         receive_maximum: u64 = 1024, [1..=65_535], limits.receive_maximum;
         /// QoS 1 and 2 messages that the broker may have in flight to a client; the client's own Receive Maximum may be lower.
-        max_inflight: u64 = 1024, [1..=65_535], limits.max_inflight;
+        /// No more are sent while 8 MiB of messages that may have to be sent again are in flight.
+        max_inflight: u64 = 4096, [1..=65_535], limits.max_inflight;
         /// Topic aliases that a client may set; 0: none.
         topic_alias_maximum: u64 = 64, [0..=65_535], limits.topic_alias_maximum;
         /// Topic aliases that the broker sets for a client, if the client allows them; 0: none.

@@ -46,6 +46,15 @@ pub enum ProtocolVersion {
     V5_0,
 }
 
+impl ProtocolVersion {
+    /// Whether its packets have properties: since 5.0.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn has_properties(self) -> bool {
+        matches!(self, Self::V5_0)
+    }
+}
+
 impl fmt::Display for ProtocolVersion {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

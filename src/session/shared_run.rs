@@ -1,6 +1,6 @@
-//! Messages that several Clients receive as the same bytes: encoded once for each protocol, then copied for each
-//! Client. At QoS 0 a packet is identical for all recipients; at QoS 1 only the Packet Identifier differs, and it is
-//! overwritten in the copy.
+//! Messages that several Clients receive as the same bytes: encoded once for each protocol, or copied from the packets
+//! that arrived. At QoS 0 a packet is identical for all recipients; at QoS 1 only the Packet Identifier differs, and it
+//! is overwritten in the copy.
 
 use std::num::NonZeroU16;
 
@@ -12,12 +12,23 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES};
 use crate::session::publication::Publication;
 
-/// A run of messages of one topic for more than one Client.
-pub(crate) struct SharedRun {
+/// The packets of a run as they arrived, one after another: plain PUBLISH packets, without DUP, RETAIN and properties,
+/// and with the topic that recipients see. A recipient with the same protocol and QoS gets the same bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ArrivedPackets<'a> {
+    /// All of them, from the first byte to the last.
+    pub(crate) bytes: &'a [u8],
+    /// The protocol that they are encoded for.
+    pub(crate) version: ProtocolVersion,
+}
+
+/// A run of messages of one topic that several Clients may receive as the same bytes.
+pub(crate) struct SharedRun<'a> {
     /// The QoS that all of them were published with.
     qos: QoS,
     messages: usize,
     payload_bytes: u64,
+    arrived: Option<ArrivedPackets<'a>>,
     /// By QoS, and then for 3.x and for 5.0; empty until needed.
     encoded: [[SharedPackets; 2]; 2],
 }
@@ -30,11 +41,14 @@ pub(super) struct SharedPackets {
     identifiers: SmallVec<[u32; 32]>,
 }
 
-impl SharedRun {
+impl<'a> SharedRun<'a> {
     /// Creates a run if its packets are simple, as most are: one QoS, no properties, no RETAIN, small payloads that
-    /// are copied anyway.
+    /// are copied anyway. `arrived` are the packets of all these publications.
     #[must_use]
-    pub(crate) fn of(publications: &[Publication<'_>]) -> Option<Self> {
+    pub(crate) fn of(
+        publications: &[Publication<'_>],
+        arrived: Option<ArrivedPackets<'a>>,
+    ) -> Option<Self> {
         let qos = publications.first()?.qos;
         let mut payload_bytes = 0;
         for publication in publications {
@@ -49,7 +63,7 @@ impl SharedRun {
             payload_bytes += publication.payload.len() as u64;
         }
         let messages = publications.len();
-        Some(Self { qos, messages, payload_bytes, encoded: Default::default() })
+        Some(Self { qos, messages, payload_bytes, arrived, encoded: Default::default() })
     }
 
     /// The QoS of the deliveries to a Subscription of this QoS.
@@ -79,34 +93,44 @@ impl SharedRun {
         publications: &[Publication<'_>],
     ) -> Option<&SharedPackets> {
         let by_qos = self.encoded.get_mut(usize::from(qos as u8))?;
-        let shared = &mut by_qos[usize::from(version == ProtocolVersion::V5_0)];
+        let shared = &mut by_qos[usize::from(version.has_properties())];
         if shared.packets.is_empty() {
-            shared.encode(qos, version, publications);
+            match self.arrived {
+                Some(arrived)
+                    if qos == self.qos
+                        && arrived.version.has_properties() == version.has_properties() =>
+                {
+                    shared.take(qos, arrived, publications);
+                }
+                Some(_) | None => shared.encode(qos, version, publications),
+            }
         }
         Some(shared)
     }
 }
 
 impl SharedPackets {
+    /// Takes packets as they arrived.
+    fn take(&mut self, qos: QoS, arrived: ArrivedPackets<'_>, publications: &[Publication<'_>]) {
+        self.packets.extend(arrived.bytes);
+        if qos == QoS::AtMostOnce {
+            return;
+        }
+        let mut end = 0;
+        for publication in publications {
+            let publish = outgoing(publication, qos, Some(PacketId(NonZeroU16::MIN)));
+            end += publish.encoded_bytes(arrived.version);
+            let place = identifier_place(end, publication, arrived.version);
+            self.identifiers.extend(u32::try_from(place));
+        }
+    }
+
     fn encode(&mut self, qos: QoS, version: ProtocolVersion, publications: &[Publication<'_>]) {
         let packet_id = (qos > QoS::AtMostOnce).then_some(PacketId(NonZeroU16::MIN));
         for publication in publications {
-            let publish = OutgoingPublish {
-                dup: false,
-                qos,
-                retain: false,
-                topic: publication.topic,
-                packet_id,
-                topic_alias: None,
-                message_expiry: None,
-                subscription_ids: &[],
-                properties: &[],
-                payload_bytes: publication.payload.len(),
-            };
+            let publish = outgoing(publication, qos, packet_id);
             self.packets.append_publish(&publish, version, publication.payload);
-            // After the identifier come the payload, and in 5.0 a zero property length.
-            let behind = publication.payload.len() + usize::from(version == ProtocolVersion::V5_0);
-            let place = self.packets.bytes() - behind - 2;
+            let place = identifier_place(self.packets.bytes(), publication, version);
             self.identifiers.extend(packet_id.and_then(|_| u32::try_from(place).ok()));
         }
     }
@@ -129,7 +153,35 @@ impl SharedPackets {
     }
 }
 
-impl Drop for SharedRun {
+/// The packet that everybody receives.
+#[inline]
+fn outgoing<'a>(
+    publication: &Publication<'a>,
+    qos: QoS,
+    packet_id: Option<PacketId>,
+) -> OutgoingPublish<'a> {
+    OutgoingPublish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: publication.topic,
+        packet_id,
+        topic_alias: None,
+        message_expiry: None,
+        subscription_ids: &[],
+        properties: &[],
+        payload_bytes: publication.payload.len(),
+    }
+}
+
+/// Where the Packet Identifier is of a packet that ends at `end`: after it come the payload, and in 5.0 a zero
+/// property length.
+#[inline]
+fn identifier_place(end: usize, publication: &Publication<'_>, version: ProtocolVersion) -> usize {
+    end - publication.payload.len() - usize::from(version.has_properties()) - size_of::<u16>()
+}
+
+impl Drop for SharedRun<'_> {
     fn drop(&mut self) {
         self.encoded.iter_mut().flatten().for_each(|shared| shared.packets.discard());
     }

@@ -11,6 +11,9 @@ use crate::packet::PacketId;
 
 /// Number of Packet Identifiers; the identifier of a delivery is its sequence modulo this, plus 1.
 const IDENTIFIERS: u64 = 65_535;
+/// Bytes of messages kept for sending again from which on no more are sent: a Client that never acknowledges must not hold
+/// a full window of the largest messages in memory.
+const KEPT_BYTES: usize = 8 * 1024 * 1024;
 
 /// What a delivery waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +45,15 @@ pub(crate) struct Window {
     base: u64,
     deliveries: VecDeque<Delivery>,
     unacknowledged: u32,
+    /// Bytes of the entries.
+    kept_bytes: usize,
 }
 
 impl Window {
     /// An empty window whose first delivery will be `next`.
     #[must_use]
     pub(crate) fn new(next: Sequence) -> Self {
-        Self { base: next.0, deliveries: VecDeque::new(), unacknowledged: 0 }
+        Self { base: next.0, deliveries: VecDeque::new(), unacknowledged: 0, kept_bytes: 0 }
     }
 
     /// Unacknowledged deliveries, which the Client's Receive Maximum limits. [MQTT-3.3.4-9]
@@ -88,6 +93,7 @@ impl Window {
     #[must_use]
     pub(crate) fn has_room(&self, sequence: Sequence, max: u16) -> bool {
         self.unacknowledged < u32::from(max)
+            && self.kept_bytes < KEPT_BYTES
             && (self.deliveries.is_empty() || sequence.0 - self.base < IDENTIFIERS)
     }
 
@@ -101,6 +107,9 @@ impl Window {
         }
         if delivery.state != DeliveryState::Done {
             self.unacknowledged += 1;
+        }
+        if let Some(entry) = &delivery.entry {
+            self.kept_bytes += entry.size_bytes();
         }
         self.deliveries.push_back(delivery);
     }
@@ -134,6 +143,15 @@ impl Window {
         (delivery.state != DeliveryState::Done).then_some((sequence, delivery))
     }
 
+    /// The message of a delivery is not needed again: the Client has it. [MQTT-4.3.3-4]
+    pub(crate) fn forget_message(&mut self, sequence: Sequence) {
+        let index = sequence.0.checked_sub(self.base).and_then(|index| usize::try_from(index).ok());
+        let delivery = index.and_then(|index| self.deliveries.get_mut(index));
+        if let Some(entry) = delivery.and_then(|delivery| delivery.entry.take()) {
+            self.kept_bytes -= entry.size_bytes();
+        }
+    }
+
     /// Marks a delivery as done and returns its entry.
     pub(crate) fn finish(&mut self, sequence: Sequence) -> Option<Arc<QueueEntry>> {
         let index = usize::try_from(sequence.0.checked_sub(self.base)?).ok()?;
@@ -143,6 +161,9 @@ impl Window {
         }
         delivery.state = DeliveryState::Done;
         let entry = delivery.entry.take();
+        if let Some(entry) = &entry {
+            self.kept_bytes -= entry.size_bytes();
+        }
         self.unacknowledged -= 1;
         while self.deliveries.front().is_some_and(|first| first.state == DeliveryState::Done) {
             self.deliveries.pop_front();
@@ -160,6 +181,7 @@ impl Window {
         let deliveries = std::mem::take(&mut self.deliveries);
         self.base += deliveries.len() as u64;
         self.unacknowledged = 0;
+        self.kept_bytes = 0;
         deliveries.into_iter().zip(base..).map(|(delivery, at)| (Sequence(at), delivery))
     }
 }
@@ -177,9 +199,23 @@ impl Sequence {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::message::{Message, MessageHeader, MessageId, SessionId};
+    use crate::packet::QoS;
 
     fn awaiting(state: DeliveryState) -> Delivery {
         Delivery { state, entry: None }
+    }
+
+    fn entry(place: u64, payload_bytes: usize) -> Arc<QueueEntry> {
+        let header = MessageHeader {
+            id: MessageId { publisher: SessionId(1), counter: place },
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            arrived: Timestamp(0),
+            expires: None,
+        };
+        let message = Message::new(header, "t", &[], &vec![0; payload_bytes]).unwrap();
+        Arc::new(QueueEntry::new(Sequence(place), Arc::new(message), QoS::ExactlyOnce, false, &[]))
     }
 
     #[test]
@@ -235,6 +271,35 @@ mod tests {
         assert!(window.has_room(Sequence(7 + IDENTIFIERS - 1), 10));
         assert!(!window.has_room(Sequence(7 + IDENTIFIERS), 10));
         assert!(!window.has_room(Sequence(8), 1), "the Receive Maximum is reached");
+    }
+
+    #[test]
+    fn messages_kept_for_sending_again_are_bounded_in_bytes() {
+        let mut window = Window::new(Sequence(0));
+        let mut place = 0;
+        while window.has_room(Sequence(place), u16::MAX) {
+            let state = DeliveryState::AwaitsPubrec;
+            window.push(Sequence(place), Delivery { state, entry: Some(entry(place, 1 << 20)) });
+            place += 1;
+        }
+        assert_eq!(place, 8, "so many MiB");
+        window.forget_message(Sequence(0));
+        assert!(window.has_room(Sequence(place), u16::MAX));
+        window.push(
+            Sequence(place),
+            Delivery { state: DeliveryState::AwaitsPuback, entry: Some(entry(place, 1 << 20)) },
+        );
+        assert!(!window.has_room(Sequence(place + 1), u16::MAX));
+        for sequence in 0..=place {
+            window.finish(Sequence(sequence));
+        }
+        assert_eq!(window.kept_bytes, 0);
+        window.push(
+            Sequence(place + 1),
+            Delivery { state: DeliveryState::AwaitsPuback, entry: Some(entry(place + 1, 9 << 20)) },
+        );
+        assert_eq!(window.drain().count(), 1, "a message larger than the bound is sent alone");
+        assert_eq!(window.kept_bytes, 0);
     }
 
     #[test]

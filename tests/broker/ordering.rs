@@ -30,6 +30,66 @@ fn messages_arrive_in_order_at_every_qos() {
     }
 }
 
+/// A burst reaches Clients whole, whatever protocol and QoS each side has, whatever stands between its packets, and
+/// whether one Client receives it or several: each has its own Packet Identifiers, and nobody has DUP or RETAIN set.
+/// [MQTT-4.6.0-6] [MQTT-2.2.1-4]
+#[test]
+fn a_burst_arrives_whole_between_all_protocols() {
+    let mut texts = Vec::new();
+    for number in 0..90_usize {
+        // Around the lengths at which Remaining Length takes another byte.
+        let filler = [0, 1, 90, 120, 121, 122, 123, 124, 300, 2100][number % 10];
+        texts.push(format!("{number}-{}", "x".repeat(filler)));
+    }
+    for sending in ALL {
+        for (published, readers) in [(0, 1), (0, 2), (1, 1), (1, 2)] {
+            let topic = unique("t");
+            let mut clients = Vec::new();
+            for receiving in ALL {
+                for granted in 0..=2 {
+                    let mut client = Client::new(receiving);
+                    // One Topic Name for each, or one for all.
+                    let name = if readers == 1 {
+                        format!("{topic}/{}", clients.len())
+                    } else {
+                        topic.clone()
+                    };
+                    client.subscribe(&name, granted);
+                    clients.push((client, name, published.min(granted)));
+                }
+            }
+            let mut names: Vec<_> = clients.iter().map(|(_, name, _)| name.clone()).collect();
+            names.dedup();
+            for name in names {
+                let mut burst = Vec::new();
+                for (id, text) in (1..).zip(&texts) {
+                    burst.extend(Publish::new(&name, text).qos(published, id).encode(sending));
+                    if id % 40 == 0 {
+                        burst.extend([0xC0, 0]);
+                        burst.extend(
+                            Publish::new("elsewhere", "x")
+                                .qos(published, 1000 + id)
+                                .encode(sending),
+                        );
+                    }
+                }
+                Client::new(sending).send(burst);
+            }
+            for (client, _, qos) in &mut clients {
+                let mut ids = std::collections::HashSet::new();
+                for text in &texts {
+                    let publish = client.expect_publish();
+                    assert_eq!((publish.text(), publish.qos), (text.as_str(), *qos));
+                    assert!(!publish.dup && !publish.retain);
+                    assert!(*qos == 0 || ids.insert(publish.id), "{} twice", publish.id);
+                    client.complete(&publish);
+                }
+                client.settle();
+            }
+        }
+    }
+}
+
 /// PUBACKs come in the order of the PUBLISHes. [MQTT-4.3.2-4]
 #[test]
 fn acknowledgements_come_in_order() {

@@ -21,6 +21,7 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::effects::{DropReason, Tally};
 use crate::session::inbound::Inbound;
 use crate::session::publication::Publication;
+use crate::session::shared_run::ArrivedPackets;
 use crate::session::violation::Violation;
 
 /// Most messages routed together: more would make others wait for a recipient's lock.
@@ -31,6 +32,9 @@ const RUN_SESSIONS: usize = 512;
 /// Messages of one topic that wait to be routed together.
 pub(super) struct Run<'a> {
     topic: &'a str,
+    /// The packets of the run and what comes after them; empty if the ordinary decoder read them.
+    input: &'a [u8],
+    input_bytes: usize,
     publications: SmallVec<[Publication<'a>; RUN_MESSAGES]>,
     packet_ids: SmallVec<[Option<PacketId>; RUN_MESSAGES]>,
     payload_bytes: u64,
@@ -73,6 +77,8 @@ impl<'a> Run<'a> {
     pub(super) fn new() -> Self {
         Self {
             topic: "",
+            input: &[],
+            input_bytes: 0,
             publications: SmallVec::new(),
             packet_ids: SmallVec::new(),
             payload_bytes: 0,
@@ -123,7 +129,14 @@ impl<'a> Run<'a> {
         self.storing = self.storing.max(Storing::of(arriving));
     }
 
+    /// The packets as they arrived: plain ones, one behind the other.
+    fn arrived(&self, version: ProtocolVersion) -> Option<ArrivedPackets<'a>> {
+        let bytes = self.input.get(..self.input_bytes)?;
+        (!bytes.is_empty()).then_some(ArrivedPackets { bytes, version })
+    }
+
     fn clear(&mut self) {
+        (self.input, self.input_bytes) = (&[], 0);
         self.publications.clear();
         self.packet_ids.clear();
         self.payload_bytes = 0;
@@ -172,7 +185,11 @@ impl ClientConnection {
             payload: plain.payload,
             expires: None,
         };
+        if run.is_empty() {
+            run.input = input;
+        }
         run.push(&arriving, turn.now, turn.inbound);
+        run.input_bytes += plain.length;
         Some(plain.length)
     }
 
@@ -267,7 +284,8 @@ impl ClientConnection {
         }
         let effects = &mut *turn.effects;
         let mut routed: SmallVec<[Routed; RUN_MESSAGES]> = SmallVec::new();
-        self.broker.route_run(plan, &mut run.publications, &mut routed, effects);
+        let arrived = run.arrived(self.identity.version);
+        self.broker.route_run(plan, &mut run.publications, arrived, &mut routed, effects);
         effects.backpressure |= plan.applies_backpressure() && !effects.crowded.is_empty();
         self.receive_run(turn, run, plan.durability);
         let wait = promise.wait(turn.effects);

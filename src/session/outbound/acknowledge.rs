@@ -42,12 +42,15 @@ impl Outbound {
             self.count_drop(DropReason::Refused, effects);
             return PubrecOutcome::Finished;
         }
-        delivery.entry = None;
-        if self.persistence == Persistence::Transient {
-            delivery.state = DeliveryState::AwaitsPubcomp;
+        let is_durable = self.persistence == Persistence::Durable;
+        delivery.state = match is_durable {
+            true => DeliveryState::AwaitsCommit,
+            false => DeliveryState::AwaitsPubcomp,
+        };
+        self.window.forget_message(sequence);
+        if !is_durable {
             return PubrecOutcome::Release;
         }
-        delivery.state = DeliveryState::AwaitsCommit;
         effects.persist(QueueChange::Release { queue: session, sequence }, durability);
         PubrecOutcome::ReleaseAfterCommit
     }

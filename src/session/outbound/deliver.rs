@@ -36,7 +36,7 @@ impl Outbound {
     #[inline]
     pub(crate) fn deliver_shared(
         &mut self,
-        run: &mut SharedRun,
+        run: &mut SharedRun<'_>,
         publications: &[Publication<'_>],
         granted: QoS,
         effects: &mut Effects,
@@ -44,7 +44,7 @@ impl Outbound {
         let Link::Open(link) = &self.link else { return false };
         let qos = run.qos(granted);
         let is_kept = qos > QoS::AtMostOnce && self.persistence == Persistence::Durable;
-        if is_kept || !link.takes_any_packet() {
+        if is_kept || self.own_queue.is_some() || !link.takes_any_packet() {
             return false;
         }
         let Some(packets) = run.packets(qos, link.version, publications) else { return false };
