@@ -416,10 +416,7 @@ impl Outbound {
         }
         effects.tally.publish_sent += 1;
         effects.tally.publish_bytes_sent += entry.message.payload().len() as u64;
-        let state = match entry.qos {
-            QoS::ExactlyOnce => DeliveryState::AwaitsPubrec,
-            QoS::AtLeastOnce | QoS::AtMostOnce => DeliveryState::AwaitsPuback,
-        };
+        let state = DeliveryState::sent(entry.qos);
         self.window.push(sequence, Delivery { state, entry: Some(entry) });
         Some(())
     }

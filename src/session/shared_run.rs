@@ -1,6 +1,6 @@
 //! Messages that several Clients receive as the same bytes: encoded once for each protocol, or copied from the packets
-//! that arrived. At QoS 0 a packet is identical for all recipients; at QoS 1 only the Packet Identifier differs, and it
-//! is overwritten in the copy.
+//! that arrived. At QoS 0 a packet is identical for all recipients; at QoS 1 and 2 only the Packet Identifier differs,
+//! and it is overwritten in the copy.
 
 use std::num::NonZeroU16;
 
@@ -30,7 +30,7 @@ pub(crate) struct SharedRun<'a> {
     payload_bytes: u64,
     arrived: Option<ArrivedPackets<'a>>,
     /// By QoS, and then for 3.x and for 5.0; empty until needed.
-    encoded: [[SharedPackets; 2]; 2],
+    encoded: [[SharedPackets; 2]; 3],
 }
 
 /// Packets that several Clients receive.
@@ -84,16 +84,21 @@ impl<'a> SharedRun<'a> {
         self.payload_bytes
     }
 
-    /// The packets; `publications` are those of the run. `None` at QoS 2.
+    /// The packets; `publications` are those of the run.
     #[inline]
     pub(super) fn packets(
         &mut self,
         qos: QoS,
         version: ProtocolVersion,
         publications: &[Publication<'_>],
-    ) -> Option<&SharedPackets> {
-        let by_qos = self.encoded.get_mut(usize::from(qos as u8))?;
-        let shared = &mut by_qos[usize::from(version.has_properties())];
+    ) -> &SharedPackets {
+        let [at_most_once, at_least_once, exactly_once] = &mut self.encoded;
+        let by_version = match qos {
+            QoS::AtMostOnce => at_most_once,
+            QoS::AtLeastOnce => at_least_once,
+            QoS::ExactlyOnce => exactly_once,
+        };
+        let shared = &mut by_version[usize::from(version.has_properties())];
         if shared.packets.is_empty() {
             match self.arrived {
                 Some(arrived)
@@ -105,7 +110,7 @@ impl<'a> SharedRun<'a> {
                 Some(_) | None => shared.encode(qos, version, publications),
             }
         }
-        Some(shared)
+        shared
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::durable::entry::QueueEntry;
 use crate::durable::message::{Sequence, Timestamp};
-use crate::packet::PacketId;
+use crate::packet::{PacketId, QoS};
 
 /// Number of Packet Identifiers; the identifier of a delivery is its sequence modulo this, plus 1.
 const IDENTIFIERS: u64 = 65_535;
@@ -28,6 +28,18 @@ pub(crate) enum DeliveryState {
     AwaitsCommit,
     /// QoS 2: PUBCOMP.
     AwaitsPubcomp,
+}
+
+impl DeliveryState {
+    /// The state of a message that was just sent.
+    #[inline]
+    pub(crate) const fn sent(qos: QoS) -> Self {
+        match qos {
+            QoS::AtMostOnce => Self::Done,
+            QoS::AtLeastOnce => Self::AwaitsPuback,
+            QoS::ExactlyOnce => Self::AwaitsPubrec,
+        }
+    }
 }
 
 /// One delivery in flight.
@@ -114,9 +126,15 @@ impl Window {
         self.deliveries.push_back(delivery);
     }
 
-    /// Adds `count` QoS 1 deliveries without keeping messages, if there is room for all of them.
+    /// Adds `count` deliveries in this state without keeping messages, if there is room for all of them.
     #[inline]
-    pub(crate) fn push_run(&mut self, first: Sequence, count: usize, max: u16) -> bool {
+    pub(crate) fn push_run(
+        &mut self,
+        first: Sequence,
+        count: usize,
+        max: u16,
+        state: DeliveryState,
+    ) -> bool {
         let unacknowledged = self.unacknowledged as usize + count;
         let last = Sequence(first.0 + count as u64 - 1);
         if unacknowledged > usize::from(max) || !self.has_room(last, u16::MAX) {
@@ -128,7 +146,7 @@ impl Window {
         if self.end() != first {
             return false;
         }
-        let delivery = Delivery { state: DeliveryState::AwaitsPuback, entry: None };
+        let delivery = Delivery { state, entry: None };
         self.deliveries.resize(self.deliveries.len() + count, delivery);
         self.unacknowledged += u32::try_from(count).unwrap_or(u32::MAX);
         true
@@ -200,7 +218,6 @@ impl Sequence {
 mod tests {
     use super::*;
     use crate::durable::message::{Message, MessageHeader, MessageId, SessionId};
-    use crate::packet::QoS;
 
     fn awaiting(state: DeliveryState) -> Delivery {
         Delivery { state, entry: None }
@@ -237,17 +254,23 @@ mod tests {
     #[test]
     fn a_run_goes_in_whole_or_not_at_all() {
         let mut window = Window::new(Sequence(3));
-        assert!(window.push_run(Sequence(3), 4, 5));
-        assert!(!window.push_run(Sequence(7), 2, 5), "the Receive Maximum");
+        assert!(window.push_run(Sequence(3), 4, 5, DeliveryState::AwaitsPuback));
+        assert!(
+            !window.push_run(Sequence(7), 2, 5, DeliveryState::AwaitsPuback),
+            "the Receive Maximum"
+        );
         assert_eq!((window.unacknowledged(), window.end()), (4, Sequence(7)));
-        assert!(window.push_run(Sequence(7), 1, 5));
+        assert!(window.push_run(Sequence(7), 1, 5, DeliveryState::AwaitsPuback));
         for place in [4, 3, 5, 6, 7] {
             assert!(window.find(Sequence(place).packet_id()).is_some());
             window.finish(Sequence(place));
         }
         assert_eq!((window.unacknowledged(), window.base()), (0, Sequence(8)));
         window.push(Sequence(9), awaiting(DeliveryState::AwaitsPubcomp));
-        assert!(!window.push_run(Sequence(9 + IDENTIFIERS - 1), 2, 5), "an identifier in use");
+        assert!(
+            !window.push_run(Sequence(9 + IDENTIFIERS - 1), 2, 5, DeliveryState::AwaitsPuback),
+            "an identifier in use"
+        );
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn a_burst_arrives_whole_between_all_protocols() {
         texts.push(format!("{number}-{}", "x".repeat(filler)));
     }
     for sending in ALL {
-        for (published, readers) in [(0, 1), (0, 2), (1, 1), (1, 2)] {
+        for (published, readers) in [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)] {
             let topic = unique("t");
             let mut clients = Vec::new();
             for receiving in ALL {

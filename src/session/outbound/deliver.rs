@@ -31,7 +31,7 @@ impl Outbound {
         self.deliver_acknowledged(publication, qos, terms, effects)
     }
 
-    /// Delivers a QoS 0 or 1 run with the same bytes as to other Clients. Returns false, without effect, if this Client
+    /// Delivers a run with the same bytes as to other Clients. Returns false, without effect, if this Client
     /// needs its own bytes, if it has no room for all of them, or if its messages must be kept.
     #[inline]
     pub(crate) fn deliver_shared(
@@ -47,16 +47,16 @@ impl Outbound {
         if is_kept || self.own_queue.is_some() || !link.takes_any_packet() {
             return false;
         }
-        let Some(packets) = run.packets(qos, link.version, publications) else { return false };
+        let packets = run.packets(qos, link.version, publications);
         let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
         let first = self.queue.next();
         let count = publications.len();
-        let has_room = match qos {
-            QoS::AtMostOnce => outbox_bytes + packets.bytes() <= link.outbox_bytes,
-            QoS::AtLeastOnce | QoS::ExactlyOnce => {
+        let has_room = match DeliveryState::sent(qos) {
+            DeliveryState::Done => outbox_bytes + packets.bytes() <= link.outbox_bytes,
+            awaited => {
                 self.queue.is_empty()
                     && outbox_bytes + packets.bytes() < PUMP_BYTES
-                    && self.window.push_run(first, count, link.receive_maximum)
+                    && self.window.push_run(first, count, link.receive_maximum, awaited)
             }
         };
         if !has_room {
@@ -171,11 +171,7 @@ impl Outbound {
             let change = QueueChange::Enqueue { queue: self.session, entry: Arc::clone(entry) };
             effects.persist(change, terms.durability);
         }
-        let state = match qos {
-            QoS::ExactlyOnce => DeliveryState::AwaitsPubrec,
-            QoS::AtLeastOnce | QoS::AtMostOnce => DeliveryState::AwaitsPuback,
-        };
-        self.window.push(sequence, Delivery { state, entry });
+        self.window.push(sequence, Delivery { state: DeliveryState::sent(qos), entry });
         effects.tally.publish_sent += 1;
         effects.tally.publish_bytes_sent += publication.payload.len() as u64;
         self.notify(effects);
