@@ -12,7 +12,7 @@ use crate::bench::client::ANSWER_TIMEOUT;
 use crate::bench::error::BenchError;
 use crate::bench::resumption::TlsSession;
 use crate::dial::address::{Address, Carrier};
-use crate::dial::connect::{Dialed, Route, SocketOptions, Stage, Tls, connect};
+use crate::dial::connect::{DialStage, Dialed, Route, SocketOptions, Tls, connect};
 use crate::dial::error::DialError;
 use crate::dial::tls::{RemoteTls, Verify, client_config};
 use crate::packet::ProtocolVersion;
@@ -152,7 +152,7 @@ impl Target {
                 receive_buffer_bytes,
             },
         };
-        connect(&route, &Stage::default()).await
+        connect(&route, &DialStage::default()).await
     }
 
     fn tls_of_client(&self, session: &TlsSession) -> Option<Tls<'static>> {

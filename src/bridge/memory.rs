@@ -22,18 +22,28 @@ pub(crate) struct BridgeMemory {
     pub(crate) without_bridge_bit: Vec<(String, u64)>,
 }
 
+/// What is remembered of the bridge bit for one remote broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RememberedBit {
+    /// The broker has not refused it, or that was long ago.
+    Unknown,
+    /// The broker refused it.
+    Refused,
+}
+
 /// Addresses remembered for having refused the bridge bit.
 const REFUSALS_MAX: usize = 16;
 /// How long they are remembered: there may be another broker by then, and asking costs one attempt.
 const REFUSED_FOR_SECONDS: u64 = 7 * 24 * 3600;
 
 impl BridgeMemory {
-    /// Whether the broker at an address is known to refuse the bridge bit.
+    /// What is remembered of the bridge bit for the broker at an address.
     #[must_use]
-    pub(crate) fn takes_no_bit(&self, address: &str, unix_seconds: u64) -> bool {
-        self.without_bridge_bit.iter().any(|(known, since)| {
+    pub(crate) fn bit(&self, address: &str, unix_seconds: u64) -> RememberedBit {
+        let is_refused = self.without_bridge_bit.iter().any(|(known, since)| {
             known == address && unix_seconds < since.saturating_add(REFUSED_FOR_SECONDS)
-        })
+        });
+        if is_refused { RememberedBit::Refused } else { RememberedBit::Unknown }
     }
 
     /// Records that the broker at an address has refused or accepted the bridge bit.
@@ -122,10 +132,10 @@ mod tests {
     fn who_refused_the_bridge_bit_is_known_for_a_while() {
         let mut memory = BridgeMemory::default();
         (0..20).for_each(|number| memory.note_bit(&number.to_string(), Some(100)));
-        assert!(memory.takes_no_bit("19", 100 + REFUSED_FOR_SECONDS - 1));
-        assert!(!memory.takes_no_bit("19", 100 + REFUSED_FOR_SECONDS));
-        assert!(!memory.takes_no_bit("0", 100));
+        assert_eq!(memory.bit("19", 100 + REFUSED_FOR_SECONDS - 1), RememberedBit::Refused);
+        assert_eq!(memory.bit("19", 100 + REFUSED_FOR_SECONDS), RememberedBit::Unknown);
+        assert_eq!(memory.bit("0", 100), RememberedBit::Unknown);
         memory.note_bit("19", None);
-        assert!(!memory.takes_no_bit("19", 100));
+        assert_eq!(memory.bit("19", 100), RememberedBit::Unknown);
     }
 }

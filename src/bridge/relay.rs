@@ -41,7 +41,7 @@ use parking_lot::Mutex;
 use crate::bridge::error::LinkError;
 use crate::bridge::loop_guard::{EchoGuard, Origin};
 use crate::bridge::rate::RateLimit;
-use crate::bridge::status::Tally;
+use crate::bridge::status::BridgeTally;
 use crate::bridge::wire;
 use crate::config::bridge::BridgeSettings;
 use crate::packet::reason_code::ReasonCode;
@@ -66,7 +66,7 @@ const ROUTES_MAX: usize = 1024;
 
 /// The phase of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+enum RelayPhase {
     /// Subscribes locally, and releases stale identifiers of the local Session. Remote input waits.
     OpeningLocal,
     /// The same at the remote broker. Outgoing messages are held: a SUBSCRIBE must not take the Packet Identifier of
@@ -138,7 +138,7 @@ pub(crate) struct LaneOptions {
 pub(crate) struct Relay {
     settings: Arc<BridgeSettings>,
     broker_id: Arc<str>,
-    phase: Phase,
+    phase: RelayPhase,
     remotes: Vec<RemoteSide>,
     locals: Vec<Option<LocalSide>>,
     routes: HashMap<Box<str>, Route>,
@@ -164,7 +164,7 @@ pub(crate) struct Relay {
     watch_in: Option<Watch<IncomingMessage>>,
     stale_local_filters: Vec<String>,
     known_local_filters: Vec<String>,
-    tally: Tally,
+    tally: BridgeTally,
     warnings: Vec<String>,
     name: String,
     properties: Vec<u8>,
@@ -189,7 +189,7 @@ impl Relay {
         let is_account_new = remotes.iter().any(|remote| !remote.session_present);
         let mut relay = Self {
             broker_id: options.broker_id,
-            phase: Phase::OpeningLocal,
+            phase: RelayPhase::OpeningLocal,
             remotes,
             locals,
             routes: HashMap::new(),
@@ -209,7 +209,7 @@ impl Relay {
             watch_in: watches_loops(&settings).then(|| Watch::new(now)),
             stale_local_filters: options.stale_local_filters,
             known_local_filters: options.known_local_filters,
-            tally: Tally::default(),
+            tally: BridgeTally::default(),
             warnings: Vec::new(),
             name: String::new(),
             properties: Vec::new(),
@@ -292,7 +292,7 @@ impl Relay {
             !held.is_empty() && remote.has_quota() && remote.output.len() < OUTPUT_BYTES_MAX
         };
         let is_waiting =
-            self.phase == Phase::Running && self.remotes.iter().zip(&self.held).any(may_send);
+            self.phase == RelayPhase::Running && self.remotes.iter().zip(&self.held).any(may_send);
         let held = is_waiting.then(|| self.rate.ready_at());
         let locals = self.locals.iter().flatten();
         let locals = locals.filter_map(|local| local.answer_due(response_timeout));
@@ -333,11 +333,11 @@ impl Relay {
             held.is_empty() || remote.has_quota()
         };
         match self.phase {
-            Phase::OpeningLocal => false,
-            Phase::OpeningRemote | Phase::Announcing => {
+            RelayPhase::OpeningLocal => false,
+            RelayPhase::OpeningRemote | RelayPhase::Announcing => {
                 self.locals.iter().flatten().all(LocalSide::has_room)
             }
-            Phase::Running => {
+            RelayPhase::Running => {
                 self.rate.is_limited() && self.remotes.iter().zip(&self.held).all(has_quota)
             }
         }
@@ -347,7 +347,7 @@ impl Relay {
     #[must_use]
     pub(crate) fn wants_remote(&self, lane: usize) -> bool {
         let local = self.locals.get(lane).and_then(Option::as_ref);
-        self.phase > Phase::OpeningLocal && local.is_none_or(LocalSide::has_room)
+        self.phase > RelayPhase::OpeningLocal && local.is_none_or(LocalSide::has_room)
     }
 
     /// Output to the local broker.
@@ -361,7 +361,7 @@ impl Relay {
     }
 
     /// The counts since the last call.
-    pub(crate) fn take_tally(&mut self) -> Tally {
+    pub(crate) fn take_tally(&mut self) -> BridgeTally {
         std::mem::take(&mut self.tally)
     }
 
@@ -373,13 +373,13 @@ impl Relay {
     /// Whether messages cross.
     #[must_use]
     pub(crate) fn is_running(&self) -> bool {
-        self.phase == Phase::Running
+        self.phase == RelayPhase::Running
     }
 
     /// Whether the bridge is being announced to the remote broker.
     #[must_use]
     pub(crate) fn is_announcing(&self) -> bool {
-        self.phase == Phase::Announcing
+        self.phase == RelayPhase::Announcing
     }
 
     /// Whether everything sent to the remote broker has been acknowledged.
@@ -402,7 +402,7 @@ impl Relay {
     pub(crate) fn salvage(&mut self, bytes: &[u8], now: Instant) -> usize {
         let mut taken = 0;
         // From now on everything is held.
-        self.phase = Phase::OpeningRemote;
+        self.phase = RelayPhase::OpeningRemote;
         while let Ok(Some((packet, length))) =
             wire::next(bytes.get(taken..).unwrap_or_default(), ProtocolVersion::V5_0, u32::MAX)
         {

@@ -3,7 +3,7 @@
 use crate::bridge::error::LinkError;
 use crate::config::bridge::BridgeSettings;
 use crate::dial::address::Address;
-use crate::dial::connect::{Route, SocketOptions, Stage, Tls, connect};
+use crate::dial::connect::{DialStage, Route, SocketOptions, Tls, connect};
 use crate::dial::stream::BoxStream;
 
 /// Connects to one address, up to where MQTT begins. Runs on the bridge's own task, where no local Client waits for it.
@@ -13,7 +13,7 @@ use crate::dial::stream::BoxStream;
 pub(crate) async fn dial(
     address: &Address,
     settings: &BridgeSettings,
-    stage: &Stage,
+    stage: &DialStage,
 ) -> Result<BoxStream, LinkError> {
     let socket = SocketOptions {
         local_address: settings.bind_address,

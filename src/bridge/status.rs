@@ -9,7 +9,7 @@ use serde::Serialize;
 /// Why a message did not cross.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum DropReason {
+pub(crate) enum BridgeDropReason {
     /// An exclude filter held it back.
     Excluded,
     /// No rule matches it: an older configuration subscribed to it.
@@ -34,7 +34,7 @@ pub(crate) enum DropReason {
     Echo,
 }
 
-impl DropReason {
+impl BridgeDropReason {
     /// All of them, in the order of the counters.
     pub(crate) const ALL: [Self; 11] = [
         Self::Excluded,
@@ -71,7 +71,7 @@ impl DropReason {
 
 /// The counts of a link since the last query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct BridgeTally {
     /// Messages sent to the remote broker; a message sent again after a disconnection counts again.
     pub(crate) messages_out: u64,
     /// Topic and payload of messages sent.
@@ -80,13 +80,13 @@ pub(crate) struct Tally {
     pub(crate) messages_in: u64,
     /// Topic and payload of messages received.
     pub(crate) bytes_in: u64,
-    /// By [`DropReason`].
-    pub(crate) drops: [u64; DropReason::ALL.len()],
+    /// By [`BridgeDropReason`].
+    pub(crate) drops: [u64; BridgeDropReason::ALL.len()],
 }
 
-impl Tally {
+impl BridgeTally {
     /// Counts a drop.
-    pub(crate) fn drop(&mut self, reason: DropReason) {
+    pub(crate) fn drop(&mut self, reason: BridgeDropReason) {
         if let Some(count) = self.drops.get_mut(reason as usize) {
             *count += 1;
         }
@@ -134,7 +134,7 @@ pub(crate) struct Counters {
     bytes_out: AtomicU64,
     messages_in: AtomicU64,
     bytes_in: AtomicU64,
-    drops: [AtomicU64; DropReason::ALL.len()],
+    drops: [AtomicU64; BridgeDropReason::ALL.len()],
     condition: Mutex<Condition>,
 }
 
@@ -154,7 +154,7 @@ struct Condition {
 
 impl Counters {
     /// Adds the counts of a link, once for each batch, so that the message path uses no shared memory.
-    pub(crate) fn add(&self, tally: &Tally) {
+    pub(crate) fn add(&self, tally: &BridgeTally) {
         for (counter, value) in [
             (&self.messages_out, tally.messages_out),
             (&self.bytes_out, tally.bytes_out),
@@ -221,7 +221,7 @@ impl Counters {
     /// The current status.
     pub(crate) fn status(&self, name: &str, queue: QueueStats) -> BridgeStatus {
         let condition = self.condition.lock().clone();
-        let drops = DropReason::ALL.iter().zip(&self.drops);
+        let drops = BridgeDropReason::ALL.iter().zip(&self.drops);
         BridgeStatus {
             name: name.to_owned(),
             state: condition.state,
@@ -352,9 +352,9 @@ mod tests {
     #[test]
     fn counters_add_up_by_reason() {
         let counters = Counters::default();
-        let mut tally = Tally { messages_out: 2, bytes_out: 20, ..Tally::default() };
-        tally.drop(DropReason::Loop);
-        tally.drop(DropReason::RefusedLocal);
+        let mut tally = BridgeTally { messages_out: 2, bytes_out: 20, ..BridgeTally::default() };
+        tally.drop(BridgeDropReason::Loop);
+        tally.drop(BridgeDropReason::RefusedLocal);
         counters.add(&tally);
         counters.add(&tally);
         let status = counters.status("b", QueueStats::default());
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn reasons_stand_at_their_own_place() {
-        for (place, reason) in DropReason::ALL.iter().enumerate() {
+        for (place, reason) in BridgeDropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, place);
         }
     }

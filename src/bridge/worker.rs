@@ -17,16 +17,16 @@ use crate::bridge::error::LinkError;
 use crate::bridge::link::Link;
 use crate::bridge::local::{LocalBroker, local_client_id};
 use crate::bridge::loop_guard::EchoGuard;
-use crate::bridge::memory::{BridgeMemory, MemoryFile};
+use crate::bridge::memory::{BridgeMemory, MemoryFile, RememberedBit};
 use crate::bridge::prepare::prepare_session;
 use crate::bridge::relay::{EchoAccount, LanePlan, Unproven};
 use crate::bridge::status::{BridgeState, Counters};
 use crate::config::bridge::{BridgeSettings, StartType};
 use crate::dial::address::Address;
-use crate::dial::connect::Stage;
+use crate::dial::connect::DialStage;
 use crate::packet::ProtocolVersion;
 use concessions::{Asked, Concessions};
-use schedule::AddressCursor;
+use schedule::{AddressCursor, Reached};
 
 /// The context shared by all bridges of a broker.
 #[derive(Clone)]
@@ -212,7 +212,7 @@ impl Worker {
         address: &Address,
         orders: &mut watch::Receiver<Order>,
     ) -> Result<Link, Ended> {
-        let stage = Stage::default();
+        let stage = DialStage::default();
         let limit = self.settings.connect_timeout;
         let connecting = tokio::time::timeout(limit, self.open_link(address, &stage));
         let connected = tokio::select! {
@@ -220,8 +220,8 @@ impl Worker {
             _ = orders.changed() => return Err(Ended::Ordered),
         };
         connected.map_err(|error| {
-            let takes_no_bit = self.takes_no_bit(&address.to_string());
-            match self.concessions.refused(&error, takes_no_bit) {
+            let bit = self.remembered_bit(&address.to_string());
+            match self.concessions.refused(&error, bit) {
                 true => self.concede(&error),
                 false => Ended::Failed(error),
             }
@@ -254,8 +254,8 @@ impl Worker {
         Ended::Conceded
     }
 
-    fn takes_no_bit(&self, address: &str) -> bool {
-        self.memory.takes_no_bit(address, unix_seconds())
+    fn remembered_bit(&self, address: &str) -> RememberedBit {
+        self.memory.bit(address, unix_seconds())
     }
 
     /// The opening is complete.
@@ -280,7 +280,7 @@ impl Worker {
     }
 
     fn note_concessions(&mut self, address: &str) {
-        if self.concessions.lacks_bit() && !self.takes_no_bit(address) {
+        if self.concessions.lacks_bit() && self.remembered_bit(address) == RememberedBit::Unknown {
             let news = "the remote broker does not accept the bridge bit; continuing without it";
             tracing::info!(bridge = %self.name, address, "{news}");
             self.memory.note_bit(address, Some(unix_seconds()));
@@ -351,14 +351,19 @@ impl Worker {
                     && error.is_the_remote_end()
                 {
                     let address = self.cursor.current(&self.settings).to_string();
-                    let takes_no_bit = self.takes_no_bit(&address);
-                    self.concessions.ended(opened.elapsed(), takes_no_bit);
+                    let bit = self.remembered_bit(&address);
+                    self.concessions.ended(opened.elapsed(), bit);
                 }
                 let was_connected = self.counters.state() == BridgeState::Connected;
                 if was_stable {
                     self.backoff.reset();
                 }
-                let all_tried = self.cursor.failed(&self.settings, was_connected, was_stable);
+                let reached = match (was_connected, was_stable) {
+                    (false, _) => Reached::Nothing,
+                    (true, false) => Reached::Connection,
+                    (true, true) => Reached::Stability,
+                };
+                let all_tried = self.cursor.failed(&self.settings, reached);
                 let once = self.settings.start == StartType::Once;
                 if once && *self.orders.borrow() == Order::Automatic {
                     tracing::warn!(bridge = %self.name, "start type once: not connecting again");

@@ -148,7 +148,7 @@ struct Publisher {
 }
 
 /// What is to be done next.
-enum Step {
+enum NextEvent {
     Event(Event),
     Payload(Option<bytes::Bytes>),
     TimedOut,
@@ -167,16 +167,16 @@ impl Publisher {
                 break Ok(());
             }
             match self.step(&mut interrupt, deadline).await {
-                Ok(Step::Event(Event::Lost(error))) => return Err(self.lost(error)),
-                Ok(Step::Event(event)) => {
+                Ok(NextEvent::Event(Event::Lost(error))) => return Err(self.lost(error)),
+                Ok(NextEvent::Event(event)) => {
                     if let Err(error) = self.handle(event) {
                         break Err(error);
                     }
                 }
-                Ok(Step::Payload(Some(payload))) => self.send(payload),
-                Ok(Step::Payload(None)) => self.source = None,
-                Ok(Step::TimedOut) => break Err(ClientError::TimedOut(patience)),
-                Ok(Step::Interrupted) => break Err(ClientError::Interrupted),
+                Ok(NextEvent::Payload(Some(payload))) => self.send(payload),
+                Ok(NextEvent::Payload(None)) => self.source = None,
+                Ok(NextEvent::TimedOut) => break Err(ClientError::TimedOut(patience)),
+                Ok(NextEvent::Interrupted) => break Err(ClientError::Interrupted),
                 Err(error) => break Err(error),
             }
         };
@@ -190,7 +190,7 @@ impl Publisher {
         &mut self,
         interrupt: &mut Interrupt,
         deadline: Option<Instant>,
-    ) -> Result<Step, ClientError> {
+    ) -> Result<NextEvent, ClientError> {
         let has_room = self.unwritten + self.unacknowledged < self.window;
         let source = self.source.as_mut().filter(|_| has_room);
         let payload = async {
@@ -200,10 +200,10 @@ impl Publisher {
             }
         };
         tokio::select! {
-            event = self.connection.event() => Ok(Step::Event(event)),
-            payload = payload => payload.map(Step::Payload),
-            () = sleep_until(deadline) => Ok(Step::TimedOut),
-            () = interrupt.wait() => Ok(Step::Interrupted),
+            event = self.connection.event() => Ok(NextEvent::Event(event)),
+            payload = payload => payload.map(NextEvent::Payload),
+            () = sleep_until(deadline) => Ok(NextEvent::TimedOut),
+            () = interrupt.wait() => Ok(NextEvent::Interrupted),
         }
     }
 

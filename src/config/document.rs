@@ -25,7 +25,7 @@ pub(crate) struct Document<'a> {
 
 /// One step of a [`Path`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum PathStep {
     /// Into a table.
     Key(String),
     /// Into an array.
@@ -34,15 +34,15 @@ pub(crate) enum Step {
 
 /// The path to a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Path(pub(crate) Vec<Step>);
+pub(crate) struct Path(pub(crate) Vec<PathStep>);
 
 impl fmt::Display for Path {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, step) in self.0.iter().enumerate() {
             match step {
-                Step::Key(key) if position == 0 => out.write_str(key)?,
-                Step::Key(key) => write!(out, ".{key}")?,
-                Step::Index(index) => write!(out, "[{index}]")?,
+                PathStep::Key(key) if position == 0 => out.write_str(key)?,
+                PathStep::Key(key) => write!(out, ".{key}")?,
+                PathStep::Index(index) => write!(out, "[{index}]")?,
             }
         }
         Ok(())
@@ -56,9 +56,9 @@ impl Path {
         let mut steps = Vec::new();
         for part in text.split('.') {
             let (key, index) = part.split_once('[').unwrap_or((part, ""));
-            steps.push(Step::Key(key.to_owned()));
+            steps.push(PathStep::Key(key.to_owned()));
             if let Ok(index) = index.trim_end_matches(']').parse() {
-                steps.push(Step::Index(index));
+                steps.push(PathStep::Index(index));
             }
         }
         Self(steps)
@@ -106,7 +106,7 @@ impl<'a> Document<'a> {
         let mut value: Option<&Spanned<DeValue<'a>>> = None;
         for step in Path::parse(key).0 {
             let span = match &step {
-                Step::Key(name) => {
+                PathStep::Key(name) => {
                     let Some((key, found)) = table.and_then(|table| table.get_key_value(&**name))
                     else {
                         break;
@@ -114,7 +114,7 @@ impl<'a> Document<'a> {
                     value = Some(found);
                     if found.get_ref().is_table() { key.span() } else { found.span() }
                 }
-                Step::Index(index) => {
+                PathStep::Index(index) => {
                     let array = value.and_then(|value| value.get_ref().as_array());
                     let Some(found) = array.and_then(|array| array.get(*index)) else { break };
                     value = Some(found);
@@ -136,12 +136,12 @@ impl<'a> Document<'a> {
 
     /// The value at `path`.
     pub(crate) fn value_mut(&mut self, path: &Path) -> Option<&mut Spanned<DeValue<'a>>> {
-        let (Step::Key(first), rest) = path.0.split_first()? else { return None };
+        let (PathStep::Key(first), rest) = path.0.split_first()? else { return None };
         let mut value = self.root.get_mut(&**first)?;
         for step in rest {
             value = match (step, value.get_mut()) {
-                (Step::Key(key), DeValue::Table(table)) => table.get_mut(&**key)?,
-                (Step::Index(index), DeValue::Array(array)) => array.get_mut(*index)?,
+                (PathStep::Key(key), DeValue::Table(table)) => table.get_mut(&**key)?,
+                (PathStep::Index(index), DeValue::Array(array)) => array.get_mut(*index)?,
                 _ => return None,
             };
         }
@@ -152,12 +152,12 @@ impl<'a> Document<'a> {
     pub(crate) fn remove(&mut self, path: &Path) -> bool {
         let Some((last, parents)) = path.0.split_last() else { return false };
         if parents.is_empty() {
-            return matches!(last, Step::Key(key) if self.root.remove(&**key).is_some());
+            return matches!(last, PathStep::Key(key) if self.root.remove(&**key).is_some());
         }
         let parent = self.value_mut(&Path(parents.to_vec()));
         match (last, parent.map(Spanned::get_mut)) {
-            (Step::Key(key), Some(DeValue::Table(table))) => table.remove(&**key).is_some(),
-            (Step::Index(index), Some(DeValue::Array(array))) if *index < array.len() => {
+            (PathStep::Key(key), Some(DeValue::Table(table))) => table.remove(&**key).is_some(),
+            (PathStep::Index(index), Some(DeValue::Array(array))) if *index < array.len() => {
                 let rest = array.iter().enumerate().filter(|(at, _)| at != index);
                 *array = rest.map(|(_, value)| value.clone()).collect();
                 true
@@ -167,9 +167,9 @@ impl<'a> Document<'a> {
     }
 }
 
-fn find_in_table(table: &DeTable<'_>, span: &Range<usize>, steps: &mut Vec<Step>) -> bool {
+fn find_in_table(table: &DeTable<'_>, span: &Range<usize>, steps: &mut Vec<PathStep>) -> bool {
     for (key, value) in table {
-        steps.push(Step::Key(key.get_ref().to_string()));
+        steps.push(PathStep::Key(key.get_ref().to_string()));
         if key.span() == *span || find_in_value(value, span, steps) {
             return true;
         }
@@ -178,14 +178,18 @@ fn find_in_table(table: &DeTable<'_>, span: &Range<usize>, steps: &mut Vec<Step>
     false
 }
 
-fn find_in_value(value: &Spanned<DeValue<'_>>, span: &Range<usize>, steps: &mut Vec<Step>) -> bool {
+fn find_in_value(
+    value: &Spanned<DeValue<'_>>,
+    span: &Range<usize>,
+    steps: &mut Vec<PathStep>,
+) -> bool {
     if value.span() == *span {
         return true;
     }
     match value.get_ref() {
         DeValue::Table(table) => find_in_table(table, span, steps),
         DeValue::Array(array) => array.iter().enumerate().any(|(index, value)| {
-            steps.push(Step::Index(index));
+            steps.push(PathStep::Index(index));
             let found = find_in_value(value, span, steps);
             if !found {
                 steps.pop();

@@ -1,5 +1,5 @@
 //! Connects to an address: name look-up, TCP, TLS, WebSocket. Resolving and reading files run on blocking threads. The
-//! caller limits the total time, including the MQTT handshake; [`Stage`] tells how far the attempt got.
+//! caller limits the total time, including the MQTT handshake; [`DialStage`] tells how far the attempt got.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::dial::websocket::upgrade;
 
 /// How far an attempt got, for the error message on a timeout.
 #[derive(Debug, Default)]
-pub(crate) struct Stage(AtomicU8);
+pub(crate) struct DialStage(AtomicU8);
 
 const STAGES: [&str; 5] = [
     "the name look-up",
@@ -30,7 +30,7 @@ const STAGES: [&str; 5] = [
     "CONNACK",
 ];
 
-impl Stage {
+impl DialStage {
     fn reached(&self, stage: u8) {
         self.0.store(stage, Ordering::Relaxed);
     }
@@ -95,7 +95,7 @@ pub(crate) struct Dialed {
 ///
 /// # Errors
 /// [`DialError`] says which step failed and why.
-pub(crate) async fn connect(route: &Route<'_>, stage: &Stage) -> Result<Dialed, DialError> {
+pub(crate) async fn connect(route: &Route<'_>, stage: &DialStage) -> Result<Dialed, DialError> {
     let Route { address, resolved, tls, socket } = route;
     stage.reached(0);
     let candidates = match resolved {
@@ -130,7 +130,7 @@ async fn read_files(settings: &RemoteTls) -> Result<Arc<ClientConfig>, DialError
 async fn carry<S: ByteStream + 'static>(
     stream: S,
     address: &Address,
-    stage: &Stage,
+    stage: &DialStage,
 ) -> Result<BoxStream, DialError> {
     let Carrier::WebSocket { path } = &address.carrier else { return Ok(Box::new(stream)) };
     stage.reached(3);

@@ -55,11 +55,11 @@ struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    by_number: HashMap<u64, Place>,
+    by_number: HashMap<u64, OpenConnection>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct OpenConnection {
     address: IpAddr,
     /// Whether a request is being answered.
     is_answering: bool,
@@ -125,7 +125,7 @@ impl Taken {
         }
         let number = self.next;
         self.next += 1;
-        let place = Place { address, is_answering: false, since: now, task: None };
+        let place = OpenConnection { address, is_answering: false, since: now, task: None };
         self.by_number.insert(number, place);
         Some(number)
     }
@@ -135,11 +135,11 @@ impl Taken {
         for place in self.by_number.values() {
             *counts.entry(place.address).or_default() += 1;
         }
-        let is_silent = |place: &Place| {
+        let is_silent = |place: &OpenConnection| {
             !place.is_answering || now.duration_since(place.since) > REQUEST_TIMEOUT
         };
         let silent = self.by_number.iter().filter(|(_, place)| is_silent(place));
-        let rank = |(_, place): &(&u64, &Place)| {
+        let rank = |(_, place): &(&u64, &OpenConnection)| {
             (counts.get(&place.address).copied(), Reverse(place.since))
         };
         silent.max_by_key(rank).map(|(number, _)| *number)

@@ -31,14 +31,14 @@ use crate::net::client_log::ClientLog;
 use crate::net::connection::job::{JobResult, start};
 use crate::net::connection::last_input::LastInput;
 use crate::net::connection::report::{close_cause, note_handled};
-use crate::net::deadlines::{Deadlines, Place as DeadlinePlace};
+use crate::net::deadlines::{DeadlineSlot, Deadlines};
 use crate::net::entrance::Place;
 use crate::net::hash_pool::HashPool;
 use crate::net::lingering::close_gracefully;
 use crate::net::packet_log;
 use crate::net::shutdown::Shutdown;
 use crate::net::stream::ClientStream;
-use crate::net::tally::{self, Stage};
+use crate::net::tally::{self, ConnectionStage};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::Effects;
 use crate::session::outbox::Outbox;
@@ -174,7 +174,7 @@ struct Driver<S> {
     /// The place at the listener; none within the process.
     place: Option<Place>,
     /// The entry in the table of deadlines, for Keep Alive and the connect timeout.
-    deadline: Option<DeadlinePlace>,
+    deadline: Option<DeadlineSlot>,
     due: Timestamp,
     /// A timer for short waits (a tenth of a second); most connections never have one.
     timer: Option<Pin<Box<Sleep>>>,
@@ -542,8 +542,8 @@ impl<S: ClientStream> Driver<S> {
         let mut effects = Effects::new();
         effects.budget = Budget::turn();
         let stage = match self.connection.session() {
-            Some(_) => Stage::Connected,
-            None => Stage::Connecting,
+            Some(_) => ConnectionStage::Connected,
+            None => ConnectionStage::Connecting,
         };
         let closing = self.connection.closing().cloned();
         let cause = match &closing {

@@ -34,11 +34,11 @@ struct Shard {
 
 /// A connection's place in the table. It must be given back to [`Deadlines::remove`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place(u32);
+pub(crate) struct DeadlineSlot(u32);
 
 impl Deadlines {
     /// Takes a place: `waker` is woken when `due` has come.
-    pub(crate) fn add(&self, due: Timestamp, waker: &Waker) -> Place {
+    pub(crate) fn add(&self, due: Timestamp, waker: &Waker) -> DeadlineSlot {
         // Tasks are distributed by their address, without the lowest bits, which are the same for all.
         let shard_index = u32::try_from(waker.data().addr() >> 7 & 0xFFFF).unwrap_or(0) % SHARDS;
         let mut shard = self.shards[shard_index as usize].lock();
@@ -50,17 +50,17 @@ impl Deadlines {
         });
         shard.due[index as usize] = due;
         shard.wakers[index as usize] = Some(waker.clone());
-        Place(index * SHARDS + shard_index)
+        DeadlineSlot(index * SHARDS + shard_index)
     }
 
     /// Sets another time for a place.
-    pub(crate) fn set(&self, place: Place, due: Timestamp) {
+    pub(crate) fn set(&self, place: DeadlineSlot, due: Timestamp) {
         let (shard, index) = self.locate(place);
         shard.lock().due[index] = due;
     }
 
     /// Gives a place back.
-    pub(crate) fn remove(&self, place: Place) {
+    pub(crate) fn remove(&self, place: DeadlineSlot) {
         let (shard, index) = self.locate(place);
         let mut shard = shard.lock();
         shard.due[index] = NEVER;
@@ -97,7 +97,7 @@ impl Deadlines {
         }
     }
 
-    fn locate(&self, place: Place) -> (&Mutex<Shard>, usize) {
+    fn locate(&self, place: DeadlineSlot) -> (&Mutex<Shard>, usize) {
         (&self.shards[(place.0 % SHARDS) as usize], (place.0 / SHARDS) as usize)
     }
 }

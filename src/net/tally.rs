@@ -7,7 +7,7 @@ use crate::session::effects::{DropReason, Tally};
 
 /// The stage of a Network Connection when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum ConnectionStage {
     /// It had no Session yet.
     Connecting,
     /// It had a Session.
@@ -67,20 +67,20 @@ fn drop_counter(reason: DropReason) -> DropCounter {
 }
 
 /// The counter of an end that the Client, the network or nobody announced.
-pub(crate) fn counter_of_loss(stage: Stage) -> Counter {
+pub(crate) fn counter_of_loss(stage: ConnectionStage) -> Counter {
     match stage {
-        Stage::Connecting => Counter::ConnectsAbandoned,
-        Stage::Connected => Counter::DisconnectsByNetwork,
+        ConnectionStage::Connecting => Counter::ConnectsAbandoned,
+        ConnectionStage::Connected => Counter::DisconnectsByNetwork,
     }
 }
 
 /// The counter of a reason to close.
-pub(crate) fn counter_of_close(reason: &CloseReason, stage: Stage) -> Counter {
+pub(crate) fn counter_of_close(reason: &CloseReason, stage: ConnectionStage) -> Counter {
     match (reason, stage) {
-        (CloseReason::Malformed(_) | CloseReason::Violation(_), Stage::Connecting) => {
+        (CloseReason::Malformed(_) | CloseReason::Violation(_), ConnectionStage::Connecting) => {
             Counter::ConnectsRefusedProtocol
         }
-        (CloseReason::Malformed(_) | CloseReason::Violation(_), Stage::Connected) => {
+        (CloseReason::Malformed(_) | CloseReason::Violation(_), ConnectionStage::Connected) => {
             Counter::DisconnectsProtocol
         }
         (CloseReason::ClientDisconnected, _) => Counter::DisconnectsByClient,
@@ -91,16 +91,17 @@ pub(crate) fn counter_of_close(reason: &CloseReason, stage: Stage) -> Counter {
         ) => Counter::DisconnectsKeepAlive,
         (CloseReason::ConnectTimeout, _) => Counter::ConnectsRefusedTimeout,
         (CloseReason::Refused(reason), _) => counter_of_refusal(*reason),
-        (CloseReason::AuthenticationFailed(_), Stage::Connecting) => {
+        (CloseReason::AuthenticationFailed(_), ConnectionStage::Connecting) => {
             Counter::ConnectsRefusedAuthentication
         }
-        (CloseReason::ShuttingDown | CloseReason::Unavailable, Stage::Connecting) => {
+        (CloseReason::ShuttingDown | CloseReason::Unavailable, ConnectionStage::Connecting) => {
             Counter::ConnectsRefusedUnavailable
         }
-        (CloseReason::ShuttingDown, Stage::Connected) => Counter::DisconnectsShutdown,
-        (CloseReason::AuthenticationFailed(_) | CloseReason::Unavailable, Stage::Connected) => {
-            Counter::DisconnectsOther
-        }
+        (CloseReason::ShuttingDown, ConnectionStage::Connected) => Counter::DisconnectsShutdown,
+        (
+            CloseReason::AuthenticationFailed(_) | CloseReason::Unavailable,
+            ConnectionStage::Connected,
+        ) => Counter::DisconnectsOther,
         (CloseReason::CredentialsChanged, _) => Counter::DisconnectsAdministrative,
     }
 }

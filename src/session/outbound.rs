@@ -36,7 +36,7 @@ const PUMP_BYTES: usize = 128 * 1024;
 pub struct Outbound {
     session: SessionId,
     epoch: u64,
-    link: Link,
+    link: Presence,
     outbox: Outbox,
     writing_bytes: usize,
     window: Window,
@@ -61,7 +61,7 @@ pub struct Outbound {
 }
 
 /// Whether a Client is connected.
-enum Link {
+enum Presence {
     Absent,
     Open(LinkParameters),
     Ended,
@@ -142,7 +142,7 @@ impl Outbound {
         Self {
             session,
             epoch: 0,
-            link: Link::Absent,
+            link: Presence::Absent,
             outbox: Outbox::default(),
             writing_bytes: 0,
             window: Window::new(queue.next()),
@@ -213,7 +213,7 @@ impl Outbound {
     /// Whether a Client is connected.
     #[must_use]
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.link, Link::Open(_))
+        matches!(self.link, Presence::Open(_))
     }
 
     /// Whether queued messages survive the process.
@@ -255,7 +255,7 @@ impl Outbound {
     /// Whether another Network Connection has taken over since `epoch`, or the Session has ended.
     #[must_use]
     pub(crate) fn is_taken_over(&self, epoch: u64) -> bool {
-        self.epoch != epoch || matches!(self.link, Link::Ended)
+        self.epoch != epoch || matches!(self.link, Presence::Ended)
     }
 
     /// Asks the Network Connection that holds the Session to handle its received input and to release the Session.
@@ -287,11 +287,11 @@ impl Outbound {
 
     /// Called when CONNACK is in the outbox: from now on messages may follow it.
     pub(crate) fn open(&mut self, epoch: u64, link: LinkParameters) {
-        if self.epoch == epoch && matches!(self.link, Link::Absent) {
+        if self.epoch == epoch && matches!(self.link, Presence::Absent) {
             if let Some(own) = &mut self.own_queue {
                 own.note_present();
             }
-            self.link = Link::Open(link);
+            self.link = Presence::Open(link);
         }
     }
 
@@ -299,8 +299,8 @@ impl Outbound {
     #[must_use]
     pub(crate) fn client(&self) -> Option<(ProtocolVersion, &ClientOrigin)> {
         match &self.link {
-            Link::Open(link) => Some((link.version, &link.origin)),
-            Link::Absent | Link::Ended => None,
+            Presence::Open(link) => Some((link.version, &link.origin)),
+            Presence::Absent | Presence::Ended => None,
         }
     }
 
@@ -325,7 +325,7 @@ impl Outbound {
         let waiting = self.queue.take_messages();
         let in_store = self.queue.message_count().saturating_sub(waiting.len() as u64);
         entries.extend(waiting);
-        self.link = Link::Ended;
+        self.link = Presence::Ended;
         self.outbox.discard();
         self.release_waiting();
         Remains { entries, in_store, waker: self.waker.take() }
@@ -357,7 +357,7 @@ impl Outbound {
     }
 
     fn pump_one(&mut self, now: Timestamp, effects: &mut Effects) -> Option<()> {
-        let Link::Open(link) = &mut self.link else { return None };
+        let Presence::Open(link) = &mut self.link else { return None };
         if self.outbox.bytes() + self.writing_bytes >= PUMP_BYTES {
             return None;
         }
@@ -393,7 +393,7 @@ impl Outbound {
             self.queue.pop();
             return self.pump_unacknowledged(&entry, now, effects);
         }
-        let Link::Open(link) = &mut self.link else { return None };
+        let Presence::Open(link) = &mut self.link else { return None };
         let sequence = entry.sequence;
         let waits = is_durable && entry.qos == QoS::ExactlyOnce && !entry.is_committed();
         if waits || !self.window.has_room(sequence, link.receive_maximum) {
@@ -428,7 +428,7 @@ impl Outbound {
         now: Timestamp,
         effects: &mut Effects,
     ) -> Option<()> {
-        let Link::Open(link) = &mut self.link else { return None };
+        let Presence::Open(link) = &mut self.link else { return None };
         let outgoing = Outgoing {
             qos: QoS::AtMostOnce,
             dup: false,
@@ -452,7 +452,7 @@ impl Outbound {
     /// Whether a group may hand a message to this member: connected, empty queue, room in the window.
     #[must_use]
     pub(crate) fn has_room(&self) -> bool {
-        let Link::Open(link) = &self.link else { return false };
+        let Presence::Open(link) = &self.link else { return false };
         self.queue.is_empty()
             && self.outbox.bytes() + self.writing_bytes < PUMP_BYTES
             && self.window.has_room(self.queue.next(), link.receive_maximum)
@@ -502,10 +502,10 @@ impl Outbound {
     }
 
     fn close_link(&mut self) {
-        if matches!(self.link, Link::Ended) {
+        if matches!(self.link, Presence::Ended) {
             return;
         }
-        self.link = Link::Absent;
+        self.link = Presence::Absent;
         if let Some(own) = &mut self.own_queue {
             own.note_gone(self.outbox.bytes() + self.writing_bytes);
         }

@@ -48,7 +48,7 @@ pub(crate) enum Mode {
 }
 
 /// A group being built.
-pub(crate) struct Group<'a> {
+pub(crate) struct CommitGroup<'a> {
     db: &'a DB,
     queue: &'a ColumnFamily,
     body_references: &'a ColumnFamily,
@@ -86,7 +86,7 @@ pub(crate) struct BuiltGroup {
     pub(crate) removals: u64,
 }
 
-impl<'a> Group<'a> {
+impl<'a> CommitGroup<'a> {
     /// Creates an empty group; `capacity_bytes` is its approximate size.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ pub struct Image {
     records: BTreeMap<SessionId, QueueRecord>,
     sessions: BTreeMap<SessionId, SessionRecord>,
     subscriptions: BTreeMap<(SessionId, Arc<str>), SubscriptionRecord>,
-    queues: BTreeMap<SessionId, BTreeMap<u64, Place>>,
+    queues: BTreeMap<SessionId, BTreeMap<u64, ImagePlace>>,
     incoming: BTreeMap<SessionId, BTreeSet<PacketId>>,
     retained: BTreeMap<String, Arc<Message>>,
     ended: BTreeSet<SessionId>,
@@ -28,7 +28,7 @@ pub struct Image {
 
 /// A position in a queue.
 #[derive(Debug, Clone, PartialEq)]
-enum Place {
+enum ImagePlace {
     Message(Box<Delivery>),
     Released,
 }
@@ -176,7 +176,7 @@ impl Image {
             }
             TakenQueueChange::Delete(queue) => self.delete(*queue),
             TakenQueueChange::Enqueue(queue, delivery) if !self.ended.contains(queue) => {
-                let place = Place::Message(delivery.clone());
+                let place = ImagePlace::Message(delivery.clone());
                 self.queues.entry(*queue).or_default().insert(delivery.sequence.0, place);
             }
             TakenQueueChange::Dequeue(queue, sequence) => {
@@ -185,7 +185,7 @@ impl Image {
                 }
             }
             TakenQueueChange::Release(queue, sequence) if !self.ended.contains(queue) => {
-                self.queues.entry(*queue).or_default().insert(sequence.0, Place::Released);
+                self.queues.entry(*queue).or_default().insert(sequence.0, ImagePlace::Released);
             }
             // Its owner has ended.
             TakenQueueChange::Enqueue(..) | TakenQueueChange::Release(..) => {}
@@ -257,8 +257,8 @@ impl Image {
     fn load_queue(&self, record: QueueRecord) -> LoadedQueue {
         let places = self.queues.get(&record.id).into_iter().flatten();
         let messages = places.clone().filter_map(|(_, place)| match place {
-            Place::Message(delivery) => Some(delivery.size_bytes() as u64),
-            Place::Released => None,
+            ImagePlace::Message(delivery) => Some(delivery.size_bytes() as u64),
+            ImagePlace::Released => None,
         });
         let end = places.clone().last().map_or(0, |(place, _)| place + 1);
         LoadedQueue {
@@ -288,11 +288,11 @@ impl Image {
                 break;
             }
             page.push(match content {
-                Place::Message(delivery) => {
+                ImagePlace::Message(delivery) => {
                     bytes += delivery.size_bytes();
                     delivery.read()
                 }
-                Place::Released => StoredEntry::Released(Sequence(*place)),
+                ImagePlace::Released => StoredEntry::Released(Sequence(*place)),
             });
         }
         page

@@ -20,10 +20,10 @@ use crate::store::clock::{BrokerClock, wall_milliseconds};
 #[derive(Default)]
 pub struct MemoryStore {
     last_ticket: AtomicU64,
-    queues: Mutex<HashMap<SessionId, BTreeMap<u64, Place>>>,
+    queues: Mutex<HashMap<SessionId, BTreeMap<u64, StoredPlace>>>,
 }
 
-enum Place {
+enum StoredPlace {
     Message(Arc<QueueEntry>),
     Released,
 }
@@ -66,7 +66,7 @@ impl MemoryStore {
                     entry.end_write();
                     let mut queues = self.queues.lock();
                     let queue = queues.entry(queue).or_default();
-                    queue.insert(entry.sequence.0, Place::Message(entry));
+                    queue.insert(entry.sequence.0, StoredPlace::Message(entry));
                 }
             }
             QueueChange::Dequeue { queue: id, sequence } => {
@@ -79,7 +79,7 @@ impl MemoryStore {
             }
             QueueChange::Release { queue, sequence } => {
                 let mut queues = self.queues.lock();
-                queues.entry(queue).or_default().insert(sequence.0, Place::Released);
+                queues.entry(queue).or_default().insert(sequence.0, StoredPlace::Released);
             }
             QueueChange::Delete(queue) => drop(self.queues.lock().remove(&queue)),
             // Read only at opening.
@@ -126,11 +126,11 @@ impl Store for MemoryStore {
                 break;
             }
             page.push(match entry {
-                Place::Message(entry) => {
+                StoredPlace::Message(entry) => {
                     bytes += entry.size_bytes();
                     StoredEntry::Message(Arc::clone(entry))
                 }
-                Place::Released => StoredEntry::Released(Sequence(place)),
+                StoredPlace::Released => StoredEntry::Released(Sequence(place)),
             });
         }
         Ok(page)

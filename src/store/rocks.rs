@@ -71,7 +71,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct Inbox {
     /// In order of their tickets.
-    pub(crate) batches: Vec<Pending>,
+    pub(crate) batches: Vec<PendingBatch>,
     /// The last ticket given out.
     pub(crate) last_ticket: u64,
     /// Whether the writer is asleep.
@@ -81,7 +81,7 @@ pub(crate) struct Inbox {
 }
 
 /// A submitted batch.
-pub(crate) struct Pending {
+pub(crate) struct PendingBatch {
     /// Its ticket.
     pub(crate) ticket: u64,
     /// Its changes.
@@ -245,7 +245,7 @@ impl Store for RocksStore {
         let at_once = batch.durability == Durability::Memory
             && self.shared.durable.load(Ordering::Acquire) == inbox.last_ticket;
         inbox.last_ticket = ticket;
-        inbox.batches.push(Pending { ticket, batch, bytes, may_share });
+        inbox.batches.push(PendingBatch { ticket, batch, bytes, may_share });
         if at_once {
             self.shared.durable.store(ticket, Ordering::Release);
         }
@@ -342,7 +342,7 @@ impl Drop for Alarm {
 }
 
 fn measure(batch: &Batch) -> (usize, bool) {
-    let mut bytes = size_of::<Pending>();
+    let mut bytes = size_of::<PendingBatch>();
     let mut has_large = false;
     let mut enqueued = 0;
     for change in &batch.changes {

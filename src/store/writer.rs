@@ -15,13 +15,13 @@ use crate::store::clock::{BrokerClock, HEARTBEAT};
 use crate::store::disk::{Disk, WriteError};
 use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::{BuiltGroup, Group, Mode, handle};
+use crate::store::group::{BuiltGroup, CommitGroup, Mode, handle};
 use crate::store::load::Recount;
 use crate::store::open::{encode_heartbeat, open_and_read};
 use crate::store::operations::Operations;
 use crate::store::options::WriteSync;
 use crate::store::reclaim::Reclaimer;
-use crate::store::rocks::{Pending, Shared};
+use crate::store::rocks::{PendingBatch, Shared};
 use crate::store::statistics::add;
 use crate::store::value::meta;
 use crate::store::{key, repair};
@@ -110,7 +110,7 @@ impl Writer {
     }
 
     /// Adds submitted batches to the backlog; waits if there are none. Returns whether the store is being closed.
-    fn collect(&mut self, backlog: &mut Vec<Pending>) -> bool {
+    fn collect(&mut self, backlog: &mut Vec<PendingBatch>) -> bool {
         let shared = Arc::clone(&self.shared);
         let mut inbox = shared.inbox.lock();
         while backlog.is_empty() && inbox.batches.is_empty() && !inbox.closing {
@@ -136,7 +136,7 @@ impl Writer {
     }
 
     /// Writes a group, however long it takes. False if the store is closed first.
-    fn make_durable(&mut self, group: Vec<Pending>) -> bool {
+    fn make_durable(&mut self, group: Vec<PendingBatch>) -> bool {
         let mut mode = Mode::First;
         let mut wait = RECOVERY.0;
         loop {
@@ -170,14 +170,19 @@ impl Writer {
         }
     }
 
-    fn attempt(&mut self, group: &[Pending], mode: Mode) -> Result<(), Trouble> {
+    fn attempt(&mut self, group: &[PendingBatch], mode: Mode) -> Result<(), Trouble> {
         self.check_space()?;
         let db = self.shared.database().map_err(Trouble::Read)?;
         let shared = Arc::clone(&self.shared);
         let mut indexes = shared.indexes.lock();
-        let mut build =
-            Group::new(&db, &mut indexes, &mut self.next_body, mode, self.group_bytes * 5 / 4)
-                .map_err(Trouble::Read)?;
+        let mut build = CommitGroup::new(
+            &db,
+            &mut indexes,
+            &mut self.next_body,
+            mode,
+            self.group_bytes * 5 / 4,
+        )
+        .map_err(Trouble::Read)?;
         let mut durability = Durability::Memory;
         for pending in group.iter().filter(|pending| pending.may_share) {
             for change in &pending.batch.changes {
@@ -250,7 +255,7 @@ impl Writer {
     }
 
     /// Releases the tickets of a durable group.
-    fn release(&mut self, group: Vec<Pending>, started: Instant) {
+    fn release(&mut self, group: Vec<PendingBatch>, started: Instant) {
         // Before the tickets, so that whoever sees them released also sees the store available.
         self.recovered();
         if group.is_empty() {
@@ -414,7 +419,7 @@ impl Writer {
 }
 
 /// Splits a group off a backlog; returns the rest.
-fn split_group(backlog: &mut Vec<Pending>) -> Vec<Pending> {
+fn split_group(backlog: &mut Vec<PendingBatch>) -> Vec<PendingBatch> {
     let mut bytes = 0;
     let end = backlog.iter().position(|pending| {
         let full = bytes >= GROUP_BYTES;
@@ -425,7 +430,7 @@ fn split_group(backlog: &mut Vec<Pending>) -> Vec<Pending> {
 }
 
 /// Notifies each listener of the group once.
-fn notify(group: Vec<Pending>) {
+fn notify(group: Vec<PendingBatch>) {
     let mut listeners: Vec<Arc<dyn CommitListener>> = Vec::new();
     for pending in group {
         listeners.extend(pending.batch.listeners);

@@ -8,7 +8,7 @@ use crate::bridge::properties::{Changes, hop_trail, response_topic, rewrite};
 use crate::bridge::relay::Relay;
 use crate::bridge::relay::side::LocalSide;
 use crate::bridge::relay::watch::Turn;
-use crate::bridge::status::DropReason;
+use crate::bridge::status::BridgeDropReason;
 use crate::bridge::wire;
 use crate::config::bridge::rule::Mapping;
 use crate::packet::acknowledgement::Acknowledgement;
@@ -101,7 +101,7 @@ impl Relay {
         let Some(Some(local)) = self.locals.get_mut(lane) else {
             // A lane without local partner subscribes to nothing: its messages come from Subscriptions of an older
             // configuration.
-            return self.drop_incoming(lane, publish, DropReason::NoRule);
+            return self.drop_incoming(lane, publish, BridgeDropReason::NoRule);
         };
         if publish.qos > QoS::AtMostOnce {
             local.inflight += 1;
@@ -143,7 +143,7 @@ impl Relay {
     }
 
     /// Acknowledges a message that is dropped.
-    fn drop_incoming(&mut self, lane: usize, publish: &Publish<'_>, reason: DropReason) {
+    fn drop_incoming(&mut self, lane: usize, publish: &Publish<'_>, reason: BridgeDropReason) {
         self.tally.drop(reason);
         self.acknowledge_remote(lane, publish.qos, publish.packet_id, ReasonCode::Success);
     }
@@ -191,30 +191,30 @@ impl Relay {
         topic: &str,
         publish: &Publish<'_>,
         now: Instant,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), BridgeDropReason> {
         if self.settings.hop_limit > 0 && !publish.properties.is_empty() {
             let trail = hop_trail(&publish.properties);
             if trail.is_some_and(|trail| trail_contains(trail, &self.broker_id)) {
-                return Err(DropReason::Loop);
+                return Err(BridgeDropReason::Loop);
             }
         }
         let origin = self.locals.get(lane).and_then(|local| Some(local.as_ref()?.origin));
         match self.settings.rules.map_in(topic, &mut self.name) {
             Mapping::Mapped(_) => {}
-            Mapping::Excluded => return Err(DropReason::Excluded),
-            Mapping::NoRule => return Err(DropReason::NoRule),
-            Mapping::Impossible => return Err(DropReason::Topic),
+            Mapping::Excluded => return Err(BridgeDropReason::Excluded),
+            Mapping::NoRule => return Err(BridgeDropReason::NoRule),
+            Mapping::Impossible => return Err(BridgeDropReason::Topic),
         }
         // What the remote broker retains has RETAIN, when it is sent for our SUBSCRIBE; an echo has not. [MQTT-3.3.1-9]
         if let Some(account) = &self.account
             && !publish.retain
             && account.lock().settle((topic, publish.payload, publish.qos), now)
         {
-            return Err(DropReason::Echo);
+            return Err(BridgeDropReason::Echo);
         }
         let is_echo = |origin| self.echoes.is_echo(&self.name, publish.payload, origin, now);
         match origin.is_some_and(is_echo) {
-            true => Err(DropReason::Loop),
+            true => Err(BridgeDropReason::Loop),
             false => Ok(()),
         }
     }
@@ -310,7 +310,7 @@ impl Relay {
             | ReasonCode::ImplementationSpecificError => Err(LinkError::LocalBusy(reason)),
             reason => {
                 if reason.is_failure() {
-                    self.tally.drop(DropReason::RefusedLocal);
+                    self.tally.drop(BridgeDropReason::RefusedLocal);
                 }
                 Ok(())
             }

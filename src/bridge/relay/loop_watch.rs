@@ -72,14 +72,14 @@ struct Trial {
     void: u32,
     /// Between two arrivals, as measured before the last pause.
     interval: Duration,
-    step: Step,
+    step: WatchStep,
 }
 
 /// Gaps between arrivals used to measure an interval.
 const GAPS_MAX: usize = 12;
 const GAPS_MIN: usize = 5;
 
-enum Step {
+enum WatchStep {
     /// Measures the interval. After a pause, the first arrival must be soon.
     Measures { last: Option<Instant>, gaps: Vec<Duration>, released: Option<Instant> },
     /// Holds arriving messages.
@@ -138,7 +138,7 @@ impl LoopWatch {
         match self.known.get_mut(&fingerprint) {
             Some(Known::Tried(trial)) => {
                 trial.end_pause(now);
-                !matches!(trial.step, Step::Holds { .. })
+                !matches!(trial.step, WatchStep::Holds { .. })
             }
             Some(Known::Loop { .. }) => false,
             Some(Known::Counted(_) | Known::Source { .. }) | None => true,
@@ -213,21 +213,21 @@ enum Verdict {
 
 impl Trial {
     fn new() -> Self {
-        let step = Step::Measures { last: None, gaps: Vec::new(), released: None };
+        let step = WatchStep::Measures { last: None, gaps: Vec::new(), released: None };
         Self { positive: 0, void: 0, interval: Duration::ZERO, step }
     }
 
     fn note(&mut self, fingerprint: Fingerprint, now: Instant) -> Verdict {
         self.end_pause(now);
         match &mut self.step {
-            Step::Holds { until, arrivals } => {
+            WatchStep::Holds { until, arrivals } => {
                 *arrivals += 1;
                 match *arrivals > COPIES_MAX {
                     true => Verdict::Source,
                     false => Verdict::Open(Passage::Held(*until)),
                 }
             }
-            Step::Measures { last: last @ None, released, .. } => {
+            WatchStep::Measures { last: last @ None, released, .. } => {
                 *last = Some(now);
                 if let Some(released) = *released {
                     let limit = (self.interval * BACK_WITHIN).max(BACK_MIN);
@@ -238,7 +238,7 @@ impl Trial {
                 }
                 self.judge()
             }
-            Step::Measures { last: Some(last), gaps, released } => {
+            WatchStep::Measures { last: Some(last), gaps, released } => {
                 gaps.push(now.saturating_duration_since(*last));
                 *last = now;
                 if gaps.len() < wanted(fingerprint, self.positive, self.void) {
@@ -267,7 +267,7 @@ impl Trial {
         let stretch = STRETCHES.get(self.positive).copied().unwrap_or(10);
         self.interval = interval;
         let until = now + pause * stretch / 10;
-        self.step = Step::Holds { until, arrivals: 0 };
+        self.step = WatchStep::Holds { until, arrivals: 0 };
         Verdict::Open(Passage::Held(until))
     }
 
@@ -280,18 +280,18 @@ impl Trial {
     }
 
     fn end_pause(&mut self, now: Instant) {
-        if let Step::Holds { until, .. } = self.step
+        if let WatchStep::Holds { until, .. } = self.step
             && until <= now
         {
             let gaps = Vec::new();
-            self.step = Step::Measures { last: None, gaps, released: Some(until) };
+            self.step = WatchStep::Measures { last: None, gaps, released: Some(until) };
         }
     }
 
     fn is_abandoned(&self, now: Instant) -> bool {
         match &self.step {
-            Step::Holds { until, .. } => *until + PERIOD < now,
-            Step::Measures { last, released, .. } => {
+            WatchStep::Holds { until, .. } => *until + PERIOD < now,
+            WatchStep::Measures { last, released, .. } => {
                 last.or(*released).is_some_and(|since| since + GONE_AFTER < now)
             }
         }

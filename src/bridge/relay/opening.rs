@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::bridge::relay::side::{answer_sweep, fill_sweep};
-use crate::bridge::relay::{Announcement, Phase, Relay};
+use crate::bridge::relay::{Announcement, Relay, RelayPhase};
 use crate::bridge::wire;
 use crate::config::bridge::rule::{RuleSet, filters_overlap};
 use crate::packet::subscribe::{RetainHandling, Suback, SubscriptionOptions};
@@ -115,13 +115,13 @@ impl Relay {
 
     /// Enters the next phase when the current one is complete.
     pub(super) fn advance(&mut self, now: Instant) {
-        if self.phase == Phase::OpeningLocal
+        if self.phase == RelayPhase::OpeningLocal
             && self.locals.iter().flatten().all(super::side::LocalSide::is_open)
         {
-            self.phase = Phase::OpeningRemote;
+            self.phase = RelayPhase::OpeningRemote;
             self.open_remote(now);
         }
-        if self.phase == Phase::OpeningRemote
+        if self.phase == RelayPhase::OpeningRemote
             && self.remotes.iter().all(super::side::RemoteSide::is_open)
         {
             match self.announcement {
@@ -132,7 +132,7 @@ impl Relay {
     }
 
     fn announce(&mut self, now: Instant) {
-        self.phase = Phase::Announcing;
+        self.phase = RelayPhase::Announcing;
         let settings = Arc::clone(&self.settings);
         self.publish_remote(&settings.notification_topic, b"1", now);
         if let Some(remote) = self.remotes.first_mut() {
@@ -143,7 +143,7 @@ impl Relay {
     }
 
     fn run(&mut self, now: Instant) {
-        self.phase = Phase::Running;
+        self.phase = RelayPhase::Running;
         self.pump_held(now);
         self.refresh_if_due(now);
     }
@@ -160,7 +160,7 @@ impl Relay {
     /// meanwhile and not queued arrive only this way. If requested earlier, its old values would overwrite newer local
     /// ones.
     fn refresh_if_due(&mut self, now: Instant) {
-        if self.phase < Phase::Running || self.backlog != Some(0) {
+        if self.phase < RelayPhase::Running || self.backlog != Some(0) {
             return;
         }
         self.backlog = None;
@@ -247,9 +247,9 @@ impl Relay {
         }
         match self.phase {
             // A message that has waited for the identifier may go.
-            Phase::Running => self.pump_held(now),
-            Phase::OpeningLocal | Phase::OpeningRemote => self.advance(now),
-            Phase::Announcing => {}
+            RelayPhase::Running => self.pump_held(now),
+            RelayPhase::OpeningLocal | RelayPhase::OpeningRemote => self.advance(now),
+            RelayPhase::Announcing => {}
         }
     }
 
@@ -262,7 +262,7 @@ impl Relay {
         remote.unproven.note_answer();
         if std::mem::take(&mut remote.must_ping_again) || remote.unproven.wants_ping() {
             remote.ping(now);
-        } else if self.phase == Phase::Announcing && lane == 0 {
+        } else if self.phase == RelayPhase::Announcing && lane == 0 {
             self.run(now);
         }
     }

@@ -9,8 +9,8 @@ use crate::bridge::loop_guard::{trail_contains, trail_length};
 use crate::bridge::properties::{Changes, hop_trail, response_topic, rewrite};
 use crate::bridge::relay::unproven::UnprovenMessage;
 use crate::bridge::relay::watch::Turn;
-use crate::bridge::relay::{HELD_BYTES_MAX, Phase, ROUTES_MAX, Relay};
-use crate::bridge::status::DropReason;
+use crate::bridge::relay::{HELD_BYTES_MAX, ROUTES_MAX, Relay, RelayPhase};
+use crate::bridge::status::BridgeDropReason;
 use crate::bridge::wire;
 use crate::config::bridge::rule::{Mapping, filter_matches};
 use crate::packet::acknowledgement::Acknowledgement;
@@ -21,7 +21,7 @@ use crate::packet::{PacketId, ProtocolVersion, QoS};
 /// The route of a local topic; cached, because devices repeat their topics.
 #[derive(Debug, Clone)]
 pub(super) struct Route {
-    outcome: Result<Arc<str>, DropReason>,
+    outcome: Result<Arc<str>, BridgeDropReason>,
     lane: usize,
     /// The highest QoS with which the remote broker returns it, if it does.
     echo: Option<QoS>,
@@ -149,7 +149,7 @@ impl Relay {
     ) -> Turn {
         match &mut self.watch_out {
             // The remote broker already knows messages that were sent before, in their order.
-            Some(watch) if self.phase == Phase::Running && !message.dup => {
+            Some(watch) if self.phase == RelayPhase::Running && !message.dup => {
                 watch.note(topic, message.payload, now)
             }
             Some(_) | None => Turn::Passes,
@@ -161,9 +161,9 @@ impl Relay {
             self.send(lane, message, now);
         } else if message.qos == QoS::AtMostOnce
             && self.held_bytes >= HELD_BYTES_MAX
-            && self.phase > Phase::OpeningLocal
+            && self.phase > RelayPhase::OpeningLocal
         {
-            self.tally.drop(DropReason::NoRoom);
+            self.tally.drop(BridgeDropReason::NoRoom);
         } else {
             self.hold_message(lane, message, now);
         }
@@ -181,12 +181,12 @@ impl Relay {
         if let Some(route) = self.routes.get(topic) {
             return route.clone();
         }
-        let outcome: Result<Arc<str>, DropReason> =
+        let outcome: Result<Arc<str>, BridgeDropReason> =
             match self.settings.rules.map_out(topic, &mut self.name) {
                 Mapping::Mapped(_) => Ok(self.name.as_str().into()),
-                Mapping::Excluded => Err(DropReason::Excluded),
-                Mapping::NoRule => Err(DropReason::NoRule),
-                Mapping::Impossible => Err(DropReason::Topic),
+                Mapping::Excluded => Err(BridgeDropReason::Excluded),
+                Mapping::NoRule => Err(BridgeDropReason::NoRule),
+                Mapping::Impossible => Err(BridgeDropReason::Topic),
             };
         let lanes = self.remotes.len().max(1);
         // The same in every process, so that a message repeated after a restart uses the same connection.
@@ -216,7 +216,7 @@ impl Relay {
     }
 
     /// Leaves the properties under which the message goes on in `self.properties`.
-    fn prepare_properties(&mut self, publish: &Publish<'_>) -> Result<(), DropReason> {
+    fn prepare_properties(&mut self, publish: &Publish<'_>) -> Result<(), BridgeDropReason> {
         self.properties.clear();
         let limit = usize::from(self.settings.hop_limit);
         let mut is_named = false;
@@ -225,10 +225,10 @@ impl Relay {
             // As the last one, it was named on its way in.
             is_named = trail.rsplit(',').next() == Some(&*self.broker_id);
             if !is_named && trail_contains(trail, &self.broker_id) {
-                return Err(DropReason::Loop);
+                return Err(BridgeDropReason::Loop);
             }
             if trail_length(trail) >= limit {
-                return Err(DropReason::HopLimit);
+                return Err(BridgeDropReason::HopLimit);
             }
         }
         if self.settings.protocol < ProtocolVersion::V5_0 {
@@ -249,7 +249,7 @@ impl Relay {
     /// window, does not wait for messages that do.
     fn must_hold(&mut self, lane: usize, message: &Outgoing<&str, &[u8]>, now: Instant) -> bool {
         let (qos, bytes) = (message.qos, message.size());
-        if self.phase < Phase::Running {
+        if self.phase < RelayPhase::Running {
             return true;
         }
         if qos == QoS::AtMostOnce && self.held_qos0 == 0 && !self.rate.is_limited() {
@@ -270,7 +270,7 @@ impl Relay {
 
     /// Sends held messages as far as room and rate allow.
     pub(super) fn pump_held(&mut self, now: Instant) {
-        if self.phase < Phase::Running {
+        if self.phase < RelayPhase::Running {
             return;
         }
         for (packet_id, reason) in std::mem::take(&mut self.held_releases) {
@@ -325,7 +325,7 @@ impl Relay {
             // A message that was sent before may have arrived, so its exchange must be completed.
             if !message.dup && waited >= Duration::from_secs(u64::from(seconds)) {
                 let (qos, packet_id) = (message.qos, message.packet_id);
-                return self.drop_outgoing(qos, packet_id, message.dup, DropReason::Expired);
+                return self.drop_outgoing(qos, packet_id, message.dup, BridgeDropReason::Expired);
             }
             let waited = u32::try_from(waited.as_secs()).unwrap_or(u32::MAX);
             message.message_expiry = Some(seconds.saturating_sub(waited));
@@ -352,7 +352,7 @@ impl Relay {
         };
         let Some(packet) = remote.fit(packet, version) else {
             let Outgoing { qos, packet_id, dup, .. } = message;
-            return self.drop_outgoing(qos, packet_id, dup, DropReason::TooLarge);
+            return self.drop_outgoing(qos, packet_id, dup, BridgeDropReason::TooLarge);
         };
         wire::publish(&mut remote.output, version, &packet, message.payload);
         remote.note_progress(super::Progress::Sent, now);
@@ -397,7 +397,7 @@ impl Relay {
         qos: QoS,
         packet_id: Option<PacketId>,
         dup: bool,
-        reason: DropReason,
+        reason: BridgeDropReason,
     ) {
         self.tally.drop(reason);
         self.backlog = self.backlog.map(|left| left.saturating_sub(1));
@@ -417,7 +417,7 @@ impl Relay {
     /// Handles a PUBREL of the local broker. It overtakes held messages, which may wait for the room that the end of
     /// this exchange makes.
     pub(super) fn local_pubrel(&mut self, ack: &Acknowledgement<'_>) {
-        match self.phase < Phase::Running {
+        match self.phase < RelayPhase::Running {
             true => self.held_releases.push((ack.packet_id, ack.reason)),
             false => self.release(ack.packet_id, ack.reason),
         }
@@ -507,7 +507,7 @@ impl Relay {
             }
             reason => {
                 if reason.is_failure() {
-                    self.tally.drop(DropReason::RefusedRemote);
+                    self.tally.drop(BridgeDropReason::RefusedRemote);
                 }
                 Ok(())
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::bridge::status::DropReason;
+use crate::bridge::status::BridgeDropReason;
 use crate::config::bridge::{BridgeFile, BridgeSettings};
 use crate::packet::acknowledgement::{Acknowledgement, Puback, Pubcomp, Pubrec, Pubrel};
 use crate::packet::decode::{DecodeContext, Decoded, Sender, decode};
@@ -418,7 +418,7 @@ fn a_refusal_that_passes_ends_the_link_and_another_is_counted() {
     stage.from_local(Packet::Publish(message("t", QoS::AtLeastOnce, 1)));
     stage.from_remote(0, with(ReasonCode::NotAuthorized)).unwrap();
     assert_eq!(stage.to_local(), ["PUBACK 1"]);
-    assert_eq!(stage.relay.take_tally().drops[DropReason::RefusedRemote as usize], 1);
+    assert_eq!(stage.relay.take_tally().drops[BridgeDropReason::RefusedRemote as usize], 1);
     let error = stage.from_remote(0, with(ReasonCode::QuotaExceeded)).unwrap_err();
     assert!(matches!(error, LinkError::RemoteBusy(ReasonCode::QuotaExceeded)));
     let mut bytes = Vec::new();
@@ -437,7 +437,7 @@ fn messages_that_come_back_are_dropped_and_acknowledged() {
     stage.from_remote(0, Packet::Publish(own)).unwrap();
     assert_eq!(stage.to_remote(0), ["PUBACK 4"]);
     assert!(stage.to_local().is_empty());
-    assert_eq!(stage.relay.take_tally().drops[DropReason::Loop as usize], 1);
+    assert_eq!(stage.relay.take_tally().drops[BridgeDropReason::Loop as usize], 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::bridge::error::LinkError;
+use crate::bridge::memory::RememberedBit;
 
 /// If the remote broker ends a link this soon, the reason may be a notification.
 const SOON: Duration = Duration::from_secs(5);
@@ -45,26 +46,26 @@ impl Concessions {
         }
     }
 
-    /// The features to request from an address; `takes_no_bit` is what is remembered about it.
-    pub(super) fn ask(&mut self, address: &str, takes_no_bit: bool) -> Asked {
+    /// The features to request from an address; `bit` is what is remembered of it.
+    pub(super) fn ask(&mut self, address: &str, bit: RememberedBit) -> Asked {
         if self.address != address {
             address.clone_into(&mut self.address);
             (self.is_explored, self.soon_ended) = (false, 0);
-            self.asked = self.initial(takes_no_bit);
+            self.asked = self.initial(bit);
         }
         self.asked
     }
 
-    fn initial(&self, takes_no_bit: bool) -> Asked {
+    fn initial(&self, bit: RememberedBit) -> Asked {
         Asked {
-            bridge_bit: self.wanted.bridge_bit && !takes_no_bit,
+            bridge_bit: self.wanted.bridge_bit && bit != RememberedBit::Refused,
             notifications: self.wanted.notifications
                 && !self.no_notifications.contains(&self.address),
         }
     }
 
     /// Handles a refused connection. True to retry at once with fewer features.
-    pub(super) fn refused(&mut self, error: &LinkError, takes_no_bit: bool) -> bool {
+    pub(super) fn refused(&mut self, error: &LinkError, bit: RememberedBit) -> bool {
         let next = match self.asked {
             _ if self.is_explored => None,
             Asked { bridge_bit: true, notifications } if error.may_be_the_bridge_bit() => {
@@ -72,14 +73,13 @@ impl Concessions {
             }
             Asked { notifications: true, .. } if error.may_be_the_will() => {
                 // Leaving out the bit did not help.
-                let bridge_bit = self.initial(takes_no_bit).bridge_bit;
+                let bridge_bit = self.initial(bit).bridge_bit;
                 Some(Asked { bridge_bit, notifications: false })
             }
             Asked { .. } => None,
         };
-        self.is_explored =
-            next.is_none() && (self.is_explored || self.asked != self.initial(takes_no_bit));
-        self.asked = next.unwrap_or_else(|| self.initial(takes_no_bit));
+        self.is_explored = next.is_none() && (self.is_explored || self.asked != self.initial(bit));
+        self.asked = next.unwrap_or_else(|| self.initial(bit));
         next.is_some()
     }
 
@@ -93,7 +93,7 @@ impl Concessions {
     }
 
     /// The remote broker ended a link.
-    pub(super) fn ended(&mut self, lasted: Duration, takes_no_bit: bool) {
+    pub(super) fn ended(&mut self, lasted: Duration, bit: RememberedBit) {
         if lasted > SOON {
             self.soon_ended = 0;
         } else if self.asked.notifications && self.soon_ended < SOON_MAX {
@@ -103,7 +103,7 @@ impl Concessions {
             // It was something else.
             self.soon_ended += 1;
             self.no_notifications.remove(&self.address);
-            self.asked = self.initial(takes_no_bit);
+            self.asked = self.initial(bit);
         }
     }
 
@@ -149,52 +149,67 @@ mod tests {
     fn what_is_refused_is_left_out_one_after_the_other() {
         let mut concessions = Concessions::new(ALL);
         let closed = LinkError::RemoteClosed(" instead of answering CONNECT");
-        assert_eq!(concessions.ask("a", false), ALL);
-        assert!(concessions.refused(&closed, false));
-        assert_eq!(concessions.ask("a", false), Asked { bridge_bit: false, notifications: true });
-        assert!(concessions.refused(&closed, false));
-        assert_eq!(concessions.ask("a", false), Asked { bridge_bit: true, notifications: false });
-        assert!(concessions.refused(&closed, false));
-        assert_eq!(concessions.ask("a", false), Asked { bridge_bit: false, notifications: false });
+        assert_eq!(concessions.ask("a", RememberedBit::Unknown), ALL);
+        assert!(concessions.refused(&closed, RememberedBit::Unknown));
+        assert_eq!(
+            concessions.ask("a", RememberedBit::Unknown),
+            Asked { bridge_bit: false, notifications: true }
+        );
+        assert!(concessions.refused(&closed, RememberedBit::Unknown));
+        assert_eq!(
+            concessions.ask("a", RememberedBit::Unknown),
+            Asked { bridge_bit: true, notifications: false }
+        );
+        assert!(concessions.refused(&closed, RememberedBit::Unknown));
+        assert_eq!(
+            concessions.ask("a", RememberedBit::Unknown),
+            Asked { bridge_bit: false, notifications: false }
+        );
         // It was something else. It is asked once a round from now on, until it has accepted.
-        assert!(!concessions.refused(&closed, false));
-        assert_eq!(concessions.ask("a", false), ALL);
-        assert!(!concessions.refused(&closed, false));
+        assert!(!concessions.refused(&closed, RememberedBit::Unknown));
+        assert_eq!(concessions.ask("a", RememberedBit::Unknown), ALL);
+        assert!(!concessions.refused(&closed, RememberedBit::Unknown));
         concessions.accepted();
-        assert!(concessions.refused(&closed, false));
+        assert!(concessions.refused(&closed, RememberedBit::Unknown));
         // Another address is another broker.
-        assert_eq!(concessions.ask("b", true), Asked { bridge_bit: false, notifications: true });
+        assert_eq!(
+            concessions.ask("b", RememberedBit::Refused),
+            Asked { bridge_bit: false, notifications: true }
+        );
     }
 
     #[test]
     fn only_what_may_be_the_reason_is_left_out() {
         let mut concessions = Concessions::new(ALL);
         let silent = LinkError::RemoteSilent("CONNECT");
-        concessions.ask("a", false);
-        assert!(!concessions.refused(&silent, false));
-        assert!(concessions.refused(&refusal(ReasonCode::NotAuthorized), false));
+        concessions.ask("a", RememberedBit::Unknown);
+        assert!(!concessions.refused(&silent, RememberedBit::Unknown));
+        assert!(concessions.refused(&refusal(ReasonCode::NotAuthorized), RememberedBit::Unknown));
         assert_eq!(concessions.asked(), Asked { bridge_bit: true, notifications: false });
         assert_eq!(concessions.accepted().len(), 1);
         assert!(concessions.accepted().is_empty());
-        assert!(concessions.refused(&refusal(ReasonCode::UnsupportedProtocolVersion), false));
+        assert!(
+            concessions
+                .refused(&refusal(ReasonCode::UnsupportedProtocolVersion), RememberedBit::Unknown)
+        );
         assert!(concessions.lacks_bit());
     }
 
     #[test]
     fn notifications_that_end_the_link_are_left_out() {
         let mut concessions = Concessions::new(ALL);
-        concessions.ask("a", false);
+        concessions.ask("a", RememberedBit::Unknown);
         assert!(concessions.refused_notification());
         assert!(!concessions.refused_notification());
         let mut concessions = Concessions::new(ALL);
-        concessions.ask("a", false);
-        (0..3).for_each(|_| concessions.ended(Duration::from_secs(1), false));
+        concessions.ask("a", RememberedBit::Unknown);
+        (0..3).for_each(|_| concessions.ended(Duration::from_secs(1), RememberedBit::Unknown));
         assert!(!concessions.asked().notifications);
         concessions.accepted();
         // It ends without them, too.
-        concessions.ended(Duration::from_secs(1), false);
+        concessions.ended(Duration::from_secs(1), RememberedBit::Unknown);
         assert!(concessions.asked().notifications);
-        (0..9).for_each(|_| concessions.ended(Duration::from_secs(1), false));
+        (0..9).for_each(|_| concessions.ended(Duration::from_secs(1), RememberedBit::Unknown));
         assert!(concessions.asked().notifications);
     }
 }

@@ -20,7 +20,7 @@ use crate::bridge::worker::Worker;
 use crate::bridge::worker::concessions::Asked;
 use crate::config::bridge::rule::{Direction, filters_overlap};
 use crate::dial::address::Address;
-use crate::dial::connect::Stage;
+use crate::dial::connect::DialStage;
 use crate::dial::stream::BoxStream;
 use crate::packet::{ProtocolVersion, QoS};
 use crate::session::policies::Trail;
@@ -35,11 +35,11 @@ impl Worker {
     pub(super) async fn open_link(
         &mut self,
         address: &Address,
-        stage: &Stage,
+        stage: &DialStage,
     ) -> Result<Link, LinkError> {
         let name = address.to_string();
-        let takes_no_bit = self.memory.takes_no_bit(&name, super::unix_seconds());
-        let asked = self.concessions.ask(&name, takes_no_bit);
+        let bit = self.memory.bit(&name, super::unix_seconds());
+        let asked = self.concessions.ask(&name, bit);
         self.connect_link(address, asked, stage).await
     }
 
@@ -47,7 +47,7 @@ impl Worker {
         &mut self,
         address: &Address,
         asked: Asked,
-        stage: &Stage,
+        stage: &DialStage,
     ) -> Result<Link, LinkError> {
         let settings = &self.settings;
         let credentials = BridgeCredentials::read(settings).await?;
@@ -78,7 +78,7 @@ impl Worker {
         address: &Address,
         credentials: &BridgeCredentials,
         (lane, asked): (usize, Asked),
-        stage: &Stage,
+        stage: &DialStage,
     ) -> Result<Connected<BoxStream>, LinkError> {
         let stream = dial(address, &self.settings, stage).await?;
         stage.awaits_connack();

@@ -11,7 +11,7 @@ use crate::bridge::status::{BridgeState, Counters};
 use crate::bridge::worker::{Order, Worker};
 use crate::config::bridge::{BridgeSettings, StartType};
 use crate::dial::address::Address;
-use crate::dial::connect::Stage;
+use crate::dial::connect::DialStage;
 
 /// How often a lazy bridge checks its queue.
 const LAZY_LOOK: Duration = Duration::from_millis(500);
@@ -90,6 +90,17 @@ impl IdleWatch {
     }
 }
 
+/// How far an attempt came before it failed, or before its link was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reached {
+    /// No connection.
+    Nothing,
+    /// A connection that did not last.
+    Connection,
+    /// A connection that lasted for `stable_after`.
+    Stability,
+}
+
 /// Which address is next.
 pub(super) struct AddressCursor {
     index: usize,
@@ -113,19 +124,14 @@ impl AddressCursor {
 
     /// Records that an attempt failed or a link was lost. True if a pause is due, because all addresses have had
     /// their turn.
-    pub(super) fn failed(
-        &mut self,
-        settings: &BridgeSettings,
-        was_connected: bool,
-        was_stable: bool,
-    ) -> bool {
+    pub(super) fn failed(&mut self, settings: &BridgeSettings, reached: Reached) -> bool {
         let count = settings.addresses.len();
         self.probe = None;
-        if was_connected {
+        if reached > Reached::Nothing {
             // The first address is tried first again, unless all are equal: then the next one is.
             self.tried = 0;
             self.index = if settings.round_robin { (self.index + 1) % count } else { 0 };
-            if was_stable {
+            if reached == Reached::Stability {
                 self.slowdown = 1;
             }
             return true;
@@ -154,7 +160,7 @@ impl AddressCursor {
         let settings = Arc::clone(settings);
         self.probe = Some(tokio::spawn(async move {
             let Some(primary) = settings.addresses.first() else { return false };
-            let stage = Stage::default();
+            let stage = DialStage::default();
             let connecting = dial(primary, &settings, &stage);
             let connected = tokio::time::timeout(settings.connect_timeout, connecting).await;
             matches!(connected, Ok(Ok(_)))
@@ -213,7 +219,7 @@ mod tests {
         for _ in 0..6 {
             walk.push((
                 cursor.current(&settings).host.clone(),
-                cursor.failed(&settings, false, false),
+                cursor.failed(&settings, Reached::Nothing),
             ));
         }
         let expected = [("one", false), ("two", false), ("three", true)];
@@ -226,9 +232,9 @@ mod tests {
     fn a_lost_link_starts_again_at_the_first_address() {
         let settings = settings(false);
         let mut cursor = AddressCursor::new(&settings, Instant::now());
-        cursor.failed(&settings, false, false);
+        cursor.failed(&settings, Reached::Nothing);
         assert_eq!(cursor.current(&settings).host, "two");
-        cursor.failed(&settings, true, true);
+        cursor.failed(&settings, Reached::Stability);
         assert_eq!(cursor.current(&settings).host, "one");
     }
 
@@ -236,7 +242,7 @@ mod tests {
     fn round_robin_goes_on_and_never_probes() {
         let settings = settings(true);
         let mut cursor = AddressCursor::new(&settings, Instant::now());
-        cursor.failed(&settings, true, true);
+        cursor.failed(&settings, Reached::Stability);
         assert_eq!(cursor.current(&settings).host, "two");
         assert!(cursor.next_probe(&settings) > Instant::now() + Duration::from_secs(3600));
     }

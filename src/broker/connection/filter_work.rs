@@ -17,7 +17,7 @@ use crate::session::work::SUBSCRIPTION_STEPS;
 /// The position in the packet.
 pub(super) struct FilterWork {
     packet_id: PacketId,
-    request: Request,
+    request: FilterRequest,
     /// All filters concatenated, and the end of each.
     text: Box<str>,
     ends: Box<[usize]>,
@@ -27,7 +27,7 @@ pub(super) struct FilterWork {
     must_wait: bool,
 }
 
-enum Request {
+enum FilterRequest {
     Subscribe { subscription_id: u32, options: Box<[SubscriptionOptions]> },
     Unsubscribe,
 }
@@ -36,18 +36,18 @@ impl FilterWork {
     pub(super) fn subscribe(subscribe: &Subscribe<'_>) -> Self {
         let options = subscribe.filters.iter().map(|(_, options)| *options).collect();
         let subscription_id = subscribe.subscription_id.unwrap_or(0);
-        let request = Request::Subscribe { subscription_id, options };
+        let request = FilterRequest::Subscribe { subscription_id, options };
         Self::new(subscribe.packet_id, request, subscribe.filters.iter().map(|(filter, _)| *filter))
     }
 
     pub(super) fn unsubscribe(unsubscribe: &Unsubscribe<'_>) -> Self {
         let filters = unsubscribe.filters.iter().copied();
-        Self::new(unsubscribe.packet_id, Request::Unsubscribe, filters)
+        Self::new(unsubscribe.packet_id, FilterRequest::Unsubscribe, filters)
     }
 
     fn new<'a>(
         packet_id: PacketId,
-        request: Request,
+        request: FilterRequest,
         filters: impl Iterator<Item = &'a str> + Clone,
     ) -> Self {
         let mut text = String::with_capacity(filters.clone().map(str::len).sum());
@@ -72,8 +72,8 @@ impl FilterWork {
 
     fn into_answer(self) -> PendingPacket {
         match self.request {
-            Request::Subscribe { .. } => PendingPacket::Suback(self.packet_id, self.reasons),
-            Request::Unsubscribe => {
+            FilterRequest::Subscribe { .. } => PendingPacket::Suback(self.packet_id, self.reasons),
+            FilterRequest::Unsubscribe => {
                 PendingPacket::Unsuback(self.packet_id, self.reasons.into_boxed_slice())
             }
         }
@@ -110,13 +110,13 @@ impl ClientConnection {
             }
             turn.effects.budget.spend(SUBSCRIPTION_STEPS);
             let reason = match &work.request {
-                Request::Subscribe { subscription_id, options } => {
+                FilterRequest::Subscribe { subscription_id, options } => {
                     let options = options.get(work.reasons.len()).copied().unwrap_or_default();
                     self.subscribe(turn, filter, options, *subscription_id)
                 }
-                Request::Unsubscribe => self.unsubscribe(turn, filter),
+                FilterRequest::Unsubscribe => self.unsubscribe(turn, filter),
             };
-            if reason.is_failure() && matches!(work.request, Request::Subscribe { .. }) {
+            if reason.is_failure() && matches!(work.request, FilterRequest::Subscribe { .. }) {
                 self.note(|| Remark::subscribe_refused(filter, reason));
             }
             work.reasons.push(reason);

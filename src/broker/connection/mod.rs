@@ -39,7 +39,7 @@ use crate::broker::connection::authenticate::PendingConnect;
 use crate::broker::connection::filter_work::FilterWork;
 use crate::broker::connection::last_call::LastCall;
 pub use crate::broker::connection::last_call::{LastCallEnd, LastCallReason};
-use crate::broker::connection::pending::Pending;
+use crate::broker::connection::pending::PendingAnswer;
 pub use crate::broker::connection::plans::PlanBudget;
 use crate::broker::connection::plans::PlanCache;
 use crate::broker::connection::progress::Progress;
@@ -152,7 +152,7 @@ struct InputFlow {
 #[derive(Default)]
 struct OutputFlow {
     own: Outbox,
-    pending: VecDeque<Pending>,
+    pending: VecDeque<PendingAnswer>,
     pending_pubacks: u16,
     /// Reason Codes in pending SUBACK and UNSUBACK packets.
     pending_reasons: usize,

@@ -14,7 +14,7 @@ use crate::session::effects::Effects;
 const UNSUBMITTED: Ticket = Ticket(u64::MAX);
 
 /// A packet that is sent when its ticket is durable.
-pub(super) struct Pending {
+pub(super) struct PendingAnswer {
     ticket: Ticket,
     packet: PendingPacket,
 }
@@ -31,7 +31,7 @@ pub(super) enum PendingPacket {
     Connack(Box<Greeting>),
 }
 
-impl Pending {
+impl PendingAnswer {
     pub(super) fn is_unsubmitted(&self) -> bool {
         self.ticket == UNSUBMITTED
     }
@@ -97,7 +97,7 @@ impl ClientConnection {
         }
         self.output.pending_reasons += packet.reason_count();
         // The ticket is set when the batch is submitted, also for packets that only wait for their turn.
-        self.output.pending.push_back(Pending { ticket: UNSUBMITTED, packet });
+        self.output.pending.push_back(PendingAnswer { ticket: UNSUBMITTED, packet });
     }
 
     #[inline]

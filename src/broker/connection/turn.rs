@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::broker::connection::pending::Pending;
+use crate::broker::connection::pending::PendingAnswer;
 use crate::broker::connection::{ClientConnection, Request};
 use crate::durable::Ticket;
 use crate::durable::message::Timestamp;
@@ -40,7 +40,7 @@ impl ClientConnection {
         if !effects.pages.is_empty() {
             self.output.requests.fill().extend(effects.pages.drain(..).map(Request::Page));
         }
-        let has_unsubmitted = self.output.pending.back().is_some_and(Pending::is_unsubmitted);
+        let has_unsubmitted = self.output.pending.back().is_some_and(PendingAnswer::is_unsubmitted);
         if !has_unsubmitted && effects.is_nothing_but_wakers() {
             effects.wake();
             return;

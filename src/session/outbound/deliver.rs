@@ -8,7 +8,7 @@ use crate::durable::entry::SUBSCRIPTION_ID_BYTES;
 use crate::packet::QoS;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::link::Outgoing;
-use crate::session::outbound::{Delivered, Link, Outbound, PUMP_BYTES, Persistence, Terms};
+use crate::session::outbound::{Delivered, Outbound, PUMP_BYTES, Persistence, Presence, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::{Admission, Keep, Spilled};
 use crate::session::shared_run::SharedRun;
@@ -41,7 +41,7 @@ impl Outbound {
         granted: QoS,
         effects: &mut Effects,
     ) -> bool {
-        let Link::Open(link) = &self.link else { return false };
+        let Presence::Open(link) = &self.link else { return false };
         let qos = run.qos(granted);
         let is_kept = qos > QoS::AtMostOnce && self.persistence == Persistence::Durable;
         if is_kept || self.own_queue.is_some() || !link.takes_any_packet() {
@@ -85,7 +85,7 @@ impl Outbound {
                 delivered => delivered,
             };
         }
-        let Link::Open(link) = &mut self.link else { return Delivered::Absent };
+        let Presence::Open(link) = &mut self.link else { return Delivered::Absent };
         let outgoing = Outgoing {
             qos: QoS::AtMostOnce,
             dup: false,
@@ -117,13 +117,13 @@ impl Outbound {
     fn must_wait(&mut self, publication: &Publication<'_>, terms: &Terms<'_>) -> bool {
         let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
         let has_room = match &self.link {
-            Link::Open(link) => {
+            Presence::Open(link) => {
                 self.queue.is_empty()
                     && (outbox_bytes == 0
                         || outbox_bytes + publication.payload.len() <= link.outbox_bytes)
             }
-            Link::Absent => false,
-            Link::Ended => return false,
+            Presence::Absent => false,
+            Presence::Ended => return false,
         };
         !has_room && self.own_queue.as_mut().is_some_and(|own| own.takes_qos0(terms.retain))
     }
@@ -140,8 +140,8 @@ impl Outbound {
         let sequence = self.queue.next();
         let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
         let link = match &mut self.link {
-            Link::Ended => return Delivered::Absent,
-            Link::Open(link)
+            Presence::Ended => return Delivered::Absent,
+            Presence::Open(link)
                 if !must_wait
                     && self.queue.is_empty()
                     && outbox_bytes < PUMP_BYTES
@@ -149,7 +149,9 @@ impl Outbound {
             {
                 link
             }
-            Link::Open(_) | Link::Absent => return self.enqueue(publication, qos, terms, effects),
+            Presence::Open(_) | Presence::Absent => {
+                return self.enqueue(publication, qos, terms, effects);
+            }
         };
         let outgoing = Outgoing {
             qos,
