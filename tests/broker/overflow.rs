@@ -16,7 +16,7 @@ fn a_queue_beyond_a_lowered_limit_shrinks_step_by_step() {
     client.disconnect();
     let mut sender = Client::connect_to(&broker.address, &Connect::new(V5, "sender"));
     for number in 1..=WAITING {
-        sender.send(Publish::new("queue", &number.to_string()).qos(1, number).encode(V5));
+        sender.send(Publish::new("queue", number.to_string()).qos(1, number).encode(V5));
         sender.expect_acknowledged(PUBACK, number, 0);
     }
     broker.crash();
