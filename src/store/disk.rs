@@ -5,9 +5,9 @@ use std::path::Path;
 use rocksdb::{DB, ErrorKind, WriteBatch};
 
 use crate::durable::StoreState;
+use crate::store::commit_group::handle;
 use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::handle;
 use crate::store::operations::{Operation, Operations};
 use crate::store::options::{WriteSync, write_options};
 

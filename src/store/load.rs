@@ -14,9 +14,9 @@ use crate::durable::record::{
     LoadedQueue, LoadedSession, QueueOwner, QueueRecord, SessionRecord, SubscriptionRecord,
 };
 use crate::packet::PacketId;
+use crate::store::commit_group::handle;
 use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::handle;
 use crate::store::index::{Indexes, QueueIndex};
 use crate::store::options::scan_options;
 use crate::store::value::{EncodedEntry, EntryContent};

@@ -6,9 +6,9 @@
 use rocksdb::{DB, WriteBatch};
 
 use crate::durable::record::QueueRecord;
+use crate::store::commit_group::handle;
 use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::handle;
 use crate::store::key;
 use crate::store::load::scan;
 use crate::store::options::{WriteSync, write_options};

@@ -3,12 +3,12 @@
 
 pub(crate) mod backup;
 pub(crate) mod clock;
+pub(crate) mod commit_group;
 pub(crate) mod directory_lock;
 pub mod disk;
 pub mod error;
 pub mod family;
 pub mod faulty;
-pub(crate) mod group;
 pub mod image;
 pub(crate) mod index;
 pub(crate) mod key;

@@ -9,9 +9,9 @@ use rocksdb::{DB, ReadOptions};
 
 use crate::durable::entry::StoredEntry;
 use crate::durable::message::{Message, Sequence, SessionId};
+use crate::store::commit_group::handle;
 use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::handle;
 use crate::store::key;
 use crate::store::value::{self, EncodedEntry, EntryContent};
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocksdb::{CompactOptions, DB};
 
+use crate::store::commit_group::handle;
 use crate::store::family::Family;
-use crate::store::group::handle;
 
 /// Files smaller than this in total are left alone.
 const WORTHWHILE_BYTES: u64 = 32 * 1024 * 1024;

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use rocksdb::{DB, DBRawIterator, WriteBatch};
 
 use crate::store::clock::wall_milliseconds;
+use crate::store::commit_group::handle;
 use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::handle;
 use crate::store::options::{WriteSync, scan_options, write_options};
 
 /// Prefix of the names of complete spools.

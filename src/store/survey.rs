@@ -5,9 +5,9 @@ use rocksdb::{DB, WriteBatch};
 
 use crate::durable::message::SessionId;
 use crate::durable::record::QueueOwner;
+use crate::store::commit_group::handle;
 use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::handle;
 use crate::store::index::QueueIndex;
 use crate::store::key;
 use crate::store::load::scan;

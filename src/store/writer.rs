@@ -12,10 +12,10 @@ use rocksdb::DB;
 
 use crate::durable::{CommitListener, Durability, StoreState};
 use crate::store::clock::{BrokerClock, HEARTBEAT};
+use crate::store::commit_group::{BuiltGroup, CommitGroup, Mode, handle};
 use crate::store::disk::{Disk, WriteError};
 use crate::store::error::StoreError;
 use crate::store::family::Family;
-use crate::store::group::{BuiltGroup, CommitGroup, Mode, handle};
 use crate::store::load::Recount;
 use crate::store::open::{encode_heartbeat, open_and_read};
 use crate::store::operations::Operations;
@@ -103,7 +103,7 @@ impl Writer {
             let group = std::mem::replace(&mut backlog, rest);
             let last = closing && backlog.is_empty();
             self.closing = last;
-            if !self.make_durable(group) || last {
+            if !self.make_durable(group, &backlog) || last {
                 break;
             }
         }
@@ -135,15 +135,16 @@ impl Writer {
         if self.changed { heartbeat.min(self.last_checkpoint + CHECKPOINT) } else { heartbeat }
     }
 
-    /// Writes a group, however long it takes. False if the store is closed first.
-    fn make_durable(&mut self, group: Vec<PendingBatch>) -> bool {
+    /// Writes a group, however long it takes; `rest` are the batches collected behind it. False if the store is closed
+    /// first.
+    fn make_durable(&mut self, group: Vec<PendingBatch>, rest: &[PendingBatch]) -> bool {
         let mut mode = Mode::First;
         let mut wait = RECOVERY.0;
         loop {
             let started = Instant::now();
             let trouble = match self.attempt(&group, mode) {
                 Ok(()) => {
-                    self.release(group, started);
+                    self.release(group, rest, started);
                     return true;
                 }
                 Err(trouble) => trouble,
@@ -254,8 +255,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Releases the tickets of a durable group.
-    fn release(&mut self, group: Vec<PendingBatch>, started: Instant) {
+    /// Releases the tickets of a durable group, and those of the batches directly behind it that promise nothing:
+    /// they are written with the next group. `rest` comes before what was submitted meanwhile.
+    fn release(&mut self, group: Vec<PendingBatch>, rest: &[PendingBatch], started: Instant) {
         // Before the tickets, so that whoever sees them released also sees the store available.
         self.recovered();
         if group.is_empty() {
@@ -277,10 +279,8 @@ impl Writer {
         shared.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let last = group.last().map_or(0, |pending| pending.ticket);
         {
-            // Batches that need no write of their own become durable with the group.
             let inbox = shared.inbox.lock();
-            let weak = inbox.batches.iter();
-            let last = weak
+            let last = (rest.iter().chain(&inbox.batches))
                 .take_while(|pending| pending.batch.durability == Durability::Memory)
                 .last()
                 .map_or(last, |pending| pending.ticket);

@@ -20,11 +20,15 @@ const FAILS: u8 = 1;
 const FULL: u8 = 2;
 /// Reaches the operating system, and says that it did not.
 const LIES: u8 = 3;
+/// Each write waits until it is let through.
+const WAITS: u8 = 4;
 
 #[derive(Clone, Default)]
 struct Fault {
     kind: Arc<AtomicU8>,
     free_bytes: Arc<AtomicU64>,
+    writes_begun: Arc<AtomicU64>,
+    writes_let_through: Arc<AtomicU64>,
 }
 
 struct FaultyDisk(Fault);
@@ -36,7 +40,13 @@ impl Disk for FaultyDisk {
         operations: &Operations,
         sync: WriteSync,
     ) -> Result<(), WriteError> {
+        let writes = self.0.writes_begun.fetch_add(1, Ordering::SeqCst) + 1;
         match self.0.kind.load(Ordering::SeqCst) {
+            WAITS => {
+                let let_through = &self.0.writes_let_through;
+                wait_until("let through", || let_through.load(Ordering::SeqCst) >= writes);
+                RealDisk.write(db, operations, sync)
+            }
             WORKS => RealDisk.write(db, operations, sync),
             FAILS => Err(WriteError::Failed("Input/output error".into())),
             FULL => Err(WriteError::NoSpace("No space left on device".into())),
@@ -60,6 +70,41 @@ fn open_faulty(directory: &Path) -> (RocksStore, Fault) {
     settings.min_free_bytes = 1000;
     let (store, _) = RocksStore::open_with_disk(settings, disk).unwrap();
     (store, fault)
+}
+
+/// What is submitted while a large backlog is written in several groups must not make the rest of it count as durable.
+#[test]
+fn the_rest_of_a_backlog_is_not_durable_before_it_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, fault) = open_faulty(directory.path());
+    commit(&store, vec![put_session(1)]);
+    let written = fault.writes_begun.load(Ordering::SeqCst);
+    let begun = |count| {
+        wait_until("the next write", || {
+            fault.writes_begun.load(Ordering::SeqCst) == written + count
+        });
+    };
+    let let_through = |count| fault.writes_let_through.store(written + count, Ordering::SeqCst);
+    let_through(0);
+    fault.kind.store(WAITS, Ordering::SeqCst);
+    let first = store.submit(batch(vec![enqueue(1, 0)]));
+    begun(1);
+    let large = QueueChange::Enqueue { queue: SessionId(1), entry: entry(1, &vec![0; 9 << 20]) };
+    let large = store.submit(batch(vec![large]));
+    let rest = store.submit(batch(vec![enqueue(1, 2)]));
+    let_through(1);
+    begun(2);
+    assert!(store.is_durable(first) && !store.is_durable(large));
+    let weak = Batch { durability: Durability::Memory, ..batch(vec![dequeue(1, 0)]) };
+    let weak = store.submit(weak);
+    let_through(2);
+    begun(3);
+    assert!(store.is_durable(large));
+    assert!(!store.is_durable(rest), "it is only being written");
+    let_through(9);
+    wait_durable(&store, weak);
+    assert!(store.is_durable(rest));
+    store.close();
 }
 
 fn fails_and_recovers(kind: u8, state: StoreState) {
