@@ -232,6 +232,8 @@ impl<S: ClientStream> Driver<S> {
         }
     }
 
+    /// Some rounds, each of: what changed elsewhere, timers, jobs, write, read. What a read produces is written in the
+    /// next round, so that a whole buffer becomes one write.
     fn poll_once(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<Ending> {
         let now = self.shared.clock.now();
         scratch.effects.budget = Budget::turn();

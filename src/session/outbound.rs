@@ -38,11 +38,13 @@ pub struct Outbound {
     epoch: u64,
     link: Presence,
     outbox: Outbox,
+    /// Bytes that the task has taken and may not have written yet.
     writing_bytes: usize,
     window: Window,
     queue: Queue,
     persistence: Persistence,
     sent_until: Sequence,
+    /// The Client's task must look for commits and a take-over the next time, even with nothing to write.
     is_signalled: bool,
     /// Whether another Network Connection of the Client waits for this one to release the Session.
     is_asked_to_leave: bool,
@@ -51,7 +53,9 @@ pub struct Outbound {
     is_stalled: bool,
     /// Whether the Client's task waits for something to write; then the next message wakes it.
     is_idle: bool,
+    /// The Client's task. It waits here for the acknowledgements of what it published, too.
     waker: Option<Waker>,
+    /// Publishers that wait for room.
     waiting: Rare<Vec<Waker>>,
     dropped_count: u64,
     has_spilled: bool,

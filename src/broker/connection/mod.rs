@@ -87,11 +87,11 @@ pub struct ClientConnection {
     identity: Identity,
     /// Its phase and its Session: `connect`.
     opening: Opening,
-    /// Input from the Client: `run`, `publish`, `throttle`.
+    /// Input from the Client: `run`, `publish`, `plans`, `progress`, `throttle`, `filter_work`.
     input: InputFlow,
-    /// Output to the Client besides the messages of its Session: `pending`.
+    /// Output to the Client besides the messages of its Session: `pending`, `turn`, `acknowledge`, `explain`.
     output: OutputFlow,
-    /// How it ends: `close`.
+    /// How it ends: `close`, `last_call`.
     closing: Closing,
 }
 
@@ -151,6 +151,7 @@ struct InputFlow {
 /// Output and requests of the connection itself, and pending acknowledgements.
 #[derive(Default)]
 struct OutputFlow {
+    /// Packets other than messages; needs no lock.
     own: Outbox,
     pending: VecDeque<PendingAnswer>,
     pending_pubacks: u16,
