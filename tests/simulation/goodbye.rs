@@ -1,56 +1,18 @@
 //! What leaves at the end of a Network Connection, while the store is slow.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use petrel::broker::limits::Limits;
-use petrel::durable::entry::StoredEntry;
-use petrel::durable::message::{Sequence, SessionId};
-use petrel::durable::{Batch, ReadError, Store, StoreState, Ticket};
-use petrel::store::memory::MemoryStore;
+use petrel::durable::Store;
 
 use crate::hand::{Hands, connect, connect_v5, packet, string, subscribe};
-
-/// A store that has nothing safe while it is held.
-struct Held {
-    store: MemoryStore,
-    is_held: AtomicBool,
-}
-
-impl Store for Held {
-    fn submit(&self, batch: Batch) -> Ticket {
-        self.store.submit(batch)
-    }
-
-    fn is_durable(&self, ticket: Ticket) -> bool {
-        !self.is_held.load(Ordering::Relaxed) && self.store.is_durable(ticket)
-    }
-
-    fn state(&self) -> StoreState {
-        self.store.state()
-    }
-
-    fn pending_bytes(&self) -> usize {
-        self.store.pending_bytes()
-    }
-
-    fn read_queue(
-        &self,
-        session: SessionId,
-        from: Sequence,
-        to: Sequence,
-        max_count: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<StoredEntry>, ReadError> {
-        self.store.read_queue(session, from, to, max_count, max_bytes)
-    }
-}
+use crate::watched::Watched;
 
 /// An acknowledgement that waited for the disk came behind the DISCONNECT that the broker sent meanwhile. [MQTT-3.14.4-1]
 #[test]
 fn what_was_waited_for_does_not_follow_a_disconnect() {
-    let (store, loaded, _clock) = MemoryStore::open();
-    let store = Arc::new(Held { store, is_held: AtomicBool::new(false) });
+    let (store, loaded) = Watched::open();
     let mut hands = Hands::on(Arc::clone(&store) as Arc<dyn Store>, loaded, Limits::default());
     let mut absent = hands.connect(&connect("absent", false));
     absent.send(&mut hands, &subscribe("t", 1));
@@ -69,4 +31,28 @@ fn what_was_waited_for_does_not_follow_a_disconnect() {
     client.wake(&mut hands);
     client.take();
     assert_eq!(bytes(client.pieces()).count(), 0, "nothing behind it");
+}
+
+/// So did the acknowledgement of a message in the same buffer as the packet that breaks a rule. [MQTT-3.14.4-1]
+#[test]
+fn what_came_in_one_breath_with_a_violation_is_acknowledged_before_or_not_at_all() {
+    let mut hands = Hands::new(Limits::default());
+    let mut absent = hands.connect(&connect("absent", false));
+    absent.send(&mut hands, &subscribe("t", 1));
+    absent.cut(&mut hands);
+    for topic in ["t", "nobody"] {
+        let mut client = hands.connect(&connect_v5("client"));
+        let message = packet(0x32, &[string(topic), vec![0, 1, 0, b'x']].concat());
+        client.send(&mut hands, &[message, connect_v5("client")].concat());
+        let mut bytes = Vec::new();
+        for _ in 0..3 {
+            client.take();
+            bytes.extend(client.pieces().into_iter().flat_map(|(_, bytes)| bytes));
+            client.wake(&mut hands);
+        }
+        let puback_bytes = if bytes[0] == 0x40 { 2 + usize::from(bytes[1]) } else { 0 };
+        let disconnect = &bytes[puback_bytes..];
+        assert_eq!(disconnect[0], 0xE0, "{bytes:x?}");
+        assert_eq!(disconnect.len(), 2 + usize::from(disconnect[1]), "nothing behind: {bytes:x?}");
+    }
 }

@@ -10,6 +10,7 @@ mod hand;
 #[allow(dead_code, reason = "wills belong to the crash test")]
 mod promises;
 mod turns;
+mod watched;
 mod world;
 
 use petrel::store::faulty::Honesty;

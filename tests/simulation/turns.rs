@@ -1,22 +1,20 @@
 //! What one Client causes does not reach another, and no reader slows everybody: turns of single connections, by hand.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use petrel::broker::limits::Limits;
 use petrel::broker::registry::Registry;
-use petrel::durable::entry::StoredEntry;
-use petrel::durable::message::{Sequence, SessionId};
 use petrel::durable::record::OverflowPolicy;
-use petrel::durable::{Batch, Durability, ReadError, Store, StoreState, Ticket};
+use petrel::durable::{Durability, Store};
 use petrel::session::effects::DropReason;
 use petrel::session::queue::QueueLimits;
-use petrel::store::memory::MemoryStore;
 use petrel::topic::filter::TopicFilter;
 
 use crate::hand::{
     Hand, Hands, connect, connect_v5, connect_with_will, packet, publish, string, subscribe,
     subscribe_v5,
 };
+use crate::watched::Watched;
 
 fn filter(filter: &str) -> TopicFilter {
     TopicFilter::parse(filter).unwrap().filter
@@ -171,49 +169,11 @@ fn a_retained_will_without_room_is_counted() {
     assert_eq!(hands.effects.tally.dropped[DropReason::QueueFull as usize], 1);
 }
 
-/// A store that remembers how safe the batches were to be.
-struct Remembering {
-    store: MemoryStore,
-    durabilities: Mutex<Vec<Durability>>,
-}
-
-impl Store for Remembering {
-    fn submit(&self, batch: Batch) -> Ticket {
-        self.durabilities.lock().unwrap().push(batch.durability);
-        self.store.submit(batch)
-    }
-
-    fn is_durable(&self, ticket: Ticket) -> bool {
-        self.store.is_durable(ticket)
-    }
-
-    fn state(&self) -> StoreState {
-        self.store.state()
-    }
-
-    fn pending_bytes(&self) -> usize {
-        self.store.pending_bytes()
-    }
-
-    fn read_queue(
-        &self,
-        session: SessionId,
-        from: Sequence,
-        to: Sequence,
-        max_count: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<StoredEntry>, ReadError> {
-        self.store.read_queue(session, from, to, max_count, max_bytes)
-    }
-}
-
 /// Messages of a topic that is to be safer than others lost that when they came from the queue of a group: the group's
 /// Topic Filter was looked up as if it were the topic.
 #[test]
 fn a_group_hands_messages_on_as_safe_as_their_topic_says() {
-    let (store, loaded, _clock) = MemoryStore::open();
-    let durabilities = Mutex::default();
-    let store = Arc::new(Remembering { store, durabilities });
+    let (store, loaded) = Watched::open();
     let topic_durability = vec![(filter("safe/+/now"), Durability::Fsync)];
     let durability = Durability::Memory;
     let limits = Limits { durability, topic_durability, ..Limits::default() };
