@@ -25,11 +25,11 @@ use sha2::{Digest as _, Sha256};
 use tracing::debug;
 
 use crate::access::Authority;
-use crate::broker::connection::PlanBudget;
+use crate::broker::connection::{PlanBudget, PlanRoom};
 use crate::broker::ended::Ended;
 use crate::broker::limits::Limits;
 use crate::broker::neighbours::Neighbours;
-use crate::broker::recipients::SharedLists;
+use crate::broker::recipients::InternedLists;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
 use crate::broker::timers::Timers;
@@ -65,7 +65,7 @@ pub struct Broker {
     figures: Figures,
     neighbours: OnceLock<Box<dyn Neighbours>>,
     secret: OnceLock<[u8; 32]>,
-    recipient_lists: Arc<SharedLists>,
+    recipient_lists: Arc<InternedLists>,
     plan_budget: Arc<PlanBudget>,
     access_revision: AtomicU64,
     ended: Ended,
@@ -123,9 +123,9 @@ impl Broker {
     }
 
     /// Whether one more plan may be kept.
-    pub(crate) fn has_room_for_plan(&self) -> bool {
+    pub(crate) fn plan_room(&self) -> PlanRoom {
         let bytes = self.plan_budget.bytes() + self.recipient_lists.bytes();
-        bytes < self.limits.max_plan_bytes
+        if bytes < self.limits.max_plan_bytes { PlanRoom::Free } else { PlanRoom::Full }
     }
 
     /// Its metrics.

@@ -1,4 +1,4 @@
-//! Recipient lists shared by many plans. Gateways publish to thousands of topics that the same thousands of Clients
+//! Interned recipient lists, each used by many plans. Gateways publish to thousands of topics that the same thousands of Clients
 //! subscribe to, so equal lists exist once for all topics and publishers.
 
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -11,13 +11,13 @@ use parking_lot::Mutex;
 use crate::broker::route::Recipient;
 use crate::session::group::Group;
 
-/// Shorter lists are not shared: finding an equal one costs more than it saves.
-const SHARED_ABOVE: usize = 8;
+/// Shorter lists are not interned: finding an equal one costs more than it saves.
+const INTERNED_ABOVE: usize = 8;
 
 /// The recipients of the messages of one topic.
 pub(super) enum Recipients {
     Few(List),
-    Many(Arc<SharedList>),
+    Many(Arc<InternedList>),
 }
 
 /// Sessions in order of their number, and groups.
@@ -27,19 +27,19 @@ pub(super) struct List {
     groups: Vec<Arc<Group>>,
 }
 
-/// A shared list. Removed with the last plan that uses it.
-pub(super) struct SharedList {
+/// An interned list. Removed with the last plan that uses it.
+pub(super) struct InternedList {
     list: List,
     hash: u64,
     bytes: usize,
-    home: Arc<SharedLists>,
+    home: Arc<InternedLists>,
 }
 
-/// All shared lists, and their size.
+/// All interned lists, and their size.
 #[derive(Default)]
-pub(crate) struct SharedLists {
+pub(crate) struct InternedLists {
     /// By hash, which is long and secret: two lists have the same hash only briefly, while one is being removed.
-    known: Mutex<HashTable<(u64, Weak<SharedList>)>>,
+    known: Mutex<HashTable<(u64, Weak<InternedList>)>>,
     hasher: foldhash::quality::RandomState,
     bytes: AtomicUsize,
 }
@@ -50,7 +50,7 @@ impl Recipients {
     pub(super) fn sessions(&self) -> &[Recipient] {
         match self {
             Self::Few(list) => &list.sessions,
-            Self::Many(shared) => &shared.list.sessions,
+            Self::Many(interned) => &interned.list.sessions,
         }
     }
 
@@ -59,7 +59,7 @@ impl Recipients {
     pub(super) fn groups(&self) -> &[Arc<Group>] {
         match self {
             Self::Few(list) => &list.groups,
-            Self::Many(shared) => &shared.list.groups,
+            Self::Many(interned) => &interned.list.groups,
         }
     }
 
@@ -83,8 +83,8 @@ impl List {
     }
 }
 
-impl SharedLists {
-    /// Bytes that all shared lists take.
+impl InternedLists {
+    /// Bytes that all interned lists take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -96,7 +96,7 @@ impl SharedLists {
         groups: Vec<Arc<Group>>,
     ) -> Recipients {
         let list = List { sessions, groups };
-        if list.sessions.len() + list.groups.len() <= SHARED_ABOVE {
+        if list.sessions.len() + list.groups.len() <= INTERNED_ABOVE {
             return Recipients::Few(list);
         }
         let hash = self.hash(&list);
@@ -110,12 +110,12 @@ impl SharedLists {
         {
             return Recipients::Many(found);
         }
-        let bytes = list.bytes() + size_of::<SharedList>();
+        let bytes = list.bytes() + size_of::<InternedList>();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let shared = Arc::new(SharedList { list, hash, bytes, home: Arc::clone(self) });
-        let entry = (hash, Arc::downgrade(&shared));
+        let interned = Arc::new(InternedList { list, hash, bytes, home: Arc::clone(self) });
+        let entry = (hash, Arc::downgrade(&interned));
         self.known.lock().insert_unique(hash, entry, |(hash, _)| *hash);
-        Recipients::Many(shared)
+        Recipients::Many(interned)
     }
 
     fn hash(&self, list: &List) -> u64 {
@@ -126,7 +126,7 @@ impl SharedLists {
     }
 }
 
-impl Drop for SharedList {
+impl Drop for InternedList {
     fn drop(&mut self) {
         self.home.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         let mut known = self.home.known.lock();
@@ -144,17 +144,17 @@ mod tests {
     use super::*;
     use crate::broker::route::tests::recipients;
 
-    fn many(lists: &Arc<SharedLists>, count: u64) -> Recipients {
+    fn many(lists: &Arc<InternedLists>, count: u64) -> Recipients {
         lists.list(recipients(count), Vec::new())
     }
 
     /// There is one list for all topics and publishers, and none when it is no longer used.
     #[test]
     fn equal_lists_exist_once() {
-        let lists = Arc::new(SharedLists::default());
-        let few = many(&lists, SHARED_ABOVE as u64);
+        let lists = Arc::new(InternedLists::default());
+        let few = many(&lists, INTERNED_ABOVE as u64);
         assert!(matches!(few, Recipients::Few(_)));
-        assert_eq!((lists.bytes(), few.sessions().len()), (0, SHARED_ABOVE));
+        assert_eq!((lists.bytes(), few.sessions().len()), (0, INTERNED_ABOVE));
         let first = many(&lists, 1_000);
         let bytes = lists.bytes();
         assert!(bytes >= 1_000 * size_of::<Recipient>() && first.own_bytes() == 0);

@@ -13,12 +13,12 @@ use crate::durable::record::OverflowPolicy;
 use crate::packet::QoS;
 use crate::session::Session;
 use crate::session::effects::Effects;
+use crate::session::encoded_run::{ArrivedPackets, EncodedRun};
 use crate::session::group::{Group, GroupTerms};
-use crate::session::outbound::{Delivered, Terms};
+use crate::session::outbound::{DeliveryOutcome, Persistence, Terms};
 use crate::session::policies::Trail;
 use crate::session::publication::Publication;
 use crate::session::queue::QueueLimits;
-use crate::session::shared_run::{ArrivedPackets, SharedRun};
 use crate::session::work::DELIVERIES_PER_STEP;
 use crate::topic::fingerprint::{Fingerprint, TopicHash};
 use crate::topic::subscription_tree::Match;
@@ -27,7 +27,7 @@ use crate::topic::subscription_tree::Match;
 const STEPS_PER_MATCH: usize = 3;
 
 /// The number of messages from which even a single recipient gets them together; fewer cost less one by one.
-const SHARED_MESSAGES: usize = 4;
+const TOGETHER_FROM: usize = 4;
 
 /// A destination of messages, as stored in the tree of Subscriptions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -65,8 +65,8 @@ pub(crate) struct Plan {
 /// The result of routing a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Routed {
-    /// There was a recipient.
-    Delivered,
+    /// At least one Subscription matches.
+    Matched,
     /// There is no matching Subscription. [MQTT-3.4.2-1]
     NoMatchingSubscribers,
     /// A queue is full, and its policy is to tell the publisher.
@@ -126,13 +126,13 @@ impl Broker {
         routed.first().copied().unwrap_or(Routed::NoMatchingSubscribers)
     }
 
-    /// Delivers several messages of the plan's topic to all its recipients, locking each recipient once. `arrived`
-    /// are their packets, if they are plain; `routed` gets an entry for each message.
+    /// Delivers several messages of the plan's topic to all its recipients, locking each recipient once. `packets`
+    /// are those that brought them, if they are plain; `routed` gets an entry for each message.
     pub(crate) fn route_run<R: smallvec::Array<Item = Routed>>(
         &self,
         plan: &Plan,
         publications: &mut [Publication<'_>],
-        arrived: Option<ArrivedPackets<'_>>,
+        packets: Option<ArrivedPackets<'_>>,
         routed: &mut SmallVec<R>,
         effects: &mut Effects,
     ) {
@@ -142,11 +142,11 @@ impl Broker {
             effects.tally.subscription_ids_left_out += left_out as u64;
         }
         match plan.recipients.sessions() {
-            [only] if publications.len() < SHARED_MESSAGES => {
+            [only] if publications.len() < TOGETHER_FROM => {
                 only.deliver(self, plan, publications, routed, effects);
             }
             recipients => {
-                let run = SharedRun::of(publications, arrived);
+                let run = EncodedRun::of(publications, packets);
                 self.route_together(recipients, plan, (publications, run), routed, effects);
             }
         }
@@ -165,23 +165,23 @@ impl Broker {
 }
 
 impl Broker {
-    /// Delivers messages to recipients, with shared bytes where possible.
+    /// Delivers messages to recipients, with the same bytes where possible.
     #[inline(never)]
     fn route_together(
         &self,
         recipients: &[Recipient],
         plan: &Plan,
-        (publications, mut shared): (&mut [Publication<'_>], Option<SharedRun<'_>>),
+        (publications, mut encoded): (&mut [Publication<'_>], Option<EncodedRun<'_>>),
         routed: &mut [Routed],
         effects: &mut Effects,
     ) {
         effects.budget.spend(recipients.len() * publications.len() / DELIVERIES_PER_STEP);
         for recipient in recipients {
-            if let Some(run) = &mut shared
-                && recipient.deliver_shared(run, publications, effects)
+            if let Some(run) = &mut encoded
+                && recipient.deliver_encoded(run, publications, effects)
             {
                 for routed in &mut *routed {
-                    *routed = routed.and(Delivered::Sent);
+                    *routed = routed.and(DeliveryOutcome::InOutbox);
                 }
             } else {
                 recipient.deliver(self, plan, publications, routed, effects);
@@ -204,8 +204,7 @@ impl Plan {
     #[must_use]
     pub(crate) fn needs_store(&self) -> bool {
         let is_durable = |recipient: &Recipient| {
-            recipient.session.outbound().persistence()
-                == crate::session::outbound::Persistence::Durable
+            recipient.session.outbound().persistence() == Persistence::Durable
         };
         !self.recipients.groups().is_empty() || self.recipients.sessions().iter().any(is_durable)
     }
@@ -216,7 +215,7 @@ impl Plan {
         self.recipients.sessions().len()
     }
 
-    /// Bytes that it takes, without shared lists.
+    /// Bytes that it takes, without interned lists.
     pub(super) fn own_bytes(&self) -> usize {
         size_of::<Self>() + self.recipients.own_bytes()
     }
@@ -274,11 +273,11 @@ impl Recipient {
         left_out
     }
 
-    /// Delivers a run to this recipient with shared bytes; false if it needs its own.
+    /// Delivers a run to this recipient with the same bytes as to others; false if it needs its own.
     #[inline]
-    fn deliver_shared(
+    fn deliver_encoded(
         &self,
-        run: &mut SharedRun<'_>,
+        run: &mut EncodedRun<'_>,
         publications: &[Publication<'_>],
         effects: &mut Effects,
     ) -> bool {
@@ -289,10 +288,10 @@ impl Recipient {
             return false;
         }
         let mut outbound = self.session.outbound();
-        if !outbound.deliver_shared(run, publications, self.qos, effects) {
+        if !outbound.deliver_encoded(run, publications, self.qos, effects) {
             return false;
         }
-        let makes_wait = outbound.is_crowded() && outbound.makes_wait(arrived(publications));
+        let makes_wait = outbound.is_crowded() && outbound.makes_wait(arrival_time(publications));
         drop(outbound);
         if makes_wait {
             effects.crowded.push(Arc::clone(&self.session));
@@ -327,10 +326,10 @@ impl Recipient {
                 total,
             };
             let delivered = outbound.deliver(publication, &terms, effects);
-            must_tell |= delivered == Delivered::QueuedUntilCommit;
+            must_tell |= delivered == DeliveryOutcome::QueuedUntilCommit;
             *routed = routed.and(delivered);
         }
-        let makes_wait = outbound.is_crowded() && outbound.makes_wait(arrived(publications));
+        let makes_wait = outbound.is_crowded() && outbound.makes_wait(arrival_time(publications));
         drop(outbound);
         if makes_wait {
             effects.crowded.push(Arc::clone(&self.session));
@@ -343,21 +342,21 @@ impl Recipient {
 
 /// When the run arrived.
 #[cold]
-fn arrived(publications: &[Publication<'_>]) -> Timestamp {
+fn arrival_time(publications: &[Publication<'_>]) -> Timestamp {
     publications.first().map_or(Timestamp(0), |publication| publication.arrived)
 }
 
 impl Routed {
-    fn and(self, delivered: Delivered) -> Self {
+    fn and(self, delivered: DeliveryOutcome) -> Self {
         match delivered {
-            Delivered::Refused => Self::Refused,
-            Delivered::Sent
-            | Delivered::Queued
-            | Delivered::QueuedUntilCommit
-            | Delivered::Dropped
-            | Delivered::Absent => match self {
+            DeliveryOutcome::Refused => Self::Refused,
+            DeliveryOutcome::InOutbox
+            | DeliveryOutcome::Queued
+            | DeliveryOutcome::QueuedUntilCommit
+            | DeliveryOutcome::Dropped
+            | DeliveryOutcome::Absent => match self {
                 Self::Refused => Self::Refused,
-                Self::Delivered | Self::NoMatchingSubscribers => Self::Delivered,
+                Self::Matched | Self::NoMatchingSubscribers => Self::Matched,
             },
         }
     }
@@ -368,7 +367,7 @@ pub(super) mod tests {
     use super::*;
     use crate::durable::message::MessageId;
     use crate::session::inbound::Inbound;
-    use crate::session::outbound::{Outbound, Persistence};
+    use crate::session::outbound::Outbound;
     use crate::session::queue::Queue;
 
     thread_local! {

@@ -12,11 +12,21 @@ use crate::durable::record::SubscriptionRecord;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::Session;
 use crate::session::effects::Effects;
+use crate::session::group::JoinResult;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::Persistence;
 use crate::session::subscriptions::SubscriptionState;
 use crate::topic::filter::{ParsedFilter, TopicFilter};
 use crate::topic::name::level_count;
+
+/// What [`Broker::add_subscription`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// There was none with this filter.
+    New,
+    /// It replaced one with the same filter.
+    Replaced,
+}
 
 impl Broker {
     /// Whether a Session subscribes to this filter.
@@ -40,7 +50,7 @@ impl Broker {
         unshared.chain(shared).collect()
     }
 
-    /// Adds or replaces a Subscription; returns whether it is new. [MQTT-3.8.4-3]
+    /// Adds or replaces a Subscription. [MQTT-3.8.4-3]
     pub(crate) fn add_subscription(
         &self,
         session: &Arc<Session>,
@@ -48,7 +58,7 @@ impl Broker {
         parsed: &ParsedFilter,
         state: SubscriptionState,
         effects: &mut Effects,
-    ) -> bool {
+    ) -> Added {
         let is_new = if parsed.share.is_some() {
             self.join_group(session, inbound, parsed, state, effects)
         } else {
@@ -65,8 +75,9 @@ impl Broker {
         if is_new {
             inbound.subscription_bytes += subscription_bytes(parsed);
             self.figures.subscriptions.fetch_add(1, Ordering::Relaxed);
+            return Added::New;
         }
-        is_new
+        Added::Replaced
     }
 
     /// Makes a Session a member of a Shared Subscription group, or changes its membership; returns whether it is new.
@@ -81,15 +92,17 @@ impl Broker {
         let persistence = inbound.persistence();
         loop {
             let group = self.group(&parsed.full, &parsed.filter, Persistence::Transient);
-            let joined = group.join(session, state.options, state.subscription_id, persistence);
-            let Some(became_durable) = joined else {
-                // The last member left between finding the group and joining it.
-                self.forget_group(&group);
-                continue;
-            };
-            if became_durable {
-                let change = QueueChange::Put(Box::new(group.record()));
-                effects.persist(change, self.session_durability());
+            match group.join(session, state.options, state.subscription_id, persistence) {
+                JoinResult::Member => {}
+                JoinResult::MadeDurable => {
+                    let change = QueueChange::Put(Box::new(group.record()));
+                    effects.persist(change, self.session_durability());
+                }
+                JoinResult::Ended => {
+                    // The last member left between finding the group and joining it.
+                    self.forget_group(&group);
+                    continue;
+                }
             }
             let destination = Destination::Group(Arc::clone(&group));
             self.tree.subscribe(&parsed.filter, destination, SubscriptionOptions::default(), None);
@@ -308,14 +321,15 @@ mod tests {
         let state =
             SubscriptionState { options: SubscriptionOptions::default(), subscription_id: 0 };
         let mut effects = Effects::new();
-        for is_new in [true, false] {
+        for expected in [Added::New, Added::Replaced] {
             for filter in &filters {
                 let parsed = TopicFilter::parse(filter).unwrap();
                 let inbound = &mut session.inbound();
-                assert_eq!(broker.has_subscription(&session, inbound, &parsed), !is_new);
+                let is_known = broker.has_subscription(&session, inbound, &parsed);
+                assert_eq!(is_known, expected == Added::Replaced);
                 let added =
                     broker.add_subscription(&session, inbound, &parsed, state, &mut effects);
-                assert_eq!(added, is_new, "{filter}");
+                assert_eq!(added, expected, "{filter}");
             }
             expect_filters(&broker, &session, &filters);
         }

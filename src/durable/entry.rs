@@ -29,9 +29,13 @@ pub struct QueueEntry {
 /// Bytes that a Subscription Identifier counts towards limits: about its size on the wire and in the store.
 pub(crate) const SUBSCRIPTION_ID_BYTES: usize = 4;
 
+/// The writer has not reached it.
 const PENDING: u8 = 0;
-const WRITTEN: u8 = 1;
+/// The writer has taken it, and it may be on disk at any moment.
+const WRITING: u8 = 1;
+/// It is durable.
 const COMMITTED: u8 = 2;
+/// The recipient has it, or it was dropped: final, whatever the writer does.
 const ACKNOWLEDGED: u8 = 3;
 
 /// The result of [`QueueEntry::acknowledge`].
@@ -44,22 +48,15 @@ pub enum AcknowledgedEntry {
 }
 
 impl QueueEntry {
-    /// Creates an entry that has not been written.
+    /// Creates an entry that has not been written, without RETAIN, Subscription Identifiers and group.
     #[must_use]
-    pub fn new(
-        sequence: Sequence,
-        message: Arc<Message>,
-        qos: QoS,
-        retain: bool,
-        ids: &[u32],
-    ) -> Self {
-        let subscription_ids = SmallVec::from_slice(ids);
+    pub fn new(sequence: Sequence, message: Arc<Message>, qos: QoS) -> Self {
         Self {
             sequence,
             message,
             qos,
-            retain,
-            subscription_ids,
+            retain: false,
+            subscription_ids: SmallVec::new(),
             group: None,
             state: AtomicU8::new(PENDING),
         }
@@ -83,7 +80,7 @@ impl QueueEntry {
     /// skipped.
     pub(crate) fn begin_write(&self) -> bool {
         let taken =
-            self.state.compare_exchange(PENDING, WRITTEN, Ordering::AcqRel, Ordering::Acquire);
+            self.state.compare_exchange(PENDING, WRITING, Ordering::AcqRel, Ordering::Acquire);
         taken.is_ok() || taken != Err(ACKNOWLEDGED)
     }
 
@@ -91,7 +88,7 @@ impl QueueEntry {
     pub(crate) fn end_write(&self) {
         // Fails if the entry was acknowledged meanwhile, which is fine: its Dequeue will follow.
         let _raced =
-            self.state.compare_exchange(WRITTEN, COMMITTED, Ordering::AcqRel, Ordering::Acquire);
+            self.state.compare_exchange(WRITING, COMMITTED, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Whether the entry is durable (or acknowledged) and can be read back from the store.

@@ -527,8 +527,8 @@ impl<S: ClientStream> Driver<S> {
             Ok(JobResult::Exchanged(exchanged)) => {
                 self.connection.handle_exchange(exchanged, now, effects);
             }
-            Ok(JobResult::Page(request, page, full)) => {
-                self.connection.handle_page(request, page, full, now, effects);
+            Ok(JobResult::Page(request, page)) => {
+                self.connection.handle_page(request, page, now, effects);
             }
             Err(_panicked) => {
                 let refused = Err(ReasonCode::ServerUnavailable);

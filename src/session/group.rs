@@ -7,7 +7,7 @@ use std::task::Waker;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::durable::change::QueueChange;
-use crate::durable::entry::{QueueEntry, StoredEntry};
+use crate::durable::entry::QueueEntry;
 use crate::durable::message::{SessionId, Timestamp};
 use crate::durable::record::{QueueLifetime, QueueOwner, QueueRecord, QueueRules};
 use crate::durable::{CommitListener, Durability};
@@ -15,10 +15,10 @@ use crate::packet::QoS;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::Session;
 use crate::session::effects::{DropReason, Effects};
-use crate::session::outbound::{Delivered, Outbound, Persistence, Terms};
+use crate::session::outbound::{DeliveryOutcome, Outbound, Persistence, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::{
-    Admission, Keep, PageRequest, Queue, QueueLimits, Queued, Spilled, Total, dequeue,
+    Admission, Keep, Page, PageRequest, Queue, QueueLimits, Queued, Spilled, Total, dequeue,
 };
 use crate::topic::filter::TopicFilter;
 
@@ -59,6 +59,17 @@ pub(crate) struct GroupTerms {
     pub(crate) limits: QueueLimits,
     /// Whether all queues together have room.
     pub(crate) total: Total,
+}
+
+/// The result of [`Group::join`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JoinResult {
+    /// It is a member.
+    Member,
+    /// It is a member, and made the group durable.
+    MadeDurable,
+    /// It is not: the group has ended.
+    Ended,
 }
 
 impl Group {
@@ -138,29 +149,32 @@ impl Group {
         (state.queue.message_count(), state.queue.message_bytes())
     }
 
-    /// Adds or replaces a member. `None` if the group has ended; otherwise whether this member made it durable.
+    /// Adds or replaces a member.
     pub(crate) fn join(
         &self,
         session: &Arc<Session>,
         options: SubscriptionOptions,
         subscription_id: u32,
         persistence: Persistence,
-    ) -> Option<bool> {
+    ) -> JoinResult {
         let mut state = self.state.lock();
         if state.ended {
-            return None;
+            return JoinResult::Ended;
         }
         let member = Member { session: Arc::clone(session), options, subscription_id };
         match state.members.iter_mut().find(|known| known.session.id() == session.id()) {
             Some(known) => *known = member,
             None => state.members.push(member),
         }
-        let becomes_durable =
-            persistence == Persistence::Durable && state.persistence == Persistence::Transient;
-        if becomes_durable {
-            state.persistence = Persistence::Durable;
+        match (persistence, state.persistence) {
+            (Persistence::Durable, Persistence::Transient) => {
+                state.persistence = Persistence::Durable;
+                JoinResult::MadeDurable
+            }
+            (Persistence::Durable, Persistence::Durable) | (Persistence::Transient, _) => {
+                JoinResult::Member
+            }
         }
-        Some(becomes_durable)
     }
 
     /// Removes a member; true if it was the last, and the group has ended with its queue.
@@ -194,10 +208,10 @@ impl Group {
         publication: &mut Publication<'_>,
         terms: &GroupTerms,
         effects: &mut Effects,
-    ) -> Delivered {
+    ) -> DeliveryOutcome {
         let mut state = self.state.lock();
         if state.ended {
-            return Delivered::Absent;
+            return DeliveryOutcome::Absent;
         }
         // QoS 0 is not queued, so it need not wait for queued messages.
         if (state.queue.is_empty() || publication.qos == QoS::AtMostOnce)
@@ -206,12 +220,14 @@ impl Group {
             return delivered;
         }
         if publication.qos == QoS::AtMostOnce {
-            return Delivered::Absent;
+            return DeliveryOutcome::Absent;
         }
         let delivered = state.enqueue(self.id, publication, terms, effects);
         self.has_backlog.store(true, Ordering::SeqCst);
         match delivered {
-            Delivered::QueuedUntilCommit => effects.listeners.push(Arc::clone(self) as Arc<_>),
+            DeliveryOutcome::QueuedUntilCommit => {
+                effects.listeners.push(Arc::clone(self) as Arc<_>);
+            }
             // A member may have got room just before the message was queued.
             _ => effects.wakers.extend(state.signal_member()),
         }
@@ -225,12 +241,12 @@ impl Group {
         publication: &mut Publication<'_>,
         terms: &GroupTerms,
         effects: &mut Effects,
-    ) -> Delivered {
+    ) -> DeliveryOutcome {
         let mut state = self.state.lock();
         state.members.retain(|member| member.session.id() != leaving.id());
         if state.members.is_empty() {
             effects.tally.drop_one(DropReason::SessionEnded);
-            return Delivered::Dropped;
+            return DeliveryOutcome::Dropped;
         }
         drop(state);
         self.deliver(publication, terms, effects)
@@ -258,17 +274,9 @@ impl Group {
     }
 
     /// Handles a page of its queue.
-    pub(crate) fn handle_page(
-        &self,
-        request: PageRequest,
-        page: Option<Vec<StoredEntry>>,
-        full: bool,
-    ) {
+    pub(crate) fn handle_page(&self, request: PageRequest, page: Option<Page>) {
         let mut state = self.state.lock();
-        match page {
-            Some(page) => state.queue.handle_page(request, page, full),
-            None => state.queue.handle_page_failure(),
-        }
+        state.queue.handle_page(request, page);
         state.page_reader = None;
         self.has_backlog.store(!state.queue.is_empty(), Ordering::SeqCst);
     }
@@ -325,11 +333,13 @@ impl GroupState {
             }
             let mut publication = Publication::from_message(&entry.message);
             publication.qos = entry.qos;
+            publication.retain = entry.retain;
             let Some(member) = self.members.get(position) else { return };
-            let retain = entry.retain && member.options.retain_as_published;
             let terms = terms_of(entry.message.topic());
-            let terms = member.terms(retain, group, &terms);
-            if outbound.deliver(&mut publication, &terms, effects) == Delivered::QueuedUntilCommit {
+            let terms = member.terms(&publication, group, &terms);
+            if outbound.deliver(&mut publication, &terms, effects)
+                == DeliveryOutcome::QueuedUntilCommit
+            {
                 effects.listeners.push(Arc::clone(session) as Arc<_>);
             }
         }
@@ -350,7 +360,7 @@ impl GroupState {
     fn give_up_page(&mut self, session: SessionId) {
         if self.page_reader == Some(session) {
             self.page_reader = None;
-            self.queue.handle_page_failure();
+            self.queue.give_up_page();
         }
     }
 
@@ -361,7 +371,7 @@ impl GroupState {
         publication: &mut Publication<'_>,
         terms: &GroupTerms,
         effects: &mut Effects,
-    ) -> Option<Delivered> {
+    ) -> Option<DeliveryOutcome> {
         let Self { members, next, .. } = self;
         let mut found = member_in_turn(members, *next, Outbound::has_room);
         if found.is_none() && publication.qos == QoS::AtMostOnce {
@@ -370,10 +380,9 @@ impl GroupState {
         }
         let (index, member, mut outbound) = found?;
         *next = index + 1;
-        let retain = publication.retain && member.options.retain_as_published;
-        let terms = member.terms(retain, group, terms);
+        let terms = member.terms(publication, group, terms);
         let delivered = outbound.deliver(publication, &terms, effects);
-        if delivered == Delivered::QueuedUntilCommit {
+        if delivered == DeliveryOutcome::QueuedUntilCommit {
             effects.listeners.push(Arc::clone(&member.session) as Arc<_>);
         }
         Some(delivered)
@@ -385,29 +394,31 @@ impl GroupState {
         publication: &mut Publication<'_>,
         terms: &GroupTerms,
         effects: &mut Effects,
-    ) -> Delivered {
+    ) -> DeliveryOutcome {
         let limits = terms.limits.under(&self.rules);
         match self.queue.admit(publication.size_bytes(), &limits, terms.total, effects) {
             Admission::Admitted => {}
-            Admission::Dropped => return Delivered::Dropped,
-            Admission::Refused => return Delivered::Refused,
+            Admission::Dropped => return DeliveryOutcome::Dropped,
+            Admission::Refused => return DeliveryOutcome::Refused,
         }
         let (qos, retain) = (publication.qos, publication.retain);
-        let Some(message) = publication.message() else { return Delivered::Dropped };
+        let Some(message) = publication.message() else { return DeliveryOutcome::Dropped };
         let sequence = self.queue.take_place();
-        let entry = Arc::new(QueueEntry::new(sequence, Arc::clone(message), qos, retain, &[]));
+        let mut entry = QueueEntry::new(sequence, Arc::clone(message), qos);
+        entry.retain = retain;
+        let entry = Arc::new(entry);
         let is_open = self.members.iter().any(|member| member.session.outbound().is_open());
         let keep = if is_open { Keep::InMemory } else { Keep::InStore };
         let spilled = self.queue.push(Arc::clone(&entry), keep);
         let durability = match self.persistence {
             Persistence::Durable => terms.durability,
-            Persistence::Transient if spilled == Spilled::No => return Delivered::Queued,
+            Persistence::Transient if spilled == Spilled::No => return DeliveryOutcome::Queued,
             Persistence::Transient => Durability::Memory,
         };
         effects.persist(QueueChange::Enqueue { queue: group, entry }, durability);
         match self.persistence {
-            Persistence::Durable => Delivered::QueuedUntilCommit,
-            Persistence::Transient => Delivered::Queued,
+            Persistence::Durable => DeliveryOutcome::QueuedUntilCommit,
+            Persistence::Transient => DeliveryOutcome::Queued,
         }
     }
 }
@@ -427,11 +438,16 @@ fn member_in_turn(
 }
 
 impl Member {
-    fn terms<'a>(&'a self, retain: bool, group: SessionId, terms: &'a GroupTerms) -> Terms<'a> {
+    fn terms<'a>(
+        &'a self,
+        publication: &Publication<'_>,
+        group: SessionId,
+        terms: &'a GroupTerms,
+    ) -> Terms<'a> {
         let ids = std::slice::from_ref(&self.subscription_id);
         Terms {
             qos: self.options.qos,
-            retain,
+            retain: publication.retain && self.options.retain_as_published,
             subscription_ids: if self.subscription_id == 0 { &[] } else { ids },
             group: Some(group),
             durability: terms.durability,

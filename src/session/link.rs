@@ -8,7 +8,7 @@ use crate::packet::publish::OutgoingPublish;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::aliases::{OutgoingAliases, TopicNaming};
 use crate::session::effects::DropReason;
-use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES, SharedEnd};
+use crate::session::outbox::{Outbox, REFERENCED_PAYLOAD_BYTES, ReferencedPart};
 use crate::session::publication::Publication;
 use crate::topic::mount_point::MountPoint;
 
@@ -52,7 +52,7 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl LinkParameters {
-    /// Whether shared packets suit this Client: full topics, of any size.
+    /// Whether packets encoded for others suit this Client: full topics, of any size.
     #[inline]
     pub(super) fn takes_any_packet(&self) -> bool {
         self.aliases.is_none() && self.mount_point.is_none() && self.max_packet_bytes == u32::MAX
@@ -125,14 +125,14 @@ impl LinkParameters {
             }
             Some(TopicNaming::Full) | None => {}
         }
-        if properties.len() + publication.payload.len() < SHARED_PAYLOAD_BYTES {
+        if properties.len() + publication.payload.len() < REFERENCED_PAYLOAD_BYTES {
             outbox.append_publish(&publish, self.version, publication.payload);
             return Ok(());
         }
         self.append_large(outbox, publication, &publish)
     }
 
-    /// Appends a large message, shared with other recipients. A Client with a mount point has its own properties.
+    /// Appends a large message by reference, as for other recipients. A Client with a mount point has its own properties.
     #[cold]
     fn append_large(
         &self,
@@ -141,20 +141,20 @@ impl LinkParameters {
         publish: &OutgoingPublish<'_>,
     ) -> Result<(), DropReason> {
         let end = match (self.version, &self.mount_point) {
-            (ProtocolVersion::V5_0, None) => SharedEnd::PropertiesAndPayload,
-            (ProtocolVersion::V5_0, Some(_)) => SharedEnd::Payload,
-            (ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1, _) => SharedEnd::Payload,
+            (ProtocolVersion::V5_0, None) => ReferencedPart::PropertiesAndPayload,
+            (ProtocolVersion::V5_0, Some(_)) => ReferencedPart::Payload,
+            (ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1, _) => ReferencedPart::Payload,
         };
         let forwarded = match end {
-            SharedEnd::PropertiesAndPayload => publish.properties.len(),
-            SharedEnd::Payload => 0,
+            ReferencedPart::PropertiesAndPayload => publish.properties.len(),
+            ReferencedPart::Payload => 0,
         };
-        if forwarded + publication.payload.len() < SHARED_PAYLOAD_BYTES {
+        if forwarded + publication.payload.len() < REFERENCED_PAYLOAD_BYTES {
             outbox.append_publish(publish, self.version, publication.payload);
             return Ok(());
         }
         let message = publication.message().ok_or(DropReason::PacketTooLarge)?;
-        outbox.append_shared(publish, self.version, message, end);
+        outbox.append_referenced(publish, self.version, message, end);
         Ok(())
     }
 }

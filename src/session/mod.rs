@@ -7,6 +7,7 @@
 
 pub(crate) mod aliases;
 pub mod effects;
+pub(crate) mod encoded_run;
 pub(crate) mod group;
 pub(crate) mod inbound;
 pub(crate) mod link;
@@ -20,7 +21,6 @@ pub(crate) mod publication;
 pub mod queue;
 pub(crate) mod rare;
 pub(crate) mod retained_delivery;
-pub(crate) mod shared_run;
 mod slowness;
 pub(crate) mod subscriptions;
 pub(crate) mod violation;

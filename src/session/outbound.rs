@@ -12,6 +12,8 @@ mod deliver;
 use std::sync::Arc;
 use std::task::Waker;
 
+use smallvec::SmallVec;
+
 use crate::durable::Durability;
 use crate::durable::entry::QueueEntry;
 use crate::durable::message::{Message, Sequence, SessionId, Timestamp};
@@ -109,11 +111,11 @@ pub(crate) struct Remains {
     pub(crate) waker: Option<Waker>,
 }
 
-/// What happened to a message for one recipient.
+/// What became of a message for one recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delivered {
+pub(crate) enum DeliveryOutcome {
     /// In the outbox.
-    Sent,
+    InOutbox,
     /// In the queue.
     Queued,
     /// In the queue, and the recipient must be notified when it is committed.
@@ -527,17 +529,19 @@ impl Outbound {
         }
     }
 
-    fn count_drop(&mut self, reason: DropReason, effects: &mut Effects) -> Delivered {
+    fn count_drop(&mut self, reason: DropReason, effects: &mut Effects) -> DeliveryOutcome {
         self.dropped_count += 1;
         effects.tally.drop_one(reason);
-        Delivered::Dropped
+        DeliveryOutcome::Dropped
     }
 }
 
 impl Terms<'_> {
     fn entry(&self, sequence: Sequence, message: &Arc<Message>, qos: QoS) -> Arc<QueueEntry> {
         let message = Arc::clone(message);
-        let mut entry = QueueEntry::new(sequence, message, qos, self.retain, self.subscription_ids);
+        let mut entry = QueueEntry::new(sequence, message, qos);
+        entry.retain = self.retain;
+        entry.subscription_ids = SmallVec::from_slice(self.subscription_ids);
         entry.group = self.group;
         Arc::new(entry)
     }

@@ -11,9 +11,9 @@ use crate::packet::publish::OutgoingPublish;
 use crate::packet::{PacketId, ProtocolVersion};
 use crate::session::rare::Rare;
 
-/// Payloads (with the forwarded properties before them) of at least this many bytes are shared; smaller ones are copied,
+/// Payloads (with the forwarded properties before them) of at least this many bytes are held by reference; smaller ones are copied,
 /// which costs less than the bookkeeping.
-pub(crate) const SHARED_PAYLOAD_BYTES: usize = 2048;
+pub(crate) const REFERENCED_PAYLOAD_BYTES: usize = 2048;
 
 /// Encoded packets in order, with large parts held by reference.
 #[derive(Default)]
@@ -27,12 +27,12 @@ pub struct Outbox {
 struct Splice {
     at: usize,
     message: Arc<Message>,
-    end: SharedEnd,
+    end: ReferencedPart,
 }
 
 /// Which part of a packet stays in the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SharedEnd {
+pub(crate) enum ReferencedPart {
     /// The payload.
     Payload,
     /// Forwarded properties and payload, which are adjacent in the message as in a 5.0 packet.
@@ -42,14 +42,14 @@ pub(crate) enum SharedEnd {
 impl Splice {
     fn bytes(&self) -> &[u8] {
         match self.end {
-            SharedEnd::Payload => self.message.payload(),
-            SharedEnd::PropertiesAndPayload => self.message.properties_and_payload(),
+            ReferencedPart::Payload => self.message.payload(),
+            ReferencedPart::PropertiesAndPayload => self.message.properties_and_payload(),
         }
     }
 }
 
 impl Outbox {
-    /// Bytes waiting, shared payloads included.
+    /// Bytes waiting, those held by reference included.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -89,16 +89,16 @@ impl Outbox {
     }
 
     /// Appends a PUBLISH whose `end` stays in `message`.
-    pub(crate) fn append_shared(
+    pub(crate) fn append_referenced(
         &mut self,
         publish: &OutgoingPublish<'_>,
         version: ProtocolVersion,
         message: &Arc<Message>,
-        end: SharedEnd,
+        end: ReferencedPart,
     ) {
         match end {
-            SharedEnd::Payload => self.append(|out| publish.encode_head(out, version)),
-            SharedEnd::PropertiesAndPayload => {
+            ReferencedPart::Payload => self.append(|out| publish.encode_head(out, version)),
+            ReferencedPart::PropertiesAndPayload => {
                 self.append(|out| publish.encode_before_properties(out, version));
             }
         }
@@ -127,13 +127,13 @@ impl Outbox {
         self.discard();
     }
 
-    /// Appends a copy of packets without shared payloads and without Packet Identifiers.
+    /// Appends a copy of packets without payloads held by reference and without Packet Identifiers.
     #[inline]
     pub(crate) fn append_copy(&mut self, packets: &Self) {
         self.extend(&packets.buffer);
     }
 
-    /// Appends a copy of packets without shared payloads, with ascending Packet Identifiers at the given positions.
+    /// Appends a copy of packets without payloads held by reference, with ascending Packet Identifiers at the given positions.
     #[inline]
     pub(crate) fn append_numbered(&mut self, packets: &Self, identifiers: &[u32], first: PacketId) {
         self.append(|out| {
@@ -173,9 +173,9 @@ impl Outbox {
         let ends = self.splices.iter().map(|splice| (splice.at, Some(splice)));
         for (end, splice) in ends.chain(std::iter::once((self.buffer.len(), None))) {
             let copied = self.buffer.get(start..end).unwrap_or_default();
-            let shared = splice.map(Splice::bytes).unwrap_or_default();
+            let referenced = splice.map(Splice::bytes).unwrap_or_default();
             start = end;
-            for part in [copied, shared] {
+            for part in [copied, referenced] {
                 let rest = part.get(skip..).unwrap_or_default();
                 skip = skip.saturating_sub(part.len());
                 if rest.is_empty() {

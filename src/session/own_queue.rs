@@ -1,6 +1,7 @@
 //! Rules for the queue of one Session, in addition to those for topics, and their state.
 
 use crate::durable::record::{QueueRules, StoresQoS0};
+use crate::session::outbound::Terms;
 
 /// Most QoS 0 messages with RETAIN queued for an absent Client.
 pub(crate) const RETAINED_WAITING_MAX: u32 = 10_000;
@@ -33,9 +34,9 @@ impl OwnQueue {
         std::mem::take(&mut self.missed_retained)
     }
 
-    /// Whether a QoS 0 message may be queued.
-    pub(super) fn takes_qos0(&mut self, is_retained: bool) -> bool {
-        match (self.rules.qos0, is_retained) {
+    /// Whether a QoS 0 message may be queued on these terms.
+    pub(super) fn takes_qos0(&mut self, terms: &Terms<'_>) -> bool {
+        match (self.rules.qos0, terms.retain) {
             (StoresQoS0::Always, _) => true,
             (StoresQoS0::Never, _) | (StoresQoS0::Retained, false) => false,
             (StoresQoS0::Retained, true) if self.retained_waiting < RETAINED_WAITING_MAX => {

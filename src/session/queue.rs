@@ -86,6 +86,37 @@ pub struct PageRequest {
     pub to: Sequence,
 }
 
+/// A page that was read.
+pub struct Page {
+    entries: Vec<StoredEntry>,
+    end: PageEnd,
+}
+
+/// Where a page ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PageEnd {
+    /// At the limit of a page: more may follow.
+    AtLimit,
+    /// Where the request ended.
+    AtRequest,
+}
+
+impl Page {
+    /// What [`Store::read_queue`] returned for these limits.
+    ///
+    /// [`Store::read_queue`]: crate::durable::Store::read_queue
+    #[must_use]
+    pub fn new(entries: Vec<StoredEntry>, max_count: usize, max_bytes: usize) -> Self {
+        let bytes = entries.iter().map(|entry| match entry {
+            StoredEntry::Message(entry) => entry.size_bytes(),
+            StoredEntry::Released(_) => 0,
+        });
+        let is_full = entries.len() >= max_count || bytes.sum::<usize>() >= max_bytes;
+        let end = if is_full { PageEnd::AtLimit } else { PageEnd::AtRequest };
+        Self { entries, end }
+    }
+}
+
 impl Queue {
     /// An empty queue.
     #[must_use]
@@ -312,18 +343,23 @@ impl Queue {
         None
     }
 
-    /// Handles a page read for `request`. `full` means that the page ended at its limit, so more may follow. Late
-    /// pages of a queue that was taken over are ignored.
-    pub(crate) fn handle_page(&mut self, request: PageRequest, page: Vec<StoredEntry>, full: bool) {
+    /// Handles a page read for `request`; `None` if it could not be read, and will be requested again. Late pages of a
+    /// queue that was taken over are ignored.
+    pub(crate) fn handle_page(&mut self, request: PageRequest, page: Option<Page>) {
         self.loading = false;
-        let Some((from, to)) = self.disk else { return };
+        let (Some(page), Some((from, to))) = (page, self.disk) else { return };
         if from != request.from.0 {
             return;
         }
-        let last = page.last().map_or(from, |entry| entry.sequence().0 + 1);
-        let end = if full { last } else { request.to.0.min(to) };
-        let mut found: BTreeMap<u64, Queued> =
-            page.into_iter().map(|entry| (entry.sequence().0, Queued::from(entry))).collect();
+        let end = match page.end {
+            PageEnd::AtLimit => page.entries.last().map_or(from, |entry| entry.sequence().0 + 1),
+            PageEnd::AtRequest => request.to.0.min(to),
+        };
+        let mut found: BTreeMap<u64, Queued> = page
+            .entries
+            .into_iter()
+            .map(|entry| (entry.sequence().0, Queued::from(entry)))
+            .collect();
         if let Some(overrides) = self.overrides.as_mut() {
             let newer: Vec<u64> = overrides.range(from..end).map(|(&at, _)| at).collect();
             for at in newer {
@@ -353,8 +389,8 @@ impl Queue {
         }
     }
 
-    /// Called when a page could not be read: it will be requested again.
-    pub(crate) fn handle_page_failure(&mut self) {
+    /// Called when nobody reads the requested page any more: it will be requested again.
+    pub(crate) fn give_up_page(&mut self) {
         self.loading = false;
     }
 

@@ -232,7 +232,7 @@ mod tests {
             expires: None,
         };
         let message = Message::new(header, "t", &[], &vec![0; payload_bytes]).unwrap();
-        Arc::new(QueueEntry::new(Sequence(place), Arc::new(message), QoS::ExactlyOnce, false, &[]))
+        Arc::new(QueueEntry::new(Sequence(place), Arc::new(message), QoS::ExactlyOnce))
     }
 
     #[test]

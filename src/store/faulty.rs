@@ -275,7 +275,7 @@ mod tests {
             expires: None,
         };
         let message = Arc::new(Message::new(header, "t", b"", b"p").unwrap());
-        let entry = QueueEntry::new(Sequence(place), message, QoS::AtLeastOnce, false, &[]);
+        let entry = QueueEntry::new(Sequence(place), message, QoS::AtLeastOnce);
         let entry = Change::Queue(QueueChange::Enqueue { queue: SESSION, entry: Arc::new(entry) });
         Batch { changes: vec![put_session(), entry], durability, ..Batch::default() }
     }

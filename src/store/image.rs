@@ -147,8 +147,9 @@ impl Delivery {
 
     fn read(&self) -> StoredEntry {
         let message = Arc::clone(&self.message);
-        let mut entry =
-            QueueEntry::new(self.sequence, message, self.qos, self.retain, &self.subscription_ids);
+        let mut entry = QueueEntry::new(self.sequence, message, self.qos);
+        entry.retain = self.retain;
+        entry.subscription_ids.clone_from(&self.subscription_ids);
         entry.group = self.group;
         StoredEntry::Message(Arc::new(entry.into_committed()))
     }

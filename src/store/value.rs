@@ -201,8 +201,9 @@ impl<'a> EncodedEntry<'a> {
     /// Combines it with its message to a committed entry at this position.
     #[must_use]
     pub(crate) fn into_entry(self, sequence: Sequence, message: Arc<Message>) -> QueueEntry {
-        let mut entry =
-            QueueEntry::new(sequence, message, self.qos, self.retain, &self.subscription_ids);
+        let mut entry = QueueEntry::new(sequence, message, self.qos);
+        entry.retain = self.retain;
+        entry.subscription_ids = self.subscription_ids;
         entry.group = self.group;
         entry.into_committed()
     }

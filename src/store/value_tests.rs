@@ -30,13 +30,9 @@ fn a_message_has_these_bytes() {
 
 #[test]
 fn an_entry_with_a_shared_body_has_these_bytes() {
-    let entry = QueueEntry::new(
-        Sequence(9),
-        Arc::new(message(b"xy", b"", None)),
-        QoS::ExactlyOnce,
-        false,
-        &[7],
-    );
+    let message = Arc::new(message(b"xy", b"", None));
+    let mut entry = QueueEntry::new(Sequence(9), message, QoS::ExactlyOnce);
+    entry.subscription_ids.push(7);
     let mut value = Vec::new();
     encode_entry(&entry, Body::Shared(5), &mut value);
     let expected =
@@ -139,7 +135,9 @@ proptest! {
     ) {
         let message = Arc::new(message(&payload, b"p", None));
         let qos = super::qos(qos).unwrap();
-        let mut entry = QueueEntry::new(Sequence(1), Arc::clone(&message), qos, retain, &ids);
+        let mut entry = QueueEntry::new(Sequence(1), Arc::clone(&message), qos);
+        entry.retain = retain;
+        entry.subscription_ids = ids.iter().copied().collect();
         entry.group = group.map(SessionId);
         let mut value = Vec::new();
         encode_entry(&entry, Body::Inline, &mut value);

@@ -7,7 +7,7 @@ use petrel::broker::registry::Registry;
 use petrel::durable::record::OverflowPolicy;
 use petrel::durable::{Durability, Store};
 use petrel::session::effects::DropReason;
-use petrel::session::queue::QueueLimits;
+use petrel::session::queue::{Page, QueueLimits};
 use petrel::topic::filter::TopicFilter;
 
 use crate::hand::{
@@ -190,8 +190,9 @@ fn a_group_hands_messages_on_as_safe_as_their_topic_says() {
         for request in waiting {
             let petrel::broker::connection::Request::Page(request) = request else { continue };
             let page = store.read_queue(request.session, request.from, request.to, 100, 100_000);
-            let (page, now) = (page.ok(), hands.now);
-            member.connection.handle_page(request, page, false, now, &mut hands.effects);
+            let page = page.ok().map(|entries| Page::new(entries, 100, 100_000));
+            let now = hands.now;
+            member.connection.handle_page(request, page, now, &mut hands.effects);
         }
         member.wake(&mut hands);
     }

@@ -16,7 +16,7 @@ use petrel::durable::{Store, StoreState};
 use petrel::packet::decode::{DecodeContext, Decoded, Sender, decode};
 use petrel::session::effects::Effects;
 use petrel::session::outbox::Outbox;
-use petrel::session::queue::PageRequest;
+use petrel::session::queue::{Page, PageRequest};
 use petrel::session::work::Budget;
 use petrel::store::faulty::{Crash, FaultyStore, Honesty};
 use petrel::store::image::Image;
@@ -172,8 +172,8 @@ impl World {
             let count = self.rng.random_range(1..6);
             let read =
                 self.store.read_queue(request.session, request.from, request.to, count, 1 << 20);
-            let is_full = read.as_ref().is_ok_and(|page| page.len() >= count);
-            link.connection.handle_page(request, read.ok(), is_full, now, effects);
+            let page = read.ok().map(|entries| Page::new(entries, count, 1 << 20));
+            link.connection.handle_page(request, page, now, effects);
             link.flag.0.store(true, Ordering::SeqCst);
         }
     }

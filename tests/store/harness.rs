@@ -41,7 +41,7 @@ pub(crate) fn entry(sequence: u64, payload: &[u8]) -> Arc<QueueEntry> {
 
 pub(crate) fn shared_entry(sequence: u64, message: &Arc<Message>) -> Arc<QueueEntry> {
     let message = Arc::clone(message);
-    Arc::new(QueueEntry::new(Sequence(sequence), message, QoS::AtLeastOnce, false, &[]))
+    Arc::new(QueueEntry::new(Sequence(sequence), message, QoS::AtLeastOnce))
 }
 
 pub(crate) fn enqueue(session: u64, sequence: u64) -> Change {

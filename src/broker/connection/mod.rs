@@ -42,12 +42,12 @@ pub use crate::broker::connection::last_call::{LastCallEnd, LastCallReason};
 use crate::broker::connection::pending::PendingAnswer;
 pub use crate::broker::connection::plans::PlanBudget;
 use crate::broker::connection::plans::PlanCache;
+pub(crate) use crate::broker::connection::plans::PlanRoom;
 use crate::broker::connection::progress::Progress;
 use crate::broker::connection::remark::{Introduction, MAX_REMARKS, Remark};
 use crate::broker::connection::run::{RUN_MESSAGES, Run};
 use crate::broker::connection::throttle::Throttle;
 use crate::broker::connection::turn::Turn;
-use crate::durable::entry::StoredEntry;
 use crate::durable::message::Timestamp;
 pub use crate::error::CloseReason;
 use crate::packet::decode::{DecodeContext, Decoded, Sender, decode};
@@ -57,7 +57,7 @@ use crate::session::aliases::IncomingAliases;
 use crate::session::effects::Effects;
 use crate::session::outbox::Outbox;
 use crate::session::policies::Policies;
-use crate::session::queue::PageRequest;
+use crate::session::queue::{Page, PageRequest};
 use crate::session::rare::Rare;
 use crate::session::violation::Violation;
 
@@ -559,8 +559,7 @@ impl ClientConnection {
     pub fn handle_page(
         &mut self,
         request: PageRequest,
-        page: Option<Vec<StoredEntry>>,
-        full: bool,
+        page: Option<Page>,
         now: Timestamp,
         effects: &mut Effects,
     ) {
@@ -573,15 +572,12 @@ impl ClientConnection {
             if outbound.is_taken_over(self.opening.epoch) {
                 return;
             }
-            match page {
-                Some(page) => outbound.queue_mut().handle_page(request, page, full),
-                None => outbound.queue_mut().handle_page_failure(),
-            }
+            outbound.queue_mut().handle_page(request, page);
         } else {
             let inbound = session.inbound();
             let group = inbound.groups.find_id(request.session);
             if let Some(group) = group {
-                group.handle_page(request, page, full);
+                group.handle_page(request, page);
             }
         }
         self.handle_wake(now, effects);

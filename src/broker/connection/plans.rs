@@ -48,6 +48,13 @@ pub(super) struct Cached {
 #[derive(Debug, Default)]
 pub struct PlanBudget(AtomicUsize);
 
+/// Whether the plans of all Clients together leave room for one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlanRoom {
+    Free,
+    Full,
+}
+
 /// The share of one Client, released on drop.
 struct Loan {
     budget: Arc<PlanBudget>,
@@ -82,7 +89,7 @@ impl PlanCache {
             Err(absent) => {
                 let plans = absent.into_table();
                 if plans.len() >= OWN_PLANS {
-                    make_room(plans, loan, broker.has_room_for_plan());
+                    make_room(plans, loan, broker.plan_room());
                 }
                 let topic_hash = TopicHash::of(topic);
                 let plan = broker.plan(topic, &topic_hash, Some(publisher));
@@ -118,8 +125,8 @@ const CACHED_BYTES: usize = size_of::<Cached>() - size_of::<Plan>() + 2 * size_o
 
 /// Makes room for one more plan, by clearing the cache if it is full.
 #[cold]
-fn make_room<T>(plans: &mut HashTable<T>, loan: &mut Option<Loan>, has_room: bool) {
-    if plans.len() >= MAX_PLANS || !has_room {
+fn make_room<T>(plans: &mut HashTable<T>, loan: &mut Option<Loan>, room: PlanRoom) {
+    if plans.len() >= MAX_PLANS || room == PlanRoom::Full {
         plans.clear();
         *loan = None;
     }
@@ -183,12 +190,12 @@ mod tests {
         for number in 0..MAX_PLANS {
             plans.insert_unique(number as u64, number, |number| *number as u64);
         }
-        make_room(&mut plans, &mut loan, true);
+        make_room(&mut plans, &mut loan, PlanRoom::Free);
         assert_eq!((plans.len(), budget.bytes()), (0, 0));
         plans.insert_unique(1, 1, |number| *number as u64);
-        make_room(&mut plans, &mut loan, true);
+        make_room(&mut plans, &mut loan, PlanRoom::Free);
         assert_eq!(plans.len(), 1);
-        make_room(&mut plans, &mut loan, false);
+        make_room(&mut plans, &mut loan, PlanRoom::Full);
         assert!(plans.is_empty());
     }
 }

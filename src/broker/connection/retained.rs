@@ -8,7 +8,7 @@ use crate::broker::connection::turn::Turn;
 use crate::durable::message::Timestamp;
 use crate::session::Session;
 use crate::session::effects::Effects;
-use crate::session::outbound::{Delivered, Terms};
+use crate::session::outbound::{DeliveryOutcome, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::Total;
 use crate::session::retained_delivery::RetainedDelivery;
@@ -92,7 +92,7 @@ impl ClientConnection {
             total: Total::HasRoom,
         };
         let delivered = turn.session.outbound().deliver(publication, &terms, turn.effects);
-        if delivered == Delivered::QueuedUntilCommit {
+        if delivered == DeliveryOutcome::QueuedUntilCommit {
             turn.effects.listeners.push(Arc::clone(turn.session) as Arc<_>);
         }
     }

@@ -19,9 +19,9 @@ use crate::packet::plain_publish::plain_publish;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
 use crate::session::effects::{DropReason, Tally};
+use crate::session::encoded_run::ArrivedPackets;
 use crate::session::inbound::Inbound;
 use crate::session::publication::Publication;
-use crate::session::shared_run::ArrivedPackets;
 use crate::session::violation::Violation;
 
 /// Most messages routed together: more would make others wait for a recipient's lock.
@@ -350,7 +350,7 @@ pub(super) fn count_received(tally: &mut Tally, messages: usize, payload_bytes: 
 
 fn reason_of(routed: Routed) -> ReasonCode {
     match routed {
-        Routed::Delivered => ReasonCode::Success,
+        Routed::Matched => ReasonCode::Success,
         Routed::NoMatchingSubscribers => ReasonCode::NoMatchingSubscribers,
         Routed::Refused => ReasonCode::QuotaExceeded,
     }

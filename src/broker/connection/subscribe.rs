@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::broker::connection::filter_work::FilterWork;
 use crate::broker::connection::turn::Turn;
 use crate::broker::connection::{ClientConnection, CloseReason};
+use crate::broker::subscriptions::Added;
 use crate::durable::StoreState;
 use crate::durable::change::SessionChange;
 use crate::durable::record::SubscriptionRecord;
@@ -47,7 +48,7 @@ impl ClientConnection {
             Err(reason) => return reason,
         };
         let Turn { session, inbound, effects, .. } = turn;
-        let is_new = self.broker.add_subscription(session, inbound, &parsed, state, effects);
+        let added = self.broker.add_subscription(session, inbound, &parsed, state, effects);
         if inbound.is_durable() {
             let record = SubscriptionRecord {
                 session: session.id(),
@@ -58,7 +59,7 @@ impl ClientConnection {
             let change = SessionChange::PutSubscription(Box::new(record));
             effects.persist(change, self.broker.session_durability());
         }
-        if wants_retained(&parsed, options, is_new) {
+        if wants_retained(&parsed, options, added) {
             let (qos, filter) = (options.qos, parsed.filter);
             let delivery = RetainedDelivery { filter, qos, subscription_id, cursor: None };
             inbound.retained.fill().push(delivery);
@@ -145,11 +146,11 @@ impl ClientConnection {
 
 /// Retained Messages are sent as Retain Handling says, and never for Shared Subscriptions.
 /// [MQTT-3.8.4-4] [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]
-fn wants_retained(parsed: &ParsedFilter, options: SubscriptionOptions, is_new: bool) -> bool {
+fn wants_retained(parsed: &ParsedFilter, options: SubscriptionOptions, added: Added) -> bool {
     parsed.share.is_none()
         && match options.retain_handling {
             RetainHandling::Send => true,
-            RetainHandling::SendIfNew => is_new,
+            RetainHandling::SendIfNew => added == Added::New,
             RetainHandling::DoNotSend => false,
         }
 }

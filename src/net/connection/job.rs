@@ -7,10 +7,9 @@ use tokio::task::JoinHandle;
 
 use crate::access::Credentials;
 use crate::broker::connection::{Authenticated, Exchanged, Request};
-use crate::durable::entry::StoredEntry;
 use crate::net::connection::Shared;
 use crate::packet::reason_code::ReasonCode;
-use crate::session::queue::PageRequest;
+use crate::session::queue::{Page, PageRequest};
 
 /// Messages of one page of a queue.
 const PAGE_MESSAGES: usize = 1024;
@@ -23,7 +22,7 @@ const PAGE_RETRY: Duration = Duration::from_secs(1);
 pub(super) enum JobResult {
     Authenticated(Authenticated),
     Exchanged(Exchanged),
-    Page(PageRequest, Option<Vec<StoredEntry>>, bool),
+    Page(PageRequest, Option<Page>),
 }
 
 /// Starts the requested job.
@@ -53,24 +52,15 @@ async fn read_page(shared: Arc<Shared>, request: PageRequest) -> JobResult {
     let PageRequest { session, from, to } = request;
     let read = move || store.read_queue(session, from, to, PAGE_MESSAGES, PAGE_BYTES);
     match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(page)) => {
-            let is_full = is_full(&page);
-            JobResult::Page(request, Some(page), is_full)
+        Ok(Ok(entries)) => {
+            let page = Page::new(entries, PAGE_MESSAGES, PAGE_BYTES);
+            JobResult::Page(request, Some(page))
         }
         Ok(Err(error)) => {
             tracing::error!(session = session.0, %error, "cannot read a queue; retrying");
             tokio::time::sleep(PAGE_RETRY).await;
-            JobResult::Page(request, None, false)
+            JobResult::Page(request, None)
         }
-        Err(_stopped) => JobResult::Page(request, None, false),
+        Err(_stopped) => JobResult::Page(request, None),
     }
-}
-
-/// Whether a page ended at its limit rather than at the end of the queue.
-fn is_full(page: &[StoredEntry]) -> bool {
-    let bytes = page.iter().map(|entry| match entry {
-        StoredEntry::Message(entry) => entry.size_bytes(),
-        StoredEntry::Released(_) => 0,
-    });
-    page.len() >= PAGE_MESSAGES || bytes.sum::<usize>() >= PAGE_BYTES
 }

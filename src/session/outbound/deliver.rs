@@ -7,11 +7,13 @@ use crate::durable::change::QueueChange;
 use crate::durable::entry::SUBSCRIPTION_ID_BYTES;
 use crate::packet::QoS;
 use crate::session::effects::{DropReason, Effects};
+use crate::session::encoded_run::EncodedRun;
 use crate::session::link::Outgoing;
-use crate::session::outbound::{Delivered, Outbound, PUMP_BYTES, Persistence, Presence, Terms};
+use crate::session::outbound::{
+    DeliveryOutcome, Outbound, PUMP_BYTES, Persistence, Presence, Terms,
+};
 use crate::session::publication::Publication;
 use crate::session::queue::{Admission, Keep, Spilled};
-use crate::session::shared_run::SharedRun;
 use crate::session::window::{Delivery, DeliveryState};
 
 impl Outbound {
@@ -23,7 +25,7 @@ impl Outbound {
         publication: &mut Publication<'_>,
         terms: &Terms<'_>,
         effects: &mut Effects,
-    ) -> Delivered {
+    ) -> DeliveryOutcome {
         let qos = publication.qos.min(terms.qos);
         if qos == QoS::AtMostOnce {
             return self.deliver_unacknowledged(publication, terms, effects);
@@ -34,9 +36,9 @@ impl Outbound {
     /// Delivers a run with the same bytes as to other Clients. Returns false, without effect, if this Client
     /// needs its own bytes, if it has no room for all of them, or if its messages must be kept.
     #[inline]
-    pub(crate) fn deliver_shared(
+    pub(crate) fn deliver_encoded(
         &mut self,
-        run: &mut SharedRun<'_>,
+        run: &mut EncodedRun<'_>,
         publications: &[Publication<'_>],
         granted: QoS,
         effects: &mut Effects,
@@ -77,15 +79,15 @@ impl Outbound {
         publication: &mut Publication<'_>,
         terms: &Terms<'_>,
         effects: &mut Effects,
-    ) -> Delivered {
+    ) -> DeliveryOutcome {
         if self.own_queue.is_some() && self.must_wait(publication, terms) {
             return match self.enqueue(publication, QoS::AtMostOnce, terms, effects) {
                 // Nothing was promised for QoS 0.
-                Delivered::Refused => Delivered::Dropped,
+                DeliveryOutcome::Refused => DeliveryOutcome::Dropped,
                 delivered => delivered,
             };
         }
-        let Presence::Open(link) = &mut self.link else { return Delivered::Absent };
+        let Presence::Open(link) = &mut self.link else { return DeliveryOutcome::Absent };
         let outgoing = Outgoing {
             qos: QoS::AtMostOnce,
             dup: false,
@@ -106,7 +108,7 @@ impl Outbound {
                 effects.tally.publish_sent += 1;
                 effects.tally.publish_bytes_sent += publication.payload.len() as u64;
                 self.notify(effects);
-                Delivered::Sent
+                DeliveryOutcome::InOutbox
             }
         }
     }
@@ -125,7 +127,7 @@ impl Outbound {
             Presence::Absent => false,
             Presence::Ended => return false,
         };
-        !has_room && self.own_queue.as_mut().is_some_and(|own| own.takes_qos0(terms.retain))
+        !has_room && self.own_queue.as_mut().is_some_and(|own| own.takes_qos0(terms))
     }
 
     fn deliver_acknowledged(
@@ -134,13 +136,13 @@ impl Outbound {
         qos: QoS,
         terms: &Terms<'_>,
         effects: &mut Effects,
-    ) -> Delivered {
+    ) -> DeliveryOutcome {
         let is_durable = self.persistence == Persistence::Durable;
         let must_wait = is_durable && qos == QoS::ExactlyOnce;
         let sequence = self.queue.next();
         let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
         let link = match &mut self.link {
-            Presence::Ended => return Delivered::Absent,
+            Presence::Ended => return DeliveryOutcome::Absent,
             Presence::Open(link)
                 if !must_wait
                     && self.queue.is_empty()
@@ -177,7 +179,7 @@ impl Outbound {
         effects.tally.publish_sent += 1;
         effects.tally.publish_bytes_sent += publication.payload.len() as u64;
         self.notify(effects);
-        Delivered::Sent
+        DeliveryOutcome::InOutbox
     }
 
     fn enqueue(
@@ -186,7 +188,7 @@ impl Outbound {
         qos: QoS,
         terms: &Terms<'_>,
         effects: &mut Effects,
-    ) -> Delivered {
+    ) -> DeliveryOutcome {
         let size_bytes = queued_bytes(publication, terms.subscription_ids);
         let before = effects.tally.dropped_count();
         let mut limits = *terms.limits;
@@ -197,8 +199,8 @@ impl Outbound {
         self.dropped_count += effects.tally.dropped_count() - before;
         match admission {
             Admission::Admitted => {}
-            Admission::Dropped => return Delivered::Dropped,
-            Admission::Refused => return Delivered::Refused,
+            Admission::Dropped => return DeliveryOutcome::Dropped,
+            Admission::Refused => return DeliveryOutcome::Refused,
         }
         let Some(message) = publication.message() else {
             return self.count_drop(DropReason::PacketTooLarge, effects);
@@ -216,9 +218,9 @@ impl Outbound {
         }
         if is_durable && qos == QoS::ExactlyOnce {
             // Also for a Client that is just connecting: it may be there before the commit.
-            return Delivered::QueuedUntilCommit;
+            return DeliveryOutcome::QueuedUntilCommit;
         }
-        Delivered::Queued
+        DeliveryOutcome::Queued
     }
 }
 

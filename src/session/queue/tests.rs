@@ -16,7 +16,7 @@ fn entry(queue: &mut Queue) -> Arc<QueueEntry> {
     };
     let message = Message::new(header, "t", &[], b"payload").unwrap();
     let place = queue.take_place();
-    Arc::new(QueueEntry::new(place, Arc::new(message), QoS::AtLeastOnce, false, &[]))
+    Arc::new(QueueEntry::new(place, Arc::new(message), QoS::AtLeastOnce))
 }
 
 fn commit(entry: &QueueEntry) {
@@ -25,14 +25,14 @@ fn commit(entry: &QueueEntry) {
 }
 
 fn stored(entry: &QueueEntry) -> StoredEntry {
-    let copy = QueueEntry::new(
-        entry.sequence,
-        Arc::clone(&entry.message),
-        entry.qos,
-        entry.retain,
-        &entry.subscription_ids,
-    );
+    let copy = QueueEntry::new(entry.sequence, Arc::clone(&entry.message), entry.qos);
     StoredEntry::Message(Arc::new(copy.into_committed()))
+}
+
+/// A page read from the store, at most so many entries.
+fn page(entries: &[Arc<QueueEntry>], max_count: usize) -> Option<Page> {
+    let entries = entries.iter().map(|entry| stored(entry)).collect();
+    Some(Page::new(entries, max_count, usize::MAX))
 }
 
 fn places(queue: &mut Queue) -> Vec<u64> {
@@ -66,7 +66,7 @@ fn an_absent_recipient_keeps_only_what_is_not_committed() {
     let request = queue.refill().unwrap();
     assert_eq!((request.from, request.to), (Sequence(0), Sequence(5)));
     assert!(queue.refill().is_none(), "one page at a time");
-    queue.handle_page(request, entries.iter().map(|entry| stored(entry)).collect(), false);
+    queue.handle_page(request, page(&entries, 9));
     assert!(queue.refill().is_none());
     assert_eq!(places(&mut queue), [0, 1, 2, 3, 4, 5]);
     assert!(queue.is_empty());
@@ -79,11 +79,11 @@ fn a_page_that_ended_at_its_limit_is_followed_by_another() {
     let mut source = Queue::new(OWNER);
     let entries: Vec<_> = (0..3).map(|_| entry(&mut source)).collect();
     let request = queue.refill().unwrap();
-    queue.handle_page(request, vec![stored(&entries[0]), stored(&entries[1])], true);
+    queue.handle_page(request, page(&entries[..2], 2));
     assert_eq!(places(&mut queue), [0, 1]);
     let request = queue.refill().unwrap();
     assert_eq!(request.from, Sequence(2));
-    queue.handle_page(request, vec![stored(&entries[2])], false);
+    queue.handle_page(request, page(&entries[2..], 2));
     assert_eq!(places(&mut queue), [2]);
     assert!(queue.is_empty());
 }
@@ -110,8 +110,7 @@ fn what_is_known_better_than_the_store_is_applied_to_its_pages() {
     queue.leave_memory(&mut window);
 
     let request = queue.refill().unwrap();
-    let page = vec![stored(&entries[0]), stored(&entries[1]), stored(&entries[2])];
-    queue.handle_page(request, page, false);
+    queue.handle_page(request, page(&entries[..3], 9));
     let kinds: Vec<_> = std::iter::from_fn(|| queue.pop())
         .map(|queued| match queued {
             Queued::Message(entry) => (entry.sequence.0, "message"),
@@ -127,9 +126,9 @@ fn a_late_page_of_another_holder_is_ignored() {
     let mut source = Queue::new(OWNER);
     let entries: Vec<_> = (0..2).map(|_| entry(&mut source)).collect();
     let late = queue.refill().unwrap();
-    queue.handle_page(late, entries.iter().map(|entry| stored(entry)).collect(), false);
+    queue.handle_page(late, page(&entries, 9));
     assert_eq!(places(&mut queue), [0, 1]);
-    queue.handle_page(late, entries.iter().map(|entry| stored(entry)).collect(), false);
+    queue.handle_page(late, page(&entries, 9));
     assert!(places(&mut queue).is_empty());
 }
 

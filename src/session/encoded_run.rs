@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::durable::message::Sequence;
 use crate::packet::publish::OutgoingPublish;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
-use crate::session::outbox::{Outbox, SHARED_PAYLOAD_BYTES};
+use crate::session::outbox::{Outbox, REFERENCED_PAYLOAD_BYTES};
 use crate::session::publication::Publication;
 
 /// The packets of a run as they arrived, one after another: plain PUBLISH packets, without DUP, RETAIN and properties,
@@ -23,25 +23,25 @@ pub(crate) struct ArrivedPackets<'a> {
 }
 
 /// A run of messages of one topic that several Clients may receive as the same bytes.
-pub(crate) struct SharedRun<'a> {
+pub(crate) struct EncodedRun<'a> {
     /// The QoS that all of them were published with.
     qos: QoS,
     messages: usize,
     payload_bytes: u64,
     arrived: Option<ArrivedPackets<'a>>,
     /// By QoS, and then for 3.x and for 5.0; empty until needed.
-    encoded: [[SharedPackets; 2]; 3],
+    encoded: [[EncodedPackets; 2]; 3],
 }
 
 /// Packets that several Clients receive.
 #[derive(Default)]
-pub(super) struct SharedPackets {
+pub(super) struct EncodedPackets {
     packets: Outbox,
     /// Where their Packet Identifiers are.
     identifiers: SmallVec<[u32; 32]>,
 }
 
-impl<'a> SharedRun<'a> {
+impl<'a> EncodedRun<'a> {
     /// Creates a run if its packets are simple, as most are: one QoS, no properties, no RETAIN, small payloads that
     /// are copied anyway. `arrived` are the packets of all these publications.
     #[must_use]
@@ -56,7 +56,7 @@ impl<'a> SharedRun<'a> {
                 && !publication.retain
                 && publication.properties.is_empty()
                 && publication.expires.is_none()
-                && publication.payload.len() < SHARED_PAYLOAD_BYTES;
+                && publication.payload.len() < REFERENCED_PAYLOAD_BYTES;
             if !is_simple {
                 return None;
             }
@@ -91,30 +91,30 @@ impl<'a> SharedRun<'a> {
         qos: QoS,
         version: ProtocolVersion,
         publications: &[Publication<'_>],
-    ) -> &SharedPackets {
+    ) -> &EncodedPackets {
         let [at_most_once, at_least_once, exactly_once] = &mut self.encoded;
         let by_version = match qos {
             QoS::AtMostOnce => at_most_once,
             QoS::AtLeastOnce => at_least_once,
             QoS::ExactlyOnce => exactly_once,
         };
-        let shared = &mut by_version[usize::from(version.has_properties())];
-        if shared.packets.is_empty() {
+        let encoded = &mut by_version[usize::from(version.has_properties())];
+        if encoded.packets.is_empty() {
             match self.arrived {
                 Some(arrived)
                     if qos == self.qos
                         && arrived.version.has_properties() == version.has_properties() =>
                 {
-                    shared.take(qos, arrived, publications);
+                    encoded.take(qos, arrived, publications);
                 }
-                Some(_) | None => shared.encode(qos, version, publications),
+                Some(_) | None => encoded.encode(qos, version, publications),
             }
         }
-        shared
+        encoded
     }
 }
 
-impl SharedPackets {
+impl EncodedPackets {
     /// Takes packets as they arrived.
     fn take(&mut self, qos: QoS, arrived: ArrivedPackets<'_>, publications: &[Publication<'_>]) {
         self.packets.extend(arrived.bytes);
@@ -186,8 +186,8 @@ fn identifier_place(end: usize, publication: &Publication<'_>, version: Protocol
     end - publication.payload.len() - usize::from(version.has_properties()) - size_of::<u16>()
 }
 
-impl Drop for SharedRun<'_> {
+impl Drop for EncodedRun<'_> {
     fn drop(&mut self) {
-        self.encoded.iter_mut().flatten().for_each(|shared| shared.packets.discard());
+        self.encoded.iter_mut().flatten().for_each(|encoded| encoded.packets.discard());
     }
 }
