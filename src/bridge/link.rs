@@ -57,6 +57,15 @@ enum Side {
     Remote,
 }
 
+/// How long [`Link::run`] moves bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Until the opening is complete, or the link ends before.
+    Opened,
+    /// Until the link ends.
+    End,
+}
+
 impl Link {
     /// Creates a link from its parts, including bytes received after the CONNACKs.
     #[must_use]
@@ -89,8 +98,11 @@ impl Link {
     /// # Errors
     /// Why the link ended.
     pub(crate) async fn run(&mut self) -> Result<(), LinkError> {
-        let was_running = self.relay.is_running();
-        poll_fn(|context| self.poll_run(context, was_running)).await
+        let until = match self.relay.is_running() {
+            true => Until::End,
+            false => Until::Opened,
+        };
+        poll_fn(|context| self.poll_run(context, until)).await
     }
 
     /// Closes the link in an orderly way: messages in flight get `patience` to be acknowledged, then both sides are
@@ -130,11 +142,7 @@ impl Link {
         self.relay.take_unproven()
     }
 
-    fn poll_run(
-        &mut self,
-        context: &mut Context<'_>,
-        was_running: bool,
-    ) -> Poll<Result<(), LinkError>> {
+    fn poll_run(&mut self, context: &mut Context<'_>, until: Until) -> Poll<Result<(), LinkError>> {
         for _ in 0..ROUNDS {
             let moved = self.round(context);
             self.note_tally();
@@ -145,7 +153,9 @@ impl Link {
                     let _written = self.write_all(context);
                     return Poll::Ready(Err(error));
                 }
-                Ok(_) if !was_running && self.relay.is_running() => return Poll::Ready(Ok(())),
+                Ok(_) if until == Until::Opened && self.relay.is_running() => {
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(true) => {}
                 Ok(false) => return self.poll_timer(context),
             }

@@ -133,24 +133,25 @@ impl BridgeManager {
         self.status().iter().flat_map(BridgeStatus::sys_topics).collect()
     }
 
-    /// Adds a bridge by command, or changes one and keeps its queue.
+    /// Adds a bridge by command.
     ///
     /// # Errors
-    /// [`ManagerError::Exists`] when it may not `replace`.
-    pub(crate) async fn add(
-        &self,
-        settings: BridgeSettings,
-        replace: bool,
-    ) -> Result<(), ManagerError> {
+    /// [`ManagerError::Exists`]
+    pub(crate) async fn add(&self, settings: BridgeSettings) -> Result<(), ManagerError> {
         let _turn = self.changes.lock().await;
-        let name = settings.name.clone();
-        let known = self.bridges.lock().contains_key(&name);
-        if known && !replace {
-            return Err(ManagerError::Exists(name));
+        if self.bridges.lock().contains_key(&settings.name) {
+            return Err(ManagerError::Exists(settings.name));
         }
         self.replace(settings, Origin::Command).await;
         self.judge_echoes();
         Ok(())
+    }
+
+    /// Adds a bridge by command, or changes one and keeps its queue.
+    pub(crate) async fn add_or_change(&self, settings: BridgeSettings) {
+        let _turn = self.changes.lock().await;
+        self.replace(settings, Origin::Command).await;
+        self.judge_echoes();
     }
 
     /// Disconnects a bridge; its messages are queued.

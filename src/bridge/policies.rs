@@ -78,7 +78,7 @@ mod tests {
     use crate::packet::connect::{ConnectProperties, Will};
     use crate::packet::{ProtocolVersion, QoS};
 
-    fn policies(bridge_bit: bool, will_topic: Option<&str>) -> Policies {
+    fn connect(will_topic: Option<&str>) -> Connect<'_> {
         let will = will_topic.map(|topic| Will {
             qos: QoS::AtLeastOnce,
             retain: true,
@@ -88,9 +88,9 @@ mod tests {
             message_expiry: None,
             properties: (&[]).into(),
         });
-        let connect = Connect {
+        Connect {
             version: ProtocolVersion::V3_1_1,
-            bridge_bit,
+            bridge_bit: false,
             clean_start: true,
             keep_alive_seconds: 0,
             client_id: "far",
@@ -98,21 +98,24 @@ mod tests {
             user_name: None,
             password: None,
             properties: ConnectProperties::default(),
-        };
+        }
+    }
+
+    fn policies(connect: &Connect<'_>) -> Policies {
         let others = OtherBridges { broker_id: "us".into(), echoes: Arc::default() };
-        others.policies(&connect, Policies::default())
+        others.policies(connect, Policies::default())
     }
 
     /// By the bit, or by a Will Message about the Client itself, but not by one about another.
     #[test]
     fn bridges_of_others_show_what_they_are() {
-        assert_eq!(policies(false, None), Policies::default());
+        assert_eq!(policies(&connect(None)), Policies::default());
         let of_itself = Some("$SYS/broker/connection/far/state");
         let of_another = Some("$SYS/broker/connection/near/state");
-        assert_eq!(policies(false, of_itself).states, States::Own);
-        assert_eq!(policies(false, of_another), Policies::default());
+        assert_eq!(policies(&connect(of_itself)).states, States::Own);
+        assert_eq!(policies(&connect(of_another)), Policies::default());
         for will in [None, of_itself, of_another] {
-            let found = policies(true, will);
+            let found = policies(&Connect { bridge_bit: true, ..connect(will) });
             assert_eq!((found.states, found.trail), (States::All, Trail::Lost));
             assert_eq!(found.recognition, Recognition::ByContent);
             assert_eq!(found.rights, Rights::Granted, "it is a stranger all the same");

@@ -44,6 +44,7 @@ use crate::bridge::rate::RateLimit;
 use crate::bridge::status::BridgeTally;
 use crate::bridge::wire;
 use crate::config::bridge::BridgeSettings;
+use crate::packet::publish::OutgoingPublish;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{Packet, PacketId, ProtocolVersion, QoS};
 use incoming::IncomingMessage;
@@ -52,7 +53,7 @@ use side::{LocalSide, RemoteSide};
 use watch::Watch;
 
 pub(crate) use echo_account::EchoAccount;
-pub(crate) use opening::{LanePlan, lane_plan};
+pub(crate) use opening::{LanePlan, lane_plans, unsubscribe_from_leftovers};
 pub(crate) use side::Accepted;
 pub(crate) use unproven::Unproven;
 
@@ -179,11 +180,8 @@ impl Relay {
         let mut remotes = Vec::with_capacity(lanes);
         let mut locals = Vec::with_capacity(lanes);
         for lane in options.lanes {
-            let local = lane
-                .local
-                .as_ref()
-                .map(|accepted| LocalSide::new(accepted, lane.origin, lane.sweep_local, now));
-            locals.push(local);
+            let accepted = lane.local.as_ref();
+            locals.push(accepted.map(|accepted| LocalSide::new(accepted, &lane, now)));
             remotes.push(RemoteSide::new(lane, &settings, now));
         }
         let is_account_new = remotes.iter().any(|remote| !remote.session_present);
@@ -453,10 +451,20 @@ impl Relay {
     /// Publishes a message of the bridge itself to the remote broker, with QoS 0: identifiers belong to the messages
     /// that pass through.
     pub(crate) fn publish_remote(&mut self, topic: &str, payload: &[u8], now: Instant) {
-        let version = self.settings.protocol;
         if let Some(remote) = self.remotes.first_mut() {
-            let retain = remote.retain_available;
-            wire::publish_own(&mut remote.output, version, topic, payload, retain);
+            let packet = OutgoingPublish {
+                dup: false,
+                qos: QoS::AtMostOnce,
+                retain: remote.retain_available,
+                topic,
+                packet_id: None,
+                topic_alias: None,
+                message_expiry: None,
+                subscription_ids: &[],
+                properties: &[],
+                payload_bytes: payload.len(),
+            };
+            wire::publish(&mut remote.output, self.settings.protocol, &packet, payload);
             remote.note_progress(Progress::Sent, now);
         }
     }

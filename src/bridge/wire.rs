@@ -10,7 +10,7 @@ use crate::packet::publish::OutgoingPublish;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::subscribe::{Suback, Subscribe, SubscriptionOptions};
 use crate::packet::unsubscribe::Unsubscribe;
-use crate::packet::{Packet, PacketId, ProtocolVersion, QoS, encode_pingreq};
+use crate::packet::{Packet, PacketId, ProtocolVersion, encode_pingreq};
 
 /// The packet at the front of input from a Server, and its length; `None` if more is needed.
 ///
@@ -88,29 +88,6 @@ pub(crate) fn publish(
 ) {
     packet.encode_head(output, version);
     output.extend_from_slice(payload);
-}
-
-/// Appends a PUBLISH of the bridge itself: QoS 0, no properties.
-pub(crate) fn publish_own(
-    output: &mut Vec<u8>,
-    version: ProtocolVersion,
-    topic: &str,
-    payload: &[u8],
-    retain: bool,
-) {
-    let packet = OutgoingPublish {
-        dup: false,
-        qos: QoS::AtMostOnce,
-        retain,
-        topic,
-        packet_id: None,
-        topic_alias: None,
-        message_expiry: None,
-        subscription_ids: &[],
-        properties: &[],
-        payload_bytes: payload.len(),
-    };
-    publish(output, version, &packet, payload);
 }
 
 /// Appends a PUBACK.

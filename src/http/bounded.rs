@@ -58,11 +58,19 @@ struct Taken {
     by_number: HashMap<u64, OpenConnection>,
 }
 
+/// What a connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activity {
+    /// It waits for a request, or receives one.
+    Receiving,
+    /// Its request is being answered.
+    Answering,
+}
+
 #[derive(Debug)]
 struct OpenConnection {
     address: IpAddr,
-    /// Whether a request is being answered.
-    is_answering: bool,
+    activity: Activity,
     /// Since when.
     since: Instant,
     /// Woken when the place is given to another connection.
@@ -125,7 +133,8 @@ impl Taken {
         }
         let number = self.next;
         self.next += 1;
-        let place = OpenConnection { address, is_answering: false, since: now, task: None };
+        let place =
+            OpenConnection { address, activity: Activity::Receiving, since: now, task: None };
         self.by_number.insert(number, place);
         Some(number)
     }
@@ -136,7 +145,8 @@ impl Taken {
             *counts.entry(place.address).or_default() += 1;
         }
         let is_silent = |place: &OpenConnection| {
-            !place.is_answering || now.duration_since(place.since) > REQUEST_TIMEOUT
+            place.activity == Activity::Receiving
+                || now.duration_since(place.since) > REQUEST_TIMEOUT
         };
         let silent = self.by_number.iter().filter(|(_, place)| is_silent(place));
         let rank = |(_, place): &(&u64, &OpenConnection)| {
@@ -154,7 +164,7 @@ pub(crate) struct BoundedStream {
     left: usize,
     /// How much of [`HEAD_END`] was matched so far.
     matched: usize,
-    is_answering: bool,
+    activity: Activity,
     has_written: bool,
     places: Arc<Places>,
     number: u64,
@@ -168,7 +178,7 @@ impl BoundedStream {
             request_due: Box::pin(sleep(REQUEST_TIMEOUT)),
             left: MAX_RECEIVED_BYTES,
             matched: 0,
-            is_answering: false,
+            activity: Activity::Receiving,
             has_written: false,
             places,
             number,
@@ -181,7 +191,8 @@ impl BoundedStream {
             Some(place) => place.task = Some(cx.waker().clone()),
             None => return true,
         }
-        let is_late = !self.is_answering && self.request_due.as_mut().poll(cx).is_ready();
+        let is_late =
+            self.activity == Activity::Receiving && self.request_due.as_mut().poll(cx).is_ready();
         is_late || self.lifetime.as_mut().poll(cx).is_ready()
     }
 
@@ -193,21 +204,21 @@ impl BoundedStream {
             };
             if self.matched == HEAD_END.len() {
                 self.matched = 0;
-                self.set_answering(true);
+                self.turn_to(Activity::Answering);
             }
         }
     }
 
-    fn set_answering(&mut self, is_answering: bool) {
-        if self.is_answering == is_answering {
+    fn turn_to(&mut self, activity: Activity) {
+        if self.activity == activity {
             return;
         }
-        self.is_answering = is_answering;
-        if !is_answering {
+        self.activity = activity;
+        if activity == Activity::Receiving {
             self.request_due.as_mut().reset(Instant::now() + REQUEST_TIMEOUT);
         }
         if let Some(place) = self.places.taken.lock().by_number.get_mut(&self.number) {
-            (place.is_answering, place.since) = (is_answering, Instant::now());
+            (place.activity, place.since) = (activity, Instant::now());
         }
         self.places.freed.notify_one();
     }
@@ -260,7 +271,7 @@ impl AsyncWrite for BoundedStream {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         // `axum` flushes when everything is written: the answer is complete.
         if std::mem::take(&mut self.has_written) {
-            self.set_answering(false);
+            self.turn_to(Activity::Receiving);
         }
         Poll::Ready(Ok(()))
     }

@@ -71,10 +71,11 @@ struct Scratch {
 /// Serves MQTT connections for one broker.
 #[derive(Clone)]
 pub struct MqttHandler {
-    shared: Arc<Shared>,
+    service: Arc<Service>,
 }
 
-struct Shared {
+/// What all connections to one broker use.
+struct Service {
     broker: Arc<Broker>,
     clock: BrokerClock,
     counters: Counters,
@@ -95,13 +96,13 @@ impl MqttHandler {
     ) -> Self {
         let (deadlines, passwords) = (Deadlines::default(), HashPool::default());
         let log = ClientLog::new(counters.clone());
-        let shared = Shared { broker, clock, counters, shutdown, deadlines, passwords, log };
-        Self { shared: Arc::new(shared) }
+        let service = Service { broker, clock, counters, shutdown, deadlines, passwords, log };
+        Self { service: Arc::new(service) }
     }
 
     /// Watches the deadlines of the connections: without this, no silent connection is closed.
     pub(crate) async fn keep_time(self) {
-        self.shared.deadlines.run(self.shared.clock).await;
+        self.service.deadlines.run(self.service.clock).await;
     }
 }
 
@@ -113,7 +114,7 @@ impl Handler for MqttHandler {
         peer: Peer,
         place: Option<Place>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let mut driver = Driver::new(stream, self.shared, peer, place);
+        let mut driver = Driver::new(stream, self.service, peer, place);
         async move {
             let ending = (&mut driver).await;
             driver.finish(&ending);
@@ -154,7 +155,7 @@ enum Input {
 struct Driver<S> {
     stream: S,
     connection: ClientConnection,
-    shared: Arc<Shared>,
+    service: Arc<Service>,
     /// Bytes received but not handled yet; holds no memory when empty.
     unhandled: Vec<u8>,
     needs_more: bool,
@@ -186,13 +187,13 @@ struct Driver<S> {
 impl<S> Drop for Driver<S> {
     /// A connection that is dropped in the middle (the broker stops, or a bug) still releases its Session.
     fn drop(&mut self) {
-        let now = self.shared.clock.now();
+        let now = self.service.clock.now();
         let mut effects = Effects::new();
         effects.budget = Budget::turn();
         self.connection.handle_closed(now, &mut effects);
-        tally::count(&self.shared.counters, &mut effects.tally);
+        tally::count(&self.service.counters, &mut effects.tally);
         if let Some(deadline) = self.deadline.take() {
-            self.shared.deadlines.remove(deadline);
+            self.service.deadlines.remove(deadline);
         }
         if let Some(job) = &self.job {
             // The result of a password check is no longer needed.
@@ -202,17 +203,17 @@ impl<S> Drop for Driver<S> {
 }
 
 impl<S: ClientStream> Driver<S> {
-    fn new(stream: S, shared: Arc<Shared>, peer: Peer, place: Option<Place>) -> Self {
-        let now = shared.clock.now();
-        let mut shutdown = shared.shutdown.clone();
-        let mut connection = ClientConnection::new(Arc::clone(&shared.broker), peer, now);
+    fn new(stream: S, service: Arc<Service>, peer: Peer, place: Option<Place>) -> Self {
+        let now = service.clock.now();
+        let mut shutdown = service.shutdown.clone();
+        let mut connection = ClientConnection::new(Arc::clone(&service.broker), peer, now);
         if place.as_ref().is_some_and(|place| place.full().is_some()) {
             connection.set_guest();
         }
         Self {
             stream,
             connection,
-            shared,
+            service,
             unhandled: Vec::new(),
             needs_more: true,
             writing: Outbox::default(),
@@ -235,7 +236,7 @@ impl<S: ClientStream> Driver<S> {
     /// Some rounds, each of: what changed elsewhere, timers, jobs, write, read. What a read produces is written in the
     /// next round, so that a whole buffer becomes one write.
     fn poll_once(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<Ending> {
-        let now = self.shared.clock.now();
+        let now = self.service.clock.now();
         scratch.effects.budget = Budget::turn();
         if self.draining.as_mut().is_some_and(|draining| draining.as_mut().poll(cx).is_ready()) {
             self.draining = None;
@@ -251,7 +252,11 @@ impl<S: ClientStream> Driver<S> {
             }
             let is_written = self.poll_written(now, cx);
             if self.connection.closing().is_some() {
-                return self.poll_farewell(is_written, now, &mut scratch.effects, cx);
+                self.begin_farewell(now, &mut scratch.effects, cx);
+                return match is_written {
+                    true => Poll::Ready(self.ending(Ending::Closing)),
+                    false => self.poll_farewell(now),
+                };
             }
             // The time of a last call is limited, even if there is more work.
             if scratch.effects.budget.is_spent() && !self.connection.is_last_call_overdue(now) {
@@ -308,25 +313,22 @@ impl<S: ClientStream> Driver<S> {
         }
     }
 
-    /// Closes the connection: releases the Session, reads nothing more, and writes the rest within a time limit.
-    fn poll_farewell(
-        &mut self,
-        is_written: bool,
-        now: Timestamp,
-        effects: &mut Effects,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ending> {
+    /// Closes the connection: releases the Session, and reads nothing more.
+    fn begin_farewell(&mut self, now: Timestamp, effects: &mut Effects, cx: &mut Context<'_>) {
         if self.closing_since.is_none() {
             self.closing_since = Some(now);
             self.stream.set_close_cause(close_cause(self.connection.closing()));
             self.connection.handle_closed(now, effects);
             self.arm(now, cx);
         }
+    }
+
+    /// Ends the connection if the rest could not be written, or not within the time limit.
+    fn poll_farewell(&mut self, now: Timestamp) -> Poll<Ending> {
         if self.failure.is_some() {
             return Poll::Ready(self.ending(Ending::Closed));
         }
-        let is_overdue = self.closing_since.is_some_and(|since| since.plus(LINGER_TIME) <= now);
-        match is_written || is_overdue {
+        match self.closing_since.is_some_and(|since| since.plus(LINGER_TIME) <= now) {
             true => Poll::Ready(Ending::Closing),
             false => Poll::Pending,
         }
@@ -359,7 +361,7 @@ impl<S: ClientStream> Driver<S> {
         }
         if self.unhandled.is_empty() {
             let consumed = self.connection.handle_bytes(input, now, &mut scratch.effects);
-            note_handled(&mut self.connection, &self.shared.log, input, consumed);
+            note_handled(&mut self.connection, &self.service.log, input, consumed);
             let rest = input.get(consumed..).unwrap_or_default();
             if !rest.is_empty() {
                 self.unhandled.extend_from_slice(rest);
@@ -374,7 +376,7 @@ impl<S: ClientStream> Driver<S> {
 
     fn handle_unhandled(&mut self, now: Timestamp, effects: &mut Effects) {
         let consumed = self.connection.handle_bytes(&self.unhandled, now, effects);
-        note_handled(&mut self.connection, &self.shared.log, &self.unhandled, consumed);
+        note_handled(&mut self.connection, &self.service.log, &self.unhandled, consumed);
         self.unhandled.drain(..consumed);
         // Stopped although it may read, because the first packet is not complete.
         self.needs_more = self.connection.is_reading();
@@ -402,7 +404,7 @@ impl<S: ClientStream> Driver<S> {
                 self.stalled_since = None;
                 self.needs_flush = true;
                 self.has_spoken = true;
-                self.shared.counters.add(Counter::BytesSent, count as u64);
+                self.service.counters.add(Counter::BytesSent, count as u64);
             }
             self.written = 0;
             self.writing.discard();
@@ -455,7 +457,7 @@ impl<S: ClientStream> Driver<S> {
     fn arm(&mut self, now: Timestamp, cx: &mut Context<'_>) {
         let Some(next) = self.next_deadline() else { return };
         self.due = next.max(now.plus(Duration::from_millis(1)));
-        let deadlines = &self.shared.deadlines;
+        let deadlines = &self.service.deadlines;
         match self.deadline {
             Some(place) => deadlines.set(place, self.due),
             None => self.deadline = Some(deadlines.add(self.due, cx.waker())),
@@ -509,8 +511,8 @@ impl<S: ClientStream> Driver<S> {
             return;
         }
         let Some(request) = self.connection.poll_request() else { return };
-        let shared = Arc::clone(&self.shared);
-        self.job = Some(start(shared, request));
+        let service = Arc::clone(&self.service);
+        self.job = Some(start(service, request));
     }
 
     /// Starts the next job if none is running, and handles the result of a finished one; returns true if there is
@@ -540,7 +542,7 @@ impl<S: ClientStream> Driver<S> {
     }
 
     fn finish(&mut self, ending: &Ending) {
-        let now = self.shared.clock.now();
+        let now = self.service.clock.now();
         let mut effects = Effects::new();
         effects.budget = Budget::turn();
         let stage = match self.connection.session() {
@@ -561,9 +563,9 @@ impl<S: ClientStream> Driver<S> {
                 self.log_end(&"connection closed without DISCONNECT");
             }
         }
-        self.shared.counters.add(cause, 1);
+        self.service.counters.add(cause, 1);
         self.connection.handle_closed(now, &mut effects);
-        tally::count(&self.shared.counters, &mut effects.tally);
+        tally::count(&self.service.counters, &mut effects.tally);
         self.unhandled = Vec::new();
         self.timer = None;
     }
@@ -575,7 +577,7 @@ impl<S: ClientStream> Future for Driver<S> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
         SCRATCH.with_borrow_mut(|scratch| {
             let result = self.poll_once(scratch, cx);
-            tally::count(&self.shared.counters, &mut scratch.effects.tally);
+            tally::count(&self.service.counters, &mut scratch.effects.tally);
             result
         })
     }

@@ -36,14 +36,15 @@ pub(crate) struct HashPool {
 /// Stops the threads when the last handle is gone.
 #[derive(Debug)]
 struct Owner {
-    shared: Arc<Shared>,
+    work_queue: Arc<WorkQueue>,
     start: Once,
     threads: usize,
 }
 
 #[derive(Debug)]
-struct Shared {
-    queue: Mutex<Queue>,
+/// The queue between Clients and threads.
+struct WorkQueue {
+    state: Mutex<Queue>,
     arrived: Condvar,
 }
 
@@ -66,8 +67,8 @@ impl Default for HashPool {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = (cores / 2).max(1);
         let queue = Queue { waiting: FairQueue::new(threads * MAX_WAITING), is_closed: false };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), arrived: Condvar::new() });
-        Self { owner: Arc::new(Owner { shared, start: Once::new(), threads }) }
+        let work_queue = Arc::new(WorkQueue { state: Mutex::new(queue), arrived: Condvar::new() });
+        Self { owner: Arc::new(Owner { work_queue, start: Once::new(), threads }) }
     }
 }
 
@@ -91,47 +92,47 @@ impl HashPool {
     }
 
     fn submit(&self, address: Option<IpAddr>, user_name: &str, work: Work) {
-        let Owner { shared, start, threads } = &*self.owner;
+        let Owner { work_queue, start, threads } = &*self.owner;
         start.call_once(|| {
             for number in 0..*threads {
-                let shared = Arc::clone(shared);
+                let work_queue = Arc::clone(work_queue);
                 let thread = std::thread::Builder::new().name(format!("password-{number}"));
-                if let Err(error) = thread.spawn(move || work_off(&shared)) {
+                if let Err(error) = thread.spawn(move || work_off(&work_queue)) {
                     tracing::error!(%error, "cannot start a thread for password hashing");
                 }
             }
         });
-        let refused = shared.queue.lock().waiting.push(source(address), user_name, work);
+        let refused = work_queue.state.lock().waiting.push(source(address), user_name, work);
         // Dropped outside the lock, because that notifies the waiting task.
         drop(refused);
-        shared.arrived.notify_one();
+        work_queue.arrived.notify_one();
     }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.shared.queue.lock().is_closed = true;
-        self.shared.arrived.notify_all();
+        self.work_queue.state.lock().is_closed = true;
+        self.work_queue.arrived.notify_all();
     }
 }
 
-fn work_off(shared: &Shared) {
+fn work_off(work_queue: &WorkQueue) {
     // On Linux this affects only the calling thread.
     if let Err(error) = rustix::process::nice(NICENESS) {
         tracing::debug!(%error, "cannot lower the priority of the threads for password hashing");
     }
-    let mut queue = shared.queue.lock();
+    let mut queue = work_queue.state.lock();
     loop {
         if let Some(Work(work)) = queue.waiting.pop() {
             drop(queue);
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 tracing::error!("checking a password failed because of a bug");
             }
-            queue = shared.queue.lock();
+            queue = work_queue.state.lock();
         } else if queue.is_closed {
             return;
         } else {
-            shared.arrived.wait(&mut queue);
+            work_queue.arrived.wait(&mut queue);
         }
     }
 }

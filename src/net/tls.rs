@@ -79,13 +79,14 @@ pub enum TlsError {
     },
 }
 
-/// Accepts TLS connections with the configuration in force; clones share it.
+/// Accepts TLS connections with the configuration in force; clones use the same.
 #[derive(Clone)]
 pub struct TlsAcceptor {
-    shared: Arc<Shared>,
+    reloadable: Arc<Reloadable>,
 }
 
-struct Shared {
+/// The configuration in force, and what it is read from.
+struct Reloadable {
     settings: TlsSettings,
     protocol: &'static [u8],
     current: RwLock<Arc<Configurations>>,
@@ -100,7 +101,7 @@ struct Configurations {
 
 impl std::fmt::Debug for TlsAcceptor {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("TlsAcceptor").field("settings", &self.shared.settings).finish()
+        formatter.debug_struct("TlsAcceptor").field("settings", &self.reloadable.settings).finish()
     }
 }
 
@@ -112,13 +113,13 @@ impl TlsAcceptor {
             Transport::WebSocket { .. } => b"http/1.1",
         };
         let current = RwLock::new(Arc::new(configure(&settings, protocol)?));
-        Ok(Self { shared: Arc::new(Shared { settings, protocol, current }) })
+        Ok(Self { reloadable: Arc::new(Reloadable { settings, protocol, current }) })
     }
 
     /// Rereads the files. If they are invalid, nothing changes.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
-        let fresh = configure(&self.shared.settings, self.shared.protocol)?;
-        *self.shared.current.write() = Arc::new(fresh);
+        let fresh = configure(&self.reloadable.settings, self.reloadable.protocol)?;
+        *self.reloadable.current.write() = Arc::new(fresh);
         Ok(())
     }
 
@@ -129,11 +130,10 @@ impl TlsAcceptor {
     {
         let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
         let start = acceptor.await?;
-        let current = Arc::clone(&self.shared.current.read());
-        let offers = start
-            .client_hello()
-            .alpn()
-            .is_some_and(|mut offered| offered.any(|protocol| protocol == self.shared.protocol));
+        let current = Arc::clone(&self.reloadable.current.read());
+        let offers = start.client_hello().alpn().is_some_and(|mut offered| {
+            offered.any(|protocol| protocol == self.reloadable.protocol)
+        });
         let chosen = if offers { &current.with_protocol } else { &current.without_protocol };
         start.into_stream(Arc::clone(chosen)).await
     }
@@ -142,7 +142,7 @@ impl TlsAcceptor {
     pub(crate) fn client_name<S>(&self, stream: &TlsStream<S>) -> Option<Arc<str>> {
         let (_, connection) = stream.get_ref();
         let certificate = connection.peer_certificates()?.first()?;
-        name_of(certificate, self.shared.settings.certificate_name)
+        name_of(certificate, self.reloadable.settings.certificate_name)
     }
 }
 

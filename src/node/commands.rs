@@ -125,14 +125,6 @@ impl NodeCommands {
         if problems.is_empty() { Ok(report) } else { Err(CommandError::Reload(problems)) }
     }
 
-    async fn add_bridge(&self, text: &str, replace: bool) -> Result<Reply, CommandError> {
-        let file: BridgeFile = toml::from_str(text)?;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let settings = BridgeSettings::check(&file, &host)?;
-        self.bridges.add(settings, replace).await?;
-        Ok(Reply::Done)
-    }
-
     fn bridge(&self, name: &str) -> Result<BridgeDetails, CommandError> {
         let (status, settings, origin) = self.bridges.show(name)?;
         let rules = settings.rules.rules.iter().map(|rule| {
@@ -149,6 +141,13 @@ impl NodeCommands {
             topics: rules.collect(),
         })
     }
+}
+
+/// Reads the settings of a bridge as in the configuration file.
+fn bridge_settings(text: &str) -> Result<BridgeSettings, CommandError> {
+    let file: BridgeFile = toml::from_str(text)?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Ok(BridgeSettings::check(&file, &host)?)
 }
 
 fn summary(session: &Session, now: Timestamp) -> SessionSummary {
@@ -184,8 +183,13 @@ impl CommandTarget for NodeCommands {
                 Command::Backup { directory } => self.backup(directory, progress).await?,
                 Command::BridgeList => Reply::Bridges(self.bridges.status()),
                 Command::BridgeShow { name } => Reply::Bridge(Box::new(self.bridge(&name)?)),
-                Command::BridgeAdd { settings, replace } => {
-                    self.add_bridge(&settings, replace).await?
+                Command::BridgeAdd { settings, replace: false } => {
+                    self.bridges.add(bridge_settings(&settings)?).await?;
+                    Reply::Done
+                }
+                Command::BridgeAdd { settings, replace: true } => {
+                    self.bridges.add_or_change(bridge_settings(&settings)?).await;
+                    Reply::Done
                 }
                 Command::BridgePause { name } => {
                     self.bridges.pause(&name)?;

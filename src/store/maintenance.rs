@@ -113,7 +113,10 @@ pub fn run(
             say_copied(output, "backed up", report, directory)?;
             Ok(Health::Sound)
         }
-        StoreCommand::Restore { directory, force } => restore(&settings, directory, *force, output),
+        StoreCommand::Restore { directory, force } => {
+            let existing = if *force { Existing::SetAside } else { Existing::Refuse };
+            restore(&settings, directory, existing, output)
+        }
     }
 }
 
@@ -242,16 +245,23 @@ fn stats(settings: &StoreSettings, output: &mut dyn Write) -> Result<Health, Mai
     Ok(Health::Sound)
 }
 
+/// What happens to a store that is not empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    Refuse,
+    SetAside,
+}
+
 fn restore(
     settings: &StoreSettings,
     source: &Path,
-    force: bool,
+    existing: Existing,
     output: &mut dyn Write,
 ) -> Result<Health, MaintenanceError> {
     let store = settings.database();
     backup::verify(source)?;
     let occupied = backup::refuse_unless_empty(&store).is_err();
-    if occupied && !force {
+    if occupied && existing == Existing::Refuse {
         return Err(MaintenanceError::Occupied(settings.data_dir.clone()));
     }
     if store.exists() {

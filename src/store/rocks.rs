@@ -35,14 +35,14 @@ use crate::store::writer::Writer;
 
 /// Implements [`Store`] with RocksDB.
 pub struct RocksStore {
-    shared: Arc<Shared>,
+    engine: Arc<Engine>,
     clock: BrokerClock,
     report: RepairReport,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// State shared by the store and its writer thread.
-pub(crate) struct Shared {
+/// The open database and its bookkeeping, used by the store and by its writer thread.
+pub(crate) struct Engine {
     /// The settings.
     pub(crate) settings: StoreSettings,
     /// Batches submitted to the writer.
@@ -50,7 +50,7 @@ pub(crate) struct Shared {
     /// Wakes the writer.
     pub(crate) wake: Condvar,
     /// The last durable ticket.
-    pub(crate) durable: AtomicU64,
+    pub(crate) durable_ticket: AtomicU64,
     /// [`StoreState`].
     pub(crate) state: AtomicU8,
     /// Bytes submitted but not durable.
@@ -111,11 +111,11 @@ impl RocksStore {
     ) -> Result<(Self, Loaded), StoreError> {
         let lock = DirectoryLock::acquire(&settings.data_dir)?;
         let Opened { db, loaded, indexes, next_body, clock, report } = open(&settings)?;
-        let shared = Arc::new(Shared {
+        let engine = Arc::new(Engine {
             settings,
             inbox: Mutex::default(),
             wake: Condvar::new(),
-            durable: AtomicU64::new(0),
+            durable_ticket: AtomicU64::new(0),
             state: AtomicU8::new(StoreState::Available as u8),
             pending_bytes: AtomicUsize::new(0),
             statistics: Statistics::default(),
@@ -125,8 +125,8 @@ impl RocksStore {
             bodies: BodyCache::default(),
             lock: Mutex::new(Some(lock)),
         });
-        let watched = Arc::clone(&shared);
-        let writer = Writer::new(Arc::clone(&shared), disk, clock, next_body);
+        let watched = Arc::clone(&engine);
+        let writer = Writer::new(Arc::clone(&engine), disk, clock, next_body);
         let thread = std::thread::Builder::new()
             .name("petrel-store".into())
             .spawn(move || {
@@ -134,10 +134,10 @@ impl RocksStore {
                 writer.run();
             })
             .map_err(|source| StoreError::Directory {
-                path: shared.settings.data_dir.clone(),
+                path: engine.settings.data_dir.clone(),
                 source,
             })?;
-        Ok((Self { shared, clock, report, writer: Mutex::new(Some(thread)) }, loaded))
+        Ok((Self { engine, clock, report, writer: Mutex::new(Some(thread)) }, loaded))
     }
 
     /// Broker time, continued from the last run.
@@ -156,13 +156,13 @@ impl RocksStore {
     /// cannot be written now were never acknowledged.
     pub fn close(&self) {
         let Some(thread) = self.writer.lock().take() else { return };
-        self.shared.inbox.lock().closing = true;
-        self.shared.wake.notify_one();
+        self.engine.inbox.lock().closing = true;
+        self.engine.wake.notify_one();
         if thread.join().is_err() {
             tracing::error!("the store's writer thread panicked");
         }
-        self.shared.set_state(StoreState::Failed);
-        if let Some(mut database) = self.shared.db.write().take() {
+        self.engine.set_state(StoreState::Failed);
+        if let Some(mut database) = self.engine.db.write().take() {
             // Sync once more for batches whose durability is weaker than `fsync`.
             if let Err(error) = database.flush_wal(true) {
                 tracing::warn!(%error, "cannot sync the log while closing the store");
@@ -173,7 +173,7 @@ impl RocksStore {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
-        drop(self.shared.lock.lock().take());
+        drop(self.engine.lock.lock().take());
     }
 
     /// Copies the store into an empty or missing directory while it runs; see [`crate::store::backup`]. Blocks for as
@@ -187,16 +187,16 @@ impl RocksStore {
         directory: &Path,
         progress: &dyn Fn(u64, u64),
     ) -> Result<BackupReport, StoreError> {
-        let db = self.shared.database()?;
-        back_up(db, &self.shared.settings.data_dir, directory, progress)
+        let db = self.engine.database()?;
+        back_up(db, &self.engine.settings.data_dir, directory, progress)
     }
 
     /// Counters, and the size of the database on disk and in memory. Queries the file system, so it is not for the
     /// message path.
     #[must_use]
     pub fn statistics(&self) -> StatisticsSnapshot {
-        let statistics = &self.shared.statistics;
-        let database = self.shared.database().ok();
+        let statistics = &self.engine.statistics;
+        let database = self.engine.database().ok();
         StatisticsSnapshot {
             state: self.state(),
             syncs: read(&statistics.syncs),
@@ -205,7 +205,7 @@ impl RocksStore {
             failures: read(&statistics.failures),
             unreadable_values: read(&statistics.unreadable_values),
             pending_bytes: self.pending_bytes(),
-            disk_bytes: directory_bytes(&self.shared.settings.database()),
+            disk_bytes: directory_bytes(&self.engine.settings.database()),
             memory_bytes: database.map_or(0, |db| memory_bytes(&db)),
             latency_microseconds: statistics.latency_microseconds(),
         }
@@ -239,34 +239,34 @@ impl Upkeep for RocksStore {
 impl Store for RocksStore {
     fn submit(&self, batch: Batch) -> Ticket {
         let (bytes, may_share) = measure(&batch);
-        self.shared.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let mut inbox = self.shared.inbox.lock();
+        self.engine.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let mut inbox = self.engine.inbox.lock();
         let ticket = inbox.last_ticket + 1;
         let at_once = batch.durability == Durability::Memory
-            && self.shared.durable.load(Ordering::Acquire) == inbox.last_ticket;
+            && self.engine.durable_ticket.load(Ordering::Acquire) == inbox.last_ticket;
         inbox.last_ticket = ticket;
         inbox.batches.push(PendingBatch { ticket, batch, bytes, may_share });
         if at_once {
-            self.shared.durable.store(ticket, Ordering::Release);
+            self.engine.durable_ticket.store(ticket, Ordering::Release);
         }
         if inbox.writer_waits {
             inbox.writer_waits = false;
             drop(inbox);
-            self.shared.wake.notify_one();
+            self.engine.wake.notify_one();
         }
         Ticket(ticket)
     }
 
     fn is_durable(&self, ticket: Ticket) -> bool {
-        ticket.0 <= self.shared.durable.load(Ordering::Acquire)
+        ticket.0 <= self.engine.durable_ticket.load(Ordering::Acquire)
     }
 
     fn state(&self) -> StoreState {
-        self.shared.state()
+        self.engine.state()
     }
 
     fn pending_bytes(&self) -> usize {
-        self.shared.pending_bytes.load(Ordering::Relaxed)
+        self.engine.pending_bytes.load(Ordering::Relaxed)
     }
 
     fn read_queue(
@@ -278,7 +278,7 @@ impl Store for RocksStore {
         max_bytes: usize,
     ) -> Result<Vec<StoredEntry>, ReadError> {
         let (start, released) = {
-            let indexes = self.shared.indexes.lock();
+            let indexes = self.engine.indexes.lock();
             let Some(index) = indexes.queue(queue) else { return Ok(Vec::new()) };
             let start = Sequence(index.start).max(from);
             let places = index.released.iter().filter(|_| start < to);
@@ -286,16 +286,16 @@ impl Store for RocksStore {
             (start, released)
         };
         let range = PageRange { session: queue, from: start, to, max_count, max_bytes };
-        let db = self.shared.database()?;
-        let page = queue_page::read(&db, &range, released, &self.shared.bodies)
-            .inspect_err(|error| self.shared.note_damage(error))?;
-        let unreadable = &self.shared.statistics.unreadable_values;
+        let db = self.engine.database()?;
+        let page = queue_page::read(&db, &range, released, &self.engine.bodies)
+            .inspect_err(|error| self.engine.note_damage(error))?;
+        let unreadable = &self.engine.statistics.unreadable_values;
         crate::store::statistics::add(unreadable, page.unreadable_values);
         Ok(page.entries)
     }
 }
 
-impl Shared {
+impl Engine {
     /// The open database.
     ///
     /// # Errors
@@ -330,7 +330,7 @@ impl Shared {
 }
 
 /// Marks the store as failed if the writer panics, so that this bug does not go unnoticed.
-struct Alarm(Arc<Shared>);
+struct Alarm(Arc<Engine>);
 
 impl Drop for Alarm {
     fn drop(&mut self) {

@@ -192,7 +192,8 @@ impl Surveyor<'_> {
                 self.owners.insert(id);
                 return None;
             }
-            Family::Queue => return self.judge_entry(key, value, orphan),
+            Family::Queue if orphan && key::split_place(key).is_some() => true,
+            Family::Queue => return self.judge_entry(key, value),
             Family::Subscriptions => key::split(key)
                 .and_then(|(id, filter)| value::decode_subscription(id, filter, value))
                 .is_some(),
@@ -218,11 +219,8 @@ impl Surveyor<'_> {
         }
     }
 
-    fn judge_entry(&mut self, key: &[u8], value: &[u8], orphan: bool) -> Option<Fault> {
+    fn judge_entry(&mut self, key: &[u8], value: &[u8]) -> Option<Fault> {
         let Some((id, sequence)) = key::split_place(key) else { return Some(Fault::Unreadable) };
-        if orphan {
-            return Some(Fault::Orphan);
-        }
         if self.starts.get(&id).is_some_and(|start| sequence.0 < *start) {
             return Some(Fault::Stale);
         }

@@ -21,7 +21,7 @@ use crate::store::open::{encode_heartbeat, open_and_read};
 use crate::store::operations::Operations;
 use crate::store::options::WriteSync;
 use crate::store::reclaim::Reclaimer;
-use crate::store::rocks::{PendingBatch, Shared};
+use crate::store::rocks::{Engine, PendingBatch};
 use crate::store::statistics::add;
 use crate::store::value::meta;
 use crate::store::{key, repair};
@@ -43,7 +43,7 @@ const RECOVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::fr
 
 /// The writer.
 pub(crate) struct Writer {
-    shared: Arc<Shared>,
+    engine: Arc<Engine>,
     disk: Box<dyn Disk>,
     clock: BrokerClock,
     next_body: u64,
@@ -71,14 +71,14 @@ impl Writer {
     /// Creates a writer for an opened store.
     #[must_use]
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        engine: Arc<Engine>,
         disk: Box<dyn Disk>,
         clock: BrokerClock,
         next_body: u64,
     ) -> Self {
         let now = Instant::now();
         Self {
-            shared,
+            engine,
             disk,
             clock,
             next_body,
@@ -111,14 +111,14 @@ impl Writer {
 
     /// Adds submitted batches to the backlog; waits if there are none. Returns whether the store is being closed.
     fn collect(&mut self, backlog: &mut Vec<PendingBatch>) -> bool {
-        let shared = Arc::clone(&self.shared);
-        let mut inbox = shared.inbox.lock();
+        let engine = Arc::clone(&self.engine);
+        let mut inbox = engine.inbox.lock();
         while backlog.is_empty() && inbox.batches.is_empty() && !inbox.closing {
             let due = self.next_duty();
             inbox.writer_waits = true;
-            let timed_out = shared.wake.wait_until(&mut inbox, due).timed_out();
+            let timed_out = engine.wake.wait_until(&mut inbox, due).timed_out();
             inbox.writer_waits = false;
-            if timed_out || shared.damaged.lock().is_some() {
+            if timed_out || engine.damaged.lock().is_some() {
                 break;
             }
         }
@@ -152,7 +152,7 @@ impl Writer {
             self.report(&trouble);
             if let Trouble::Write(WriteError::Damaged(message)) = &trouble {
                 // Merging files finds damage, too, and would do so again after every opening.
-                *self.shared.damaged.lock() = repair::damaged_file(message);
+                *self.engine.damaged.lock() = repair::damaged_file(message);
                 self.set_aside_damage();
             }
             let must_reopen = !matches!(trouble, Trouble::LowSpace);
@@ -173,9 +173,9 @@ impl Writer {
 
     fn attempt(&mut self, group: &[PendingBatch], mode: Mode) -> Result<(), Trouble> {
         self.check_space()?;
-        let db = self.shared.database().map_err(Trouble::Read)?;
-        let shared = Arc::clone(&self.shared);
-        let mut indexes = shared.indexes.lock();
+        let db = self.engine.database().map_err(Trouble::Read)?;
+        let engine = Arc::clone(&self.engine);
+        let mut indexes = engine.indexes.lock();
         let mut build = CommitGroup::new(
             &db,
             &mut indexes,
@@ -221,9 +221,9 @@ impl Writer {
         }
         if checkpoint {
             self.last_checkpoint = now;
-            self.reclaimer.consider(&db, || self.shared.indexes.lock().live_bytes());
+            self.reclaimer.consider(&db, || self.engine.indexes.lock().live_bytes());
         }
-        add(&self.shared.statistics.removals, removals);
+        add(&self.engine.statistics.removals, removals);
         for session in searches {
             if let Err(error) = self.search_start(&db, session) {
                 tracing::warn!(%error, "cannot find the start of a queue");
@@ -247,7 +247,7 @@ impl Writer {
         self.unchecked_bytes += bytes;
         // Slightly larger than the last groups, so that the next one rarely has to grow while it is built.
         self.group_bytes = bytes.max(self.group_bytes - self.group_bytes / 8).max(4096);
-        let statistics = &self.shared.statistics;
+        let statistics = &self.engine.statistics;
         add(&statistics.written_bytes, bytes as u64);
         if sync == WriteSync::Yes {
             add(&statistics.syncs, 1);
@@ -263,7 +263,7 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        let shared = Arc::clone(&self.shared);
+        let engine = Arc::clone(&self.engine);
         let mut bytes = 0;
         for pending in &group {
             bytes += pending.bytes;
@@ -273,18 +273,18 @@ impl Writer {
                 }
             }
         }
-        let statistics = &shared.statistics;
+        let statistics = &engine.statistics;
         add(&statistics.batches, group.len() as u64);
         statistics.record_commit(started.elapsed());
-        shared.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        engine.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let last = group.last().map_or(0, |pending| pending.ticket);
         {
-            let inbox = shared.inbox.lock();
+            let inbox = engine.inbox.lock();
             let last = (rest.iter().chain(&inbox.batches))
                 .take_while(|pending| pending.batch.durability == Durability::Memory)
                 .last()
                 .map_or(last, |pending| pending.ticket);
-            shared.durable.fetch_max(last, Ordering::AcqRel);
+            engine.durable_ticket.fetch_max(last, Ordering::AcqRel);
         }
         notify(group);
     }
@@ -295,7 +295,7 @@ impl Writer {
         db: &DB,
         session: crate::durable::message::SessionId,
     ) -> Result<(), StoreError> {
-        let mut indexes = self.shared.indexes.lock();
+        let mut indexes = self.engine.indexes.lock();
         let Some(index) = indexes.queue_mut(session) else { return Ok(()) };
         let mut entries = db.raw_iterator_cf(handle(db, Family::Queue)?);
         entries.seek(key::place(session, crate::durable::message::Sequence(index.start)));
@@ -324,10 +324,10 @@ impl Writer {
     }
 
     fn has_space(&mut self) -> bool {
-        let settings = &self.shared.settings;
+        let settings = &self.engine.settings;
         let free = self.disk.free_bytes(&settings.data_dir);
         // A shortage ends above the limit plus a margin, so that the state does not flap with each group.
-        let margin = match self.shared.state() {
+        let margin = match self.engine.state() {
             StoreState::Full => settings.min_free_bytes / 8,
             StoreState::Available | StoreState::Failed => 0,
         };
@@ -337,26 +337,26 @@ impl Writer {
     fn report(&self, trouble: &Trouble) {
         let (state, error) = match trouble {
             Trouble::LowSpace => {
-                let floor = self.shared.settings.min_free_bytes;
+                let floor = self.engine.settings.min_free_bytes;
                 (StoreState::Full, format!("less than {floor} bytes of disk space are free"))
             }
             Trouble::Write(error) => (error.state(), error.to_string()),
             Trouble::Read(error) => (StoreState::Failed, error.to_string()),
         };
-        self.shared.statistics.record_failure();
-        if self.shared.state() != state {
+        self.engine.statistics.record_failure();
+        if self.engine.state() != state {
             tracing::error!(
                 ?state,
                 error,
                 "nothing becomes durable: QoS 1 and 2 messages are not acknowledged until this ends"
             );
         }
-        self.shared.set_state(state);
+        self.engine.set_state(state);
     }
 
     fn recovered(&self) {
-        if self.shared.state() != StoreState::Available {
-            self.shared.set_state(StoreState::Available);
+        if self.engine.state() != StoreState::Available {
+            self.engine.set_state(StoreState::Available);
             tracing::info!("the store works again");
         }
     }
@@ -364,24 +364,24 @@ impl Writer {
     /// Waits; true when the store is being closed.
     fn wait_or_closing(&self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
-        let mut inbox = self.shared.inbox.lock();
-        while !inbox.closing && !self.shared.wake.wait_until(&mut inbox, until).timed_out() {}
+        let mut inbox = self.engine.inbox.lock();
+        while !inbox.closing && !self.engine.wake.wait_until(&mut inbox, until).timed_out() {}
         inbox.closing
     }
 
     /// Reopens the database. False if that fails; then it is tried again later.
     fn reopen(&mut self, recount: Recount) -> bool {
         drop(self.take_database());
-        match open_and_read(&self.shared.settings, recount) {
+        match open_and_read(&self.engine.settings, recount) {
             Ok((db, contents, report)) => {
                 report.log();
-                *self.shared.indexes.lock() = contents.index.indexes;
+                *self.engine.indexes.lock() = contents.index.indexes;
                 self.next_body = self.next_body.max(contents.index.next_body);
-                *self.shared.db.write() = Some(Arc::new(db));
+                *self.engine.db.write() = Some(Arc::new(db));
                 true
             }
             Err(error) => {
-                self.shared.statistics.record_failure();
+                self.engine.statistics.record_failure();
                 tracing::debug!(%error, "the store cannot be opened again yet");
                 false
             }
@@ -390,7 +390,7 @@ impl Writer {
 
     /// Takes exclusive ownership of the database.
     fn take_database(&self) -> Option<DB> {
-        let mut held = self.shared.db.write().take()?;
+        let mut held = self.engine.db.write().take()?;
         held.cancel_all_background_work(false);
         // Readers hold it for one page at most.
         loop {
@@ -404,11 +404,11 @@ impl Writer {
 
     /// Sets aside a damaged file that a reader found, and continues with the rest.
     fn set_aside_damage(&mut self) {
-        let Some(path) = self.shared.damaged.lock().take().filter(|path| path.exists()) else {
+        let Some(path) = self.engine.damaged.lock().take().filter(|path| path.exists()) else {
             return;
         };
         let Some(db) = self.take_database() else { return };
-        match repair::set_aside_and_rebuild(&self.shared.settings, db, &path) {
+        match repair::set_aside_and_rebuild(&self.engine.settings, db, &path) {
             Ok(report) => report.log(),
             Err(error) => self.report(&Trouble::Read(error)),
         }

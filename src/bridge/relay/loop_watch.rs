@@ -244,14 +244,20 @@ impl Trial {
                 if gaps.len() < wanted(fingerprint, self.positive, self.void) {
                     return Verdict::Open(Passage::Free);
                 }
-                let (gaps, was_held) = (std::mem::take(gaps), released.is_some());
-                self.measured(gaps, was_held, now)
+                let (gaps, released) = (std::mem::take(gaps), *released);
+                self.measured(gaps, released, now)
             }
         }
     }
 
-    /// Handles a measured interval: the message comes from a source, or is held next.
-    fn measured(&mut self, mut gaps: Vec<Duration>, was_held: bool, now: Instant) -> Verdict {
+    /// Handles a measured interval, perhaps of messages that were held and released: the message comes from a source, or
+    /// is held next.
+    fn measured(
+        &mut self,
+        mut gaps: Vec<Duration>,
+        released: Option<Instant>,
+        now: Instant,
+    ) -> Verdict {
         // The median, so that a pause of another broker does not matter.
         gaps.sort_unstable();
         let interval = gaps.get(gaps.len() / 2).copied().unwrap_or_default();
@@ -259,7 +265,7 @@ impl Trial {
         // together arrive together.
         let count = u32::try_from(gaps.len()).unwrap_or(u32::MAX).max(1);
         let mean = gaps.iter().sum::<Duration>() / count;
-        let is_faster = was_held && mean < self.interval / FASTER;
+        let is_faster = released.is_some() && mean < self.interval / FASTER;
         let pause = (interval * INTERVALS_HELD).max(PAUSE_MIN);
         if is_faster || pause > PAUSE_MAX {
             return Verdict::Source;

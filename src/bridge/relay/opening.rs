@@ -26,7 +26,7 @@ pub(crate) struct LanePlan {
 /// twice; those whose messages could match an outgoing rule stay on lane 0, whose local Session has the outgoing
 /// Subscriptions, because No Local works only there.
 #[must_use]
-pub(crate) fn lane_plan(rules: &RuleSet, lanes: usize, unsubscribe: bool) -> Vec<LanePlan> {
+pub(crate) fn lane_plans(rules: &RuleSet, lanes: usize) -> Vec<LanePlan> {
     let filters = rules.remote_filters();
     let mut lane_of: Vec<usize> = Vec::with_capacity(filters.len());
     for (index, (filter, _)) in filters.iter().enumerate() {
@@ -49,22 +49,24 @@ pub(crate) fn lane_plan(rules: &RuleSet, lanes: usize, unsubscribe: bool) -> Vec
         }
     }
     let mut plans = vec![LanePlan::default(); lanes];
-    for (filter, lane) in filters.iter().zip(&lane_of) {
-        for (index, plan) in plans.iter_mut().enumerate() {
-            if index == *lane {
-                plan.subscribe.push(filter.clone());
-            } else if unsubscribe {
-                plan.unsubscribe.push(filter.0.clone());
-            }
-        }
-    }
-    if unsubscribe {
-        let out_only = rules.remote_out_filters();
-        for plan in &mut plans {
-            plan.unsubscribe.extend(out_only.iter().cloned());
+    for (filter, lane) in filters.into_iter().zip(lane_of) {
+        if let Some(plan) = plans.get_mut(lane) {
+            plan.subscribe.push(filter);
         }
     }
     plans
+}
+
+/// Has each connection unsubscribe from what an older configuration may have left: filters that are on another connection
+/// now, and those of outgoing rules.
+pub(crate) fn unsubscribe_from_leftovers(plans: &mut [LanePlan], rules: &RuleSet) {
+    let incoming = rules.remote_filters().into_iter().map(|(filter, _)| filter);
+    let filters: Vec<_> = incoming.chain(rules.remote_out_filters()).collect();
+    for plan in plans {
+        let LanePlan { subscribe, unsubscribe } = plan;
+        let is_left = |filter: &&String| !subscribe.iter().any(|(wanted, _)| wanted == *filter);
+        unsubscribe.extend(filters.iter().filter(is_left).cloned());
+    }
 }
 
 /// Whether messages of this incoming filter could match an outgoing rule.

@@ -48,6 +48,14 @@ struct Outgoing<T, B> {
     echo: Option<QoS>,
 }
 
+/// What the local broker's exchange of a message is: how it must be ended if the message is dropped.
+#[derive(Debug, Clone, Copy)]
+struct Exchange {
+    qos: QoS,
+    packet_id: Option<PacketId>,
+    dup: bool,
+}
+
 impl HeldMessage {
     /// Converts it when the link has ended, because QoS 0 Retained Messages are nowhere else.
     pub(super) fn into_unproven(self) -> Option<UnprovenMessage> {
@@ -60,6 +68,10 @@ impl HeldMessage {
 impl<T: AsRef<str>, B: AsRef<[u8]>> Outgoing<T, B> {
     fn size(&self) -> usize {
         self.topic.as_ref().len() + self.properties.as_ref().len() + self.payload.as_ref().len()
+    }
+
+    fn exchange(&self) -> Exchange {
+        Exchange { qos: self.qos, packet_id: self.packet_id, dup: self.dup }
     }
 
     fn as_borrowed(&self) -> Outgoing<&str, &[u8]> {
@@ -97,15 +109,15 @@ impl Outgoing<&str, &[u8]> {
 impl Relay {
     /// A message of the local broker.
     pub(super) fn local_publish(&mut self, publish: &Publish<'_>, now: Instant) {
+        let exchange =
+            Exchange { qos: publish.qos, packet_id: publish.packet_id, dup: publish.dup };
         let route = self.route(publish.topic);
         let (topic, lane) = match route.outcome {
             Ok(topic) => (topic, route.lane),
-            Err(reason) => {
-                return self.drop_outgoing(publish.qos, publish.packet_id, publish.dup, reason);
-            }
+            Err(reason) => return self.drop_outgoing(exchange, reason),
         };
         if let Err(reason) = self.prepare_properties(publish) {
-            return self.drop_outgoing(publish.qos, publish.packet_id, publish.dup, reason);
+            return self.drop_outgoing(exchange, reason);
         }
         if self.settings.protocol < ProtocolVersion::V5_0 {
             let window = self.settings.echo_window;
@@ -324,8 +336,7 @@ impl Relay {
             let waited = now.saturating_duration_since(since);
             // A message that was sent before may have arrived, so its exchange must be completed.
             if !message.dup && waited >= Duration::from_secs(u64::from(seconds)) {
-                let (qos, packet_id) = (message.qos, message.packet_id);
-                return self.drop_outgoing(qos, packet_id, message.dup, BridgeDropReason::Expired);
+                return self.drop_outgoing(message.exchange(), BridgeDropReason::Expired);
             }
             let waited = u32::try_from(waited.as_secs()).unwrap_or(u32::MAX);
             message.message_expiry = Some(seconds.saturating_sub(waited));
@@ -351,8 +362,7 @@ impl Relay {
             payload_bytes: message.payload.len(),
         };
         let Some(packet) = remote.fit(packet, version) else {
-            let Outgoing { qos, packet_id, dup, .. } = message;
-            return self.drop_outgoing(qos, packet_id, dup, BridgeDropReason::TooLarge);
+            return self.drop_outgoing(message.exchange(), BridgeDropReason::TooLarge);
         };
         wire::publish(&mut remote.output, version, &packet, message.payload);
         remote.note_progress(super::Progress::Sent, now);
@@ -392,13 +402,8 @@ impl Relay {
     }
 
     /// Drops a message: the local broker may forget it.
-    fn drop_outgoing(
-        &mut self,
-        qos: QoS,
-        packet_id: Option<PacketId>,
-        dup: bool,
-        reason: BridgeDropReason,
-    ) {
+    fn drop_outgoing(&mut self, exchange: Exchange, reason: BridgeDropReason) {
+        let Exchange { qos, packet_id, dup } = exchange;
         self.tally.drop(reason);
         self.backlog = self.backlog.map(|left| left.saturating_sub(1));
         let Some(packet_id) = packet_id else { return };

@@ -139,14 +139,14 @@ pub(super) struct LocalSide {
 }
 
 impl LocalSide {
-    pub(super) fn new(accepted: &Accepted, origin: Origin, sweep: bool, now: Instant) -> Self {
+    pub(super) fn new(accepted: &Accepted, lane: &LaneOptions, now: Instant) -> Self {
         Self {
-            origin,
+            origin: lane.origin,
             opening_since: now,
             output: Vec::new(),
             inflight: 0,
             receive_maximum: usize::from(accepted.receive_maximum),
-            sweep: sweep.then(Sweep::new),
+            sweep: lane.sweep_local.then(Sweep::new),
             awaited: HashMap::new(),
             session_present: accepted.session_present,
         }

@@ -67,7 +67,7 @@ impl Setting {
     fn begin(mut self) -> Stage {
         self.file.topics = self.topics.iter().map(|topic| (*topic).to_owned()).collect();
         let settings = BridgeSettings::check(&self.file, "host").unwrap();
-        let plans = lane_plan(&settings.rules, self.lanes, false);
+        let plans = lane_plans(&settings.rules, self.lanes);
         let lanes = plans.into_iter().enumerate().map(|(lane, plan)| LaneOptions {
             local: (lane == 0 || !plan.subscribe.is_empty()).then(granted),
             plan,
@@ -544,7 +544,7 @@ fn incoming_rules_that_overlap_share_a_lane() {
         BridgeSettings::check(&file, "h").unwrap().rules
     };
     let of = |topics: &[&str]| -> Vec<usize> {
-        lane_plan(&rules(topics), 3, true).iter().map(|plan| plan.subscribe.len()).collect()
+        lane_plans(&rules(topics), 3).iter().map(|plan| plan.subscribe.len()).collect()
     };
     assert_eq!(of(&["a/# in", "b/# in", "c/# in"]), [1, 1, 1]);
     assert_eq!(of(&["a/# in", "b/# in", "+/x in"]), [3, 0, 0]);

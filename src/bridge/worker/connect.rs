@@ -13,7 +13,8 @@ use crate::bridge::link::Link;
 use crate::bridge::local::local_client_id;
 use crate::bridge::policies;
 use crate::bridge::relay::{
-    Accepted, Announcement, LaneOptions, LanePlan, Relay, RelayOptions, lane_plan,
+    Accepted, Announcement, LaneOptions, LanePlan, Relay, RelayOptions, lane_plans,
+    unsubscribe_from_leftovers,
 };
 use crate::bridge::remote::dial;
 use crate::bridge::worker::Worker;
@@ -120,7 +121,10 @@ impl Worker {
     /// The Subscriptions of each lane, and leftovers at this address to remove.
     pub(super) fn plans(&self, address: &str) -> Vec<LanePlan> {
         let settings = &self.settings;
-        let mut plans = lane_plan(&settings.rules, settings.connections, settings.unsubscribe);
+        let mut plans = lane_plans(&settings.rules, settings.connections);
+        if settings.unsubscribe {
+            unsubscribe_from_leftovers(&mut plans, &settings.rules);
+        }
         if self.memory.address == address {
             for (plan, left) in plans.iter_mut().zip(&self.memory.remote_filters) {
                 for filter in left {
@@ -134,21 +138,20 @@ impl Worker {
         plans
     }
 
-    /// Local filters whose Retained Messages the remote broker has. Changes without a link wait in the queue; but messages
-    /// in flight when the process ended, or dropped for lack of room, are unknown.
-    fn known_local_filters(&self, has_missed: bool) -> Vec<String> {
+    /// Whether Retained Messages were dropped for lack of room since the last call.
+    fn takes_retained_missed(&self) -> bool {
         let client_id = local_client_id(&self.settings.name, 0);
-        let has_missed = self.context.broker.take_missed_retained(&client_id) || has_missed;
-        let mut known = self.memory.local_filters.clone();
-        if has_missed || !self.had_link {
-            // Filters that are also fetched from there are not sent again, because the remote values may be newer.
-            let rules = &self.settings.rules.rules;
-            let incoming: Vec<_> = rules.iter().filter(|rule| rule.direction.is_in()).collect();
-            known.retain(|filter| {
-                incoming.iter().any(|rule| filters_overlap(&rule.local_filter, filter))
-            });
-        }
-        known
+        self.context.broker.take_missed_retained(&client_id)
+    }
+
+    /// Local filters that are also fetched from the remote broker: its Retained Messages may be newer than ours.
+    fn filters_with_newer_values(&self) -> Vec<String> {
+        let rules = &self.settings.rules.rules;
+        let incoming: Vec<_> = rules.iter().filter(|rule| rule.direction.is_in()).collect();
+        let is_fetched = |filter: &&String| {
+            incoming.iter().any(|rule| filters_overlap(&rule.local_filter, filter))
+        };
+        self.memory.local_filters.iter().filter(is_fetched).cloned().collect()
     }
 
     /// Whether a message that was sent may come back by a rule that brings it.
@@ -205,7 +208,10 @@ impl Worker {
             stale_local_filters: self.stale_filters(),
             known_local_filters: match is_elsewhere {
                 true => Vec::new(),
-                false => self.known_local_filters(has_missed),
+                false if self.takes_retained_missed() || has_missed || !self.had_link => {
+                    self.filters_with_newer_values()
+                }
+                false => self.memory.local_filters.clone(),
             },
             echoes: std::sync::Arc::clone(&self.context.echoes),
         }

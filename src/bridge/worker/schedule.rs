@@ -200,20 +200,22 @@ mod tests {
     use super::*;
     use crate::config::bridge::BridgeFile;
 
-    fn settings(round_robin: bool) -> BridgeSettings {
-        let file = BridgeFile {
+    fn file() -> BridgeFile {
+        BridgeFile {
             name: "b".into(),
             addresses: vec!["one".into(), "two".into(), "three".into()],
             topics: vec!["#".into()],
-            round_robin,
             ..BridgeFile::default()
-        };
-        BridgeSettings::check(&file, "h").unwrap()
+        }
+    }
+
+    fn check(file: &BridgeFile) -> BridgeSettings {
+        BridgeSettings::check(file, "h").unwrap()
     }
 
     #[test]
     fn failures_walk_through_all_addresses_before_a_pause() {
-        let settings = settings(false);
+        let settings = check(&file());
         let mut cursor = AddressCursor::new(&settings, Instant::now());
         let mut walk = Vec::new();
         for _ in 0..6 {
@@ -230,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_lost_link_starts_again_at_the_first_address() {
-        let settings = settings(false);
+        let settings = check(&file());
         let mut cursor = AddressCursor::new(&settings, Instant::now());
         cursor.failed(&settings, Reached::Nothing);
         assert_eq!(cursor.current(&settings).host, "two");
@@ -240,7 +242,7 @@ mod tests {
 
     #[test]
     fn round_robin_goes_on_and_never_probes() {
-        let settings = settings(true);
+        let settings = check(&BridgeFile { round_robin: true, ..file() });
         let mut cursor = AddressCursor::new(&settings, Instant::now());
         cursor.failed(&settings, Reached::Stability);
         assert_eq!(cursor.current(&settings).host, "two");
@@ -249,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_first_address_that_fails_to_serve_is_probed_less_often() {
-        let settings = settings(false);
+        let settings = check(&file());
         let mut cursor = AddressCursor::new(&settings, Instant::now());
         for _ in 0..10 {
             cursor.return_to_primary(Instant::now());

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use crate::access::Credentials;
 use crate::broker::connection::{Authenticated, Exchanged, Request};
-use crate::net::connection::Shared;
+use crate::net::connection::Service;
 use crate::packet::reason_code::ReasonCode;
 use crate::session::queue::{Page, PageRequest};
 
@@ -26,29 +26,29 @@ pub(super) enum JobResult {
 }
 
 /// Starts the requested job.
-pub(super) fn start(shared: Arc<Shared>, request: Request) -> JoinHandle<JobResult> {
+pub(super) fn start(service: Arc<Service>, request: Request) -> JoinHandle<JobResult> {
     match request {
-        Request::Authenticate(credentials) => tokio::spawn(authenticate(shared, credentials)),
+        Request::Authenticate(credentials) => tokio::spawn(authenticate(service, credentials)),
         Request::Exchange(mut exchange, data) => tokio::task::spawn_blocking(move || {
             let step = exchange.step(&data);
             JobResult::Exchanged((exchange, step))
         }),
-        Request::Page(request) => tokio::spawn(read_page(shared, request)),
+        Request::Page(request) => tokio::spawn(read_page(service, request)),
     }
 }
 
 /// Checks a password when it is this Client's turn.
-async fn authenticate(shared: Arc<Shared>, credentials: Box<Credentials>) -> JobResult {
+async fn authenticate(service: Arc<Service>, credentials: Box<Credentials>) -> JobResult {
     let address = credentials.peer.address.map(|address| address.ip());
     let user_name = credentials.user_name.clone().unwrap_or_default();
-    let broker = Arc::clone(&shared.broker);
+    let broker = Arc::clone(&service.broker);
     let check = move || broker.authority().authenticate(&credentials);
-    let checked = shared.passwords.run(address, &user_name, check).await;
+    let checked = service.passwords.run(address, &user_name, check).await;
     JobResult::Authenticated(checked.unwrap_or(Err(ReasonCode::ServerBusy)))
 }
 
-async fn read_page(shared: Arc<Shared>, request: PageRequest) -> JobResult {
-    let store = Arc::clone(shared.broker.store());
+async fn read_page(service: Arc<Service>, request: PageRequest) -> JobResult {
+    let store = Arc::clone(service.broker.store());
     let PageRequest { session, from, to } = request;
     let read = move || store.read_queue(session, from, to, PAGE_MESSAGES, PAGE_BYTES);
     match tokio::task::spawn_blocking(read).await {

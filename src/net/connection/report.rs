@@ -18,7 +18,7 @@ impl<S> Driver<S> {
     #[cold]
     pub(super) fn announce(&mut self) {
         if let Some(introduction) = self.connection.take_introduction() {
-            self.shared.log.connected(&self.connection, &introduction);
+            self.service.log.connected(&self.connection, &introduction);
         }
     }
 
@@ -28,7 +28,7 @@ impl<S> Driver<S> {
     }
 
     pub(super) fn log_end(&mut self, reason: &dyn fmt::Display) {
-        let log = &self.shared.log;
+        let log = &self.service.log;
         match (self.connection.session().is_some(), self.connection.take_introduction()) {
             (true, introduction) => {
                 if let Some(introduction) = introduction {

@@ -79,15 +79,15 @@ fn a_failed_reload_keeps_what_was_there() {
     let key = files.write("server.key", &key);
     let acceptor =
         TlsAcceptor::load(settings(certificate.clone(), key.clone()), &Transport::Mqtt).unwrap();
-    let before = Arc::clone(&acceptor.shared.current.read());
+    let before = Arc::clone(&acceptor.reloadable.current.read());
     files.write("server.crt", "half written");
     assert!(matches!(acceptor.reload(), Err(TlsError::Empty { .. })));
-    assert!(Arc::ptr_eq(&before, &acceptor.shared.current.read()));
+    assert!(Arc::ptr_eq(&before, &acceptor.reloadable.current.read()));
     let (fresh, fresh_key) = self_signed();
     files.write("server.crt", &fresh);
     files.write("server.key", &fresh_key);
     acceptor.reload().unwrap();
-    assert!(!Arc::ptr_eq(&before, &acceptor.shared.current.read()));
+    assert!(!Arc::ptr_eq(&before, &acceptor.reloadable.current.read()));
 }
 
 #[test]
