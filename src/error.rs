@@ -46,6 +46,9 @@ pub enum CloseReason {
     /// The user was removed, or has a new password.
     #[error("the credentials have changed")]
     CredentialsChanged,
+    /// The Client published where it may not, its version has no way to say so, and a setting requires this.
+    #[error("not authorized to publish to this topic")]
+    PublishDenied,
 }
 
 /// The Reason Code of the DISCONNECT (or refusing CONNACK) for the end of a Network Connection; `None` if nothing is
@@ -64,7 +67,9 @@ pub(crate) fn reason_code(reason: &CloseReason) -> Option<ReasonCode> {
         CloseReason::ShuttingDown => Some(ReasonCode::ServerShuttingDown),
         CloseReason::Refused(code) | CloseReason::AuthenticationFailed(code) => Some(*code),
         CloseReason::Unavailable => Some(ReasonCode::ImplementationSpecificError),
-        CloseReason::CredentialsChanged => Some(ReasonCode::NotAuthorized),
+        CloseReason::CredentialsChanged | CloseReason::PublishDenied => {
+            Some(ReasonCode::NotAuthorized)
+        }
     }
 }
 

@@ -1,9 +1,16 @@
-//! The port for authentication and authorization: who a Client is and what it may do. `auth` implements it with users
-//! files and certificates.
+//! Who a Client is and what it may do: the port for authentication, which `auth` implements with users files and
+//! certificates, and the rules for authorization, whose meaning is defined in [`rule_set`].
+
+pub mod client_rights;
+pub mod rule;
+pub mod rule_set;
+mod rule_tree;
+pub mod template;
 
 use core::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::access::client_rights::ClientRights;
 use crate::packet::reason_code::ReasonCode;
 use crate::session::policies::Policies;
 use crate::topic::mount_point::MountPoint;
@@ -77,35 +84,15 @@ pub trait Exchange: Send {
     fn step(&mut self, data: &[u8]) -> ExchangeStep;
 }
 
-/// Something that a Client wants to do, beyond what the broker forbids to everybody.
+/// A Client that was accepted, as rules see it.
 #[derive(Debug, Clone, Copy)]
-pub struct Access<'a> {
+pub struct Client<'a> {
     /// Who it is.
     pub principal: &'a Principal,
     /// Its Client Identifier.
-    pub client_id: &'a str,
-    /// Where it comes from.
-    pub peer: &'a Peer,
-    /// The requested action.
-    pub action: Action<'a>,
-}
-
-/// An action of a Client. Topics include the mount point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action<'a> {
-    /// Publish to this Topic Name.
-    Publish(&'a str),
-    /// Subscribe to this Topic Filter, given without `$share/…/`.
-    Subscribe(&'a str),
-}
-
-/// The decision on a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// It may.
-    Allowed,
-    /// It may not, and gets Not authorized.
-    Denied,
+    pub client_id: &'a Arc<str>,
+    /// Where it comes from; `None` if that is not known, because it has not been connected since the broker started.
+    pub peer: Option<&'a Peer>,
 }
 
 /// Decides who may connect and what they may do.
@@ -135,9 +122,14 @@ pub trait Authority: Send + Sync {
         false
     }
 
-    /// Whether a Client may do what it requests. Must be quick. The answer is valid for all messages of a topic, until
-    /// the Client re-authenticates or [`Self::revision`] rises. By default every accepted Client may.
-    fn authorize(&self, _access: &Access<'_>) -> Decision {
-        Decision::Allowed
+    /// Whether [`Self::rights`] limits any Client.
+    fn has_rules(&self) -> bool {
+        false
+    }
+
+    /// What a Client may do with the topics that the broker leaves to Clients; `None`: everything. The rights follow the rules
+    /// in force, and [`Self::revision`] rises when those have changed.
+    fn rights(&self, _client: &Client<'_>) -> Option<Arc<ClientRights>> {
+        None
     }
 }

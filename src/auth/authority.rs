@@ -1,11 +1,11 @@
-//! The built-in authority: a users file, client certificates, and anonymous access where a listener allows it.
-//!
-//! Access rules by topic will stand here too, behind [`Authority::authorize`]; until then everyone who was let in may use
-//! every topic that the broker leaves to Clients.
+//! The built-in authority: a users file, client certificates, and anonymous access where a listener allows it; and access
+//! rules by topic, if a file has some. Without, everyone who was let in may use every topic that the broker leaves to
+//! Clients.
 
 use std::sync::Arc;
 
-use crate::access::{Authority, Credentials, Exchange, Peer, Principal};
+use crate::access::client_rights::{ClientRights, Rules};
+use crate::access::{Authority, Client, Credentials, Exchange, Peer, Principal};
 use crate::auth::scram::{self, ScramServer};
 use crate::auth::users::UsersFile;
 use crate::packet::reason_code::ReasonCode;
@@ -14,13 +14,23 @@ use crate::packet::reason_code::ReasonCode;
 #[derive(Debug, Default)]
 pub struct DefaultAuthority {
     users: Option<Arc<UsersFile>>,
+    rules: Option<Arc<Rules>>,
 }
+
+/// Bits of the revision that count changes of rules; those above count changes of users.
+const RULES_BITS: u32 = 32;
 
 impl DefaultAuthority {
     /// Creates an authority with the users of a file, or without users.
     #[must_use]
     pub fn new(users: Option<Arc<UsersFile>>) -> Self {
-        Self { users }
+        Self { users, rules: None }
+    }
+
+    /// Adds access rules, if there are any.
+    #[must_use]
+    pub fn with_rules(self, rules: Option<Arc<Rules>>) -> Self {
+        Self { rules, ..self }
     }
 
     /// The Client's identity if no password needs to be checked; `None` if one must be.
@@ -78,16 +88,30 @@ impl Authority for DefaultAuthority {
     }
 
     fn revision(&self) -> u64 {
-        self.users.as_ref().map_or(0, |users| users.revision())
+        let users = self.users.as_ref().map_or(0, |users| users.revision());
+        let rules = self.rules.as_ref().map_or(0, |rules| rules.revision());
+        (users << RULES_BITS) | (rules % (1 << RULES_BITS))
     }
 
     fn is_revoked(&self, principal: &Principal, peer: &Peer, revision: u64) -> bool {
         let by_certificate =
             peer.listener.certificate_as_user_name && peer.certificate_name == principal.user_name;
         match (&self.users, &principal.user_name) {
-            (Some(users), Some(name)) if !by_certificate => users.is_changed_since(name, revision),
+            (Some(users), Some(name)) if !by_certificate => {
+                users.is_changed_since(name, revision >> RULES_BITS)
+            }
             _ => false,
         }
+    }
+
+    fn has_rules(&self) -> bool {
+        self.rules.is_some()
+    }
+
+    fn rights(&self, client: &Client<'_>) -> Option<Arc<ClientRights>> {
+        let is_internal = client.peer.is_some_and(|peer| peer.listener.internal);
+        let rules = self.rules.as_ref().filter(|_| !is_internal)?;
+        Some(Arc::new(ClientRights::new(rules, client)))
     }
 }
 

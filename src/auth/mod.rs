@@ -1,5 +1,8 @@
-//! Implements the authentication port of [`crate::access`] with a users file, SCRAM-SHA-256 and client certificates.
+//! Implements [`crate::access`] with files: users, SCRAM-SHA-256, client certificates, and access rules.
 
+pub mod acl_file;
 pub mod authority;
+pub mod rules;
+pub mod rules_file;
 pub mod scram;
 pub mod users;

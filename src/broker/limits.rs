@@ -99,6 +99,8 @@ pub struct Limits {
     pub total_queue_bytes: u64,
     /// Bytes not yet written to the store beyond which reading from publishers stops.
     pub max_pending_bytes: usize,
+    /// What happens to a PUBLISH that access rules deny, if the Client's version has no code for that.
+    pub denied_publish: DeniedPublish,
     /// Response Information for Clients that ask for it.
     pub response_information: Option<String>,
     /// How safe state is before it is acknowledged.
@@ -109,6 +111,17 @@ pub struct Limits {
     pub queue: QueueLimits,
     /// Exceptions from `queue`, by Topic Filter; the first match applies.
     pub topic_queue: Vec<(TopicFilter, QueueLimits)>,
+}
+
+/// What happens to a PUBLISH of 3.1 or 3.1.1 that access rules deny. [MQTT311-3.3.5-2]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeniedPublish {
+    /// It is acknowledged and dropped.
+    #[default]
+    Drop,
+    /// The Network Connection is closed.
+    Disconnect,
 }
 
 impl Limits {

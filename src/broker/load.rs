@@ -41,6 +41,7 @@ impl Broker {
         loaded: Loaded,
         seed: u64,
     ) -> Self {
+        let has_rules = authority.has_rules();
         let broker = Self {
             limits,
             store,
@@ -62,6 +63,7 @@ impl Broker {
             recipient_lists: Arc::default(),
             plan_budget: Arc::default(),
             access_revision: AtomicU64::new(0),
+            has_rules,
             ended: Ended::default(),
         };
         for message in loaded.retained {

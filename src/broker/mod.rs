@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tracing::debug;
 
-use crate::access::Authority;
+use crate::access::{Authority, Client};
 use crate::broker::connection::{PlanBudget, PlanRoom};
 use crate::broker::ended::Ended;
 use crate::broker::limits::Limits;
@@ -37,8 +37,10 @@ use crate::durable::change::RetainedChange;
 use crate::durable::message::{Issuer, Message, MessageHeader, MessageId, SessionId, Timestamp};
 use crate::durable::{Durability, Store, Ticket};
 use crate::packet::QoS;
+use crate::session::access_rights::AccessRights;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::group::{Group, GroupTerms};
+use crate::session::inbound::Inbound;
 use crate::session::outbound::Persistence;
 use crate::session::publication::Publication;
 use crate::session::queue::{Queue, Total};
@@ -46,6 +48,9 @@ use crate::topic::filter::TopicFilter;
 use crate::topic::fingerprint::TopicHash;
 use crate::topic::retained_tree::RetainedTree;
 use crate::topic::subscription_tree::SubscriptionTree;
+
+/// If a Session has more Subscriptions, a change of its rights outdates all plans.
+const MAX_OUTDATED_FILTERS: usize = 64;
 
 /// The coordinator.
 pub struct Broker {
@@ -68,6 +73,8 @@ pub struct Broker {
     recipient_lists: Arc<InternedLists>,
     plan_budget: Arc<PlanBudget>,
     access_revision: AtomicU64,
+    /// Whether the authority limits what Clients may do with topics.
+    has_rules: bool,
     ended: Ended,
 }
 
@@ -157,18 +164,37 @@ impl Broker {
         self.access_revision.load(Ordering::Acquire)
     }
 
-    /// Called when credentials have changed: every connection checks whether its own are still valid.
+    /// Called when credentials or rules have changed: no plan made before is used again, and every connection checks
+    /// whether its credentials are still valid.
     pub(crate) fn handle_access_change(&self) {
         let revision = self.authority.revision();
         if self.access_revision.swap(revision, Ordering::AcqRel) == revision {
             return;
         }
+        self.tree.outdate("#");
         self.registry.for_each(|session| {
             let waker = session.outbound().signal();
             if let Some(waker) = waker {
                 waker.wake();
             }
         });
+    }
+
+    /// The rights of a Client, if rules limit them.
+    pub(crate) fn rights(&self, client: &Client<'_>) -> Option<Arc<dyn AccessRights>> {
+        let rights = self.authority.rights(client)?;
+        Some(rights as Arc<dyn AccessRights>)
+    }
+
+    /// Called when other rules than before apply to the Client of a Session.
+    pub(crate) fn outdate_plans_of(&self, inbound: &Inbound) {
+        if inbound.subscription_count() > MAX_OUTDATED_FILTERS {
+            self.tree.outdate("#");
+            return;
+        }
+        for place in inbound.subscriptions.iter() {
+            self.tree.outdate(&self.tree.filter(place));
+        }
     }
 
     /// From now on Clients are disconnected.

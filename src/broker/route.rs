@@ -12,7 +12,7 @@ use crate::durable::message::{SessionId, Timestamp};
 use crate::durable::record::OverflowPolicy;
 use crate::packet::QoS;
 use crate::session::Session;
-use crate::session::effects::Effects;
+use crate::session::effects::{Effects, Tally};
 use crate::session::encoded_run::{ArrivedPackets, EncodedRun};
 use crate::session::group::{Group, GroupTerms};
 use crate::session::outbound::{DeliveryOutcome, Persistence, Terms};
@@ -55,11 +55,20 @@ pub(crate) struct Plan {
     recipients: Recipients,
     /// Steps spent on making it.
     pub(super) steps: usize,
-    /// Subscription Identifiers that a message to all of them does not carry.
-    ids_left_out: usize,
+    /// What its messages do without, for the counts.
+    left_out: Option<Box<LeftOut>>,
     /// The durability that its messages need before they are acknowledged.
     pub(crate) durability: Durability,
     limits: QueueLimits,
+}
+
+/// What each message of a topic does without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct LeftOut {
+    /// Subscription Identifiers that a message to all recipients does not carry.
+    subscription_ids: usize,
+    /// Sessions that subscribe to the topic and may not receive it.
+    denied: usize,
 }
 
 /// The result of routing a message.
@@ -84,12 +93,18 @@ impl Broker {
         let steps = visited + matches.len() * STEPS_PER_MATCH;
         let mut recipients: Vec<Recipient> = Vec::new();
         let mut groups = Vec::new();
+        let mut left_out = LeftOut::default();
         for found in matches {
             match &found.destination {
                 Destination::Group(group) => groups.push(Arc::clone(group)),
                 Destination::Session(session) => {
                     let is_own = Some(session.id()) == publisher;
-                    if !(is_own && found.options.no_local) {
+                    if is_own && found.options.no_local {
+                        continue;
+                    }
+                    if self.has_rules && !session.outbound().may_receive(topic) {
+                        left_out.denied += 1;
+                    } else {
                         recipients.push(Recipient::new(Arc::clone(session), &found));
                     }
                 }
@@ -100,11 +115,12 @@ impl Broker {
         let limit_ids = |recipient: &mut Recipient| {
             recipient.limit_ids(self.limits.max_subscription_ids, topic)
         };
-        let ids_left_out = recipients.iter_mut().map(limit_ids).sum();
+        left_out.subscription_ids = recipients.iter_mut().map(limit_ids).sum();
+        let left_out = (left_out != LeftOut::default()).then(|| Box::new(left_out));
         let durability = self.limits.durability_of(topic);
         let limits = self.limits.queue_of(topic);
         let recipients = self.recipient_lists.list(recipients, groups);
-        Plan { fingerprint, recipients, steps, ids_left_out, durability, limits }
+        Plan { fingerprint, recipients, steps, left_out, durability, limits }
     }
 
     /// Whether `plan` is still valid.
@@ -137,9 +153,8 @@ impl Broker {
         effects: &mut Effects,
     ) {
         routed.resize(publications.len(), Routed::NoMatchingSubscribers);
-        if plan.ids_left_out > 0 {
-            let left_out = plan.ids_left_out * publications.len();
-            effects.tally.subscription_ids_left_out += left_out as u64;
+        if let Some(left_out) = &plan.left_out {
+            left_out.count(publications.len(), &mut effects.tally);
         }
         match plan.recipients.sessions() {
             [only] if publications.len() < TOGETHER_FROM => {
@@ -224,6 +239,15 @@ impl Plan {
     #[must_use]
     pub(crate) fn applies_backpressure(&self) -> bool {
         self.limits.policy == OverflowPolicy::Backpressure
+    }
+}
+
+impl LeftOut {
+    /// Counts it for so many messages.
+    #[cold]
+    fn count(self, messages: usize, tally: &mut Tally) {
+        tally.subscription_ids_left_out += (self.subscription_ids * messages) as u64;
+        tally.receive_denied += (self.denied * messages) as u64;
     }
 }
 

@@ -68,7 +68,7 @@ impl Broker {
             is_over || disconnected.plus(delay) <= now
         });
         if will_due && let Some(will) = inbound.will.take() {
-            self.publish_will(&will, now, effects);
+            self.publish_will(session, inbound, &will, now, effects);
             if !is_over {
                 self.persist_session(session, inbound, effects);
             }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use petrel::auth::rules::{RuleFormat, RulesFile};
 use petrel::auth::users::UsersFile;
 use petrel::config::choice::StoreKind;
 use petrel::config::description::annotated;
@@ -73,6 +74,15 @@ fn file_problems(settings: &Settings) -> Vec<String> {
     {
         let cure = format!("`petrel passwd {} NAME` creates it", path.display());
         problems.push(format!("auth.users_file: {error}\n    {cure}"));
+    }
+    for (key, path, format) in [
+        ("rules_file", &settings.rules_file, RuleFormat::Petrel),
+        ("acl_file", &settings.acl_file, RuleFormat::Mosquitto),
+    ] {
+        let opened = path.as_deref().map(|path| RulesFile::open(path, format));
+        if let Some(Err(error)) = opened {
+            problems.push(format!("auth.{key}: {error}"));
+        }
     }
     for listener in &settings.listeners {
         problems.extend(listener_problems(listener));

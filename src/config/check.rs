@@ -87,6 +87,10 @@ impl Checker<'_> {
             let cure = "write for example data_dir = \"./data\"";
             self.report("data_dir", "no directory given", cure);
         }
+        if !file.auth.rules_file.is_empty() && !file.auth.acl_file.is_empty() {
+            let cure = "keep one of rules_file and acl_file";
+            self.report("auth.acl_file", "there is a rules_file as well", cure);
+        }
         let socket: Option<PathBuf> = file.control.socket.clone().into_limit();
         let worker_threads: Option<usize> = file.runtime.worker_threads.into_limit();
         Settings {
@@ -99,6 +103,8 @@ impl Checker<'_> {
             sys_interval: file.sys.interval.into_limit(),
             control_socket: socket.map(|socket| data_dir.join(socket)),
             users_file: file.auth.users_file.clone().into_limit(),
+            rules_file: file.auth.rules_file.clone().into_limit(),
+            acl_file: file.auth.acl_file.clone().into_limit(),
             listeners: listeners(self, &file),
             bridges: self.bridges(&file),
             data_dir,

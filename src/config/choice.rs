@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::broker::limits::DeniedPublish;
 use crate::config::bridge::BridgeFile;
 use crate::config::check::Checker;
 use crate::config::setting::{Bound, Written, written};
@@ -14,6 +15,7 @@ written! {
     StoreKind: "choice",
     Durability: "choice",
     OverflowPolicy: "choice",
+    DeniedPublish: "choice",
     ListenerTransport: "choice",
     ClientCertificate: "choice",
     UserNameFrom: "choice",

@@ -44,6 +44,10 @@ pub struct Settings {
     pub control_socket: Option<PathBuf>,
     /// Users and their passwords.
     pub users_file: Option<PathBuf>,
+    /// Access rules.
+    pub rules_file: Option<PathBuf>,
+    /// Access rules in mosquitto's format.
+    pub acl_file: Option<PathBuf>,
     /// The listeners.
     pub listeners: Vec<ListenerSettings>,
     /// The bridges.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::broker::limits::{CROWDED_WAIT, Limits};
+use crate::broker::limits::{CROWDED_WAIT, DeniedPublish, Limits};
 use crate::config::bounds::{Bounds, zero_or};
 use crate::config::bridge::BridgeFile;
 use crate::config::check::Checker;
@@ -262,6 +262,14 @@ settings! {
     "[auth]" Auth auth {
         /// Users and their hashed passwords: `petrel passwd users.txt NAME` creates and edits the file.
         users_file: String = String::new(), reload = FileAgain;
+        /// Access rules: who may publish, subscribe and receive what (docs/access.md). None: whoever is let in may use every
+        /// topic that is not the broker's own.
+        rules_file: String = String::new(), reload = FileAgain;
+        /// The same as an ACL file of mosquitto, unchanged.
+        acl_file: String = String::new(), reload = FileAgain;
+        /// What happens to a denied message of MQTT 3.x, which has no code for it: "drop" acknowledges and drops it,
+        /// "disconnect" closes the connection. Clients of 5.0 get 0x87.
+        denied_publish: DeniedPublish = DeniedPublish::default(), limits.denied_publish;
     }
 
     /// The listeners. A listener that other machines can reach must authenticate its clients (users in [auth], or required

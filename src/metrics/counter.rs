@@ -65,6 +65,7 @@ const DENIED: &str = "Operations that access rules denied.";
 const OVER_LIMIT: &str = "Subscriptions refused because of a limit.";
 const IDS_LEFT_OUT: &str =
     "Subscription identifiers left out of messages that match more than a message carries.";
+const RELOAD_PROBLEMS: &str = "Parts of a reload, such as certificates, users or rules, whose old state stays because of a mistake.";
 const WILLS: &str = "Will Messages published.";
 const LEFT_OUT: &str =
     "Log lines about Clients that were left out because there were too many at once.";
@@ -150,12 +151,20 @@ counters! {
     PublishDenied = "petrel_access_denied_total" {"operation": "publish"} DENIED,
     /// Access rules denied a Subscription.
     SubscribeDenied = "petrel_access_denied_total" {"operation": "subscribe"} DENIED,
+    /// Access rules denied to end a Subscription.
+    UnsubscribeDenied = "petrel_access_denied_total" {"operation": "unsubscribe"} DENIED,
+    /// A Client subscribes to a message and may not receive it.
+    ReceiveDenied = "petrel_access_denied_total" {"operation": "receive"} DENIED,
+    /// Access rules denied a Will Message, at CONNECT or when it was due.
+    WillDenied = "petrel_access_denied_total" {"operation": "will"} DENIED,
     /// A Subscription was refused because of a limit.
     SubscribeOverLimit = "petrel_subscriptions_over_limit_total" OVER_LIMIT,
     /// A Subscription Identifier was left out of a message, which carries only so many.
     SubscriptionIdsLeftOut = "petrel_subscription_ids_left_out_total" IDS_LEFT_OUT,
     /// A Will Message was published.
     WillsPublished = "petrel_wills_published_total" WILLS,
+    /// A part could not be reloaded; its old state stays.
+    ReloadProblems = "petrel_reload_problems_total" RELOAD_PROBLEMS,
     /// Log lines about Clients that exceeded the budget.
     LogLinesLeftOut = "petrel_log_lines_left_out_total" LEFT_OUT,
     /// A task panicked; its connection was closed, the broker continued.
@@ -205,6 +214,8 @@ drop_reasons! {
     BridgeLoop = "bridge-loop",
     /// It has no name below the mount point of the recipient.
     OutsideMountPoint = "outside-mount-point",
+    /// It waited in a queue, and access rules do not let the recipient receive it.
+    AccessDenied = "access-denied",
 }
 
 const COUNTER_COUNT: usize = Counter::ALL.len();

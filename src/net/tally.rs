@@ -30,6 +30,9 @@ pub(crate) fn count(counters: &Counters, tally: &mut Tally) {
         (Counter::PublishBytesSent, tally.publish_bytes_sent),
         (Counter::PublishDenied, tally.publish_refused),
         (Counter::SubscribeDenied, tally.subscribe_denied),
+        (Counter::UnsubscribeDenied, tally.unsubscribe_denied),
+        (Counter::ReceiveDenied, tally.receive_denied),
+        (Counter::WillDenied, tally.wills_denied),
         (Counter::SubscribeOverLimit, tally.subscribe_over_limit),
         (Counter::SubscriptionIdsLeftOut, tally.subscription_ids_left_out),
         (Counter::ConnectsNew, tally.connects_new),
@@ -58,6 +61,7 @@ fn drop_counter(reason: DropReason) -> DropCounter {
         DropReason::Oldest => DropCounter::QueueFullOldest,
         DropReason::Loop => DropCounter::BridgeLoop,
         DropReason::OutsideMountPoint => DropCounter::OutsideMountPoint,
+        DropReason::AccessDenied => DropCounter::AccessDenied,
         DropReason::Expired => DropCounter::Expired,
         DropReason::PacketTooLarge => DropCounter::PacketTooLarge,
         DropReason::StoreUnavailable => DropCounter::StoreUnavailable,
@@ -102,6 +106,7 @@ pub(crate) fn counter_of_close(reason: &CloseReason, stage: ConnectionStage) -> 
             CloseReason::AuthenticationFailed(_) | CloseReason::Unavailable,
             ConnectionStage::Connected,
         ) => Counter::DisconnectsOther,
+        (CloseReason::PublishDenied, _) => Counter::DisconnectsOther,
         (CloseReason::CredentialsChanged, _) => Counter::DisconnectsAdministrative,
     }
 }

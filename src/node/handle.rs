@@ -6,9 +6,11 @@ use tokio::io::DuplexStream;
 use tracing::info;
 
 use crate::access::{ListenerRules, Peer};
+use crate::auth::rules::RulesFile;
 use crate::auth::users::UsersFile;
 use crate::broker::Broker;
 use crate::metrics::Metrics;
+use crate::metrics::counter::Counter;
 use crate::net::accept::{Certificates, Handler};
 use crate::net::connection::MqttHandler;
 use crate::net::shutdown::{Shutdown, ShutdownTrigger, Stage};
@@ -27,6 +29,7 @@ pub struct NodeHandle {
     pub(super) upkeep: Option<Arc<dyn Upkeep>>,
     pub(super) metrics: Metrics,
     pub(super) users: Option<Arc<UsersFile>>,
+    pub(super) rules: Option<Arc<RulesFile>>,
     pub(super) certificates: Certificates,
     pub(super) handler: MqttHandler,
     pub(super) trigger: Arc<ShutdownTrigger>,
@@ -67,7 +70,7 @@ impl NodeHandle {
         self.trigger.observe()
     }
 
-    /// Reloads certificates and users. Parts that cannot be read stay unchanged; returns the error messages.
+    /// Reloads certificates, users and access rules. Parts that cannot be read stay unchanged; returns the error messages.
     #[must_use]
     pub(crate) fn reload(&self) -> Vec<String> {
         let mut problems: Vec<_> = self
@@ -84,6 +87,15 @@ impl NodeHandle {
             }
             Some(Err(error)) => problems.push(error.to_string()),
         }
+        match self.rules.as_ref().map(|rules| rules.reload()) {
+            Some(Ok(false)) | None => {}
+            Some(Ok(true)) => {
+                info!("access rules have changed, and are in force");
+                self.broker.handle_access_change();
+            }
+            Some(Err(error)) => problems.push(format!("the old access rules stay: {error}")),
+        }
+        self.metrics.counters().local().add(Counter::ReloadProblems, problems.len() as u64);
         problems
     }
 

@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{error, info};
 
 use crate::auth::authority::DefaultAuthority;
+use crate::auth::rules::{RuleFormat, RulesError, RulesFile};
 use crate::auth::users::{UsersError, UsersFile};
 use crate::bridge::manager::BridgeManager;
 use crate::broker::Broker;
@@ -59,6 +60,9 @@ pub enum NodeError {
     /// The users file could not be read.
     #[error(transparent)]
     Users(#[from] UsersError),
+    /// The access rules could not be read, or have mistakes.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// The control socket could not be created.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -96,6 +100,7 @@ impl Node {
     /// [`NodeError`] names the part and the fix.
     pub async fn open(settings: Settings, read_again: ReadAgain) -> Result<Self, NodeError> {
         let users = settings.users_file.as_deref().map(UsersFile::open).transpose()?.map(Arc::new);
+        let rules = open_rules(&settings)?.map(Arc::new);
         let metrics = Metrics::new();
         let health = Arc::new(Health::new());
         let commands = Arc::new(CommandPort::default());
@@ -111,7 +116,8 @@ impl Node {
             None => None,
         };
         let OpenedStore { store, loaded, clock, upkeep } = open_store(&settings)?;
-        let authority = Arc::new(DefaultAuthority::new(users.clone()));
+        let in_force = rules.as_ref().map(|file| Arc::clone(file.rules()));
+        let authority = Arc::new(DefaultAuthority::new(users.clone()).with_rules(in_force));
         let limits = settings.limits.clone();
         let broker = Broker::new(limits, Arc::clone(&store), authority, loaded, random());
         broker.set_secret(random());
@@ -133,6 +139,7 @@ impl Node {
             upkeep,
             metrics,
             users,
+            rules,
             certificates: listeners.certificates(),
             handler,
             trigger: Arc::new(trigger),
@@ -226,6 +233,12 @@ fn bind_control(path: &Path) -> Result<ControlListener, NodeError> {
             .map_err(|source| NodeError::ControlDirectory { path: directory.to_owned(), source })?;
     }
     Ok(ControlListener::bind(path)?)
+}
+
+fn open_rules(settings: &Settings) -> Result<Option<RulesFile>, RulesError> {
+    let own = settings.rules_file.as_deref().map(|path| (path, RuleFormat::Petrel));
+    let mosquitto = settings.acl_file.as_deref().map(|path| (path, RuleFormat::Mosquitto));
+    own.or(mosquitto).map(|(path, format)| RulesFile::open(path, format)).transpose()
 }
 
 struct OpenedStore {

@@ -128,11 +128,13 @@ pub enum DropReason {
     Loop = 8,
     /// It has no name below the recipient's mount point.
     OutsideMountPoint = 9,
+    /// Access rules do not let the recipient receive it.
+    AccessDenied = 10,
 }
 
 impl DropReason {
     /// All reasons, in order of their number.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::OutboxFull,
         Self::QueueFull,
         Self::Oldest,
@@ -143,6 +145,7 @@ impl DropReason {
         Self::Refused,
         Self::Loop,
         Self::OutsideMountPoint,
+        Self::AccessDenied,
     ];
 }
 
@@ -167,6 +170,12 @@ pub struct Tally {
     pub(crate) publish_refused: u64,
     /// SUBSCRIBE filters denied by access rules.
     pub(crate) subscribe_denied: u64,
+    /// UNSUBSCRIBE filters denied by access rules.
+    pub(crate) unsubscribe_denied: u64,
+    /// Messages that Clients subscribe to and may not receive.
+    pub(crate) receive_denied: u64,
+    /// Will Messages denied by access rules, at CONNECT or when they were due.
+    pub(crate) wills_denied: u64,
     /// Subscriptions refused because of a limit.
     pub(crate) subscribe_over_limit: u64,
     /// Subscription Identifiers left out of messages, because they carry only so many.

@@ -325,6 +325,16 @@ impl GroupState {
                 return;
             }
             let entry = Arc::clone(entry);
+            if !outbound.may_receive(entry.message.topic()) {
+                drop(outbound);
+                if self.leave_to_reader(entry.message.topic(), effects) {
+                    return;
+                }
+                self.queue.pop();
+                effects.changes.extend(dequeue(group, &entry));
+                effects.tally.drop_one(DropReason::AccessDenied);
+                continue;
+            }
             self.queue.pop();
             effects.changes.extend(dequeue(group, &entry));
             if entry.message.is_expired(now) {
@@ -343,6 +353,24 @@ impl GroupState {
                 effects.listeners.push(Arc::clone(session) as Arc<_>);
             }
         }
+    }
+
+    /// Leaves the first message to a member that may receive it, and signals one with room. False if no member may; otherwise
+    /// the message waits, and so do those behind it.
+    #[cold]
+    fn leave_to_reader(&self, topic: &str, effects: &mut Effects) -> bool {
+        let mut has_reader = false;
+        for member in &self.members {
+            let mut outbound = member.session.outbound();
+            if outbound.may_receive(topic) {
+                has_reader = true;
+                if outbound.has_room() {
+                    effects.wakers.extend(outbound.signal());
+                    break;
+                }
+            }
+        }
+        has_reader
     }
 
     /// Signals one member with room to check the queue; returns its waker.
@@ -373,10 +401,14 @@ impl GroupState {
         effects: &mut Effects,
     ) -> Option<DeliveryOutcome> {
         let Self { members, next, .. } = self;
-        let mut found = member_in_turn(members, *next, Outbound::has_room);
+        let topic = publication.topic;
+        let mut found =
+            member_in_turn(members, *next, |member| member.has_room() && member.may_receive(topic));
         if found.is_none() && publication.qos == QoS::AtMostOnce {
             // Dropped and counted there, if its outbox is full.
-            found = member_in_turn(members, *next, Outbound::is_open);
+            found = member_in_turn(members, *next, |member| {
+                member.is_open() && member.may_receive(topic)
+            });
         }
         let (index, member, mut outbound) = found?;
         *next = index + 1;

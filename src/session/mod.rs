@@ -5,6 +5,7 @@
 //! Lock order: Inbound of one Session, then a group, then the Outbound of any Session. No thread holds two locks of
 //! the same kind.
 
+pub(crate) mod access_rights;
 pub(crate) mod aliases;
 pub mod effects;
 pub(crate) mod encoded_run;

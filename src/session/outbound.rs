@@ -5,6 +5,7 @@
 //! in order; a QoS 2 message of a durable Session is sent only once it is committed, so that a restarted broker
 //! cannot give its Packet Identifier to another message.
 
+mod access;
 mod acknowledge;
 mod crowding;
 mod deliver;
@@ -21,6 +22,7 @@ use crate::durable::record::QueueRules;
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{ProtocolVersion, QoS};
+use crate::session::access_rights::AccessRights;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::link::{ClientOrigin, LinkParameters, Outgoing};
 use crate::session::outbox::Outbox;
@@ -64,6 +66,8 @@ pub struct Outbound {
     own_queue: Option<Box<OwnQueue>>,
     /// Only for recipients that have made a publisher wait.
     slowness: Option<Box<Slowness>>,
+    /// What the Client may do, if rules limit it.
+    rights: Option<Arc<dyn AccessRights>>,
 }
 
 /// Whether a Client is connected.
@@ -166,6 +170,7 @@ impl Outbound {
             has_spilled: false,
             own_queue: None,
             slowness: None,
+            rights: None,
         }
     }
 
@@ -394,6 +399,9 @@ impl Outbound {
             effects.changes.extend(dequeue(self.session, &entry));
             self.count_drop(DropReason::Expired, effects);
             return Some(());
+        }
+        if self.rights.is_some() && !self.may_receive(entry.message.topic()) {
+            return self.pump_denied(&entry, effects);
         }
         if entry.qos == QoS::AtMostOnce {
             self.queue.pop();

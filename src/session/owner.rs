@@ -22,6 +22,12 @@ impl SessionOwner {
         Self { user_name, mount_point: Some(mount_point.unwrap_or_default()) }
     }
 
+    /// The user; `None` is anonymous.
+    #[must_use]
+    pub(crate) fn user_name(&self) -> Option<&Arc<str>> {
+        self.user_name.as_ref()
+    }
+
     /// Whether `other` may use the Sessions of this owner.
     #[must_use]
     pub(crate) fn admits(&self, other: &Self) -> bool {

@@ -186,6 +186,12 @@ impl<D: Clone + Eq + Hash> SubscriptionTree<D> {
         self.versions.fingerprint(hash)
     }
 
+    /// Makes results of [`Self::matches`] count as outdated, as if a Subscription of this filter had changed: for `#`, all of
+    /// them.
+    pub(crate) fn outdate(&self, filter: &str) {
+        self.versions.raise(filter);
+    }
+
     /// The shard of a filter.
     fn shard_of(&self, filter: &str) -> u8 {
         let has_wildcard = |levels: &str| memchr::memchr2(b'+', b'#', levels.as_bytes()).is_some();

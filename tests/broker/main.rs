@@ -11,6 +11,7 @@ mod packet;
 #[path = "../support/port.rs"]
 mod port;
 
+mod access;
 mod authentication;
 mod client_log;
 mod closing;

@@ -321,7 +321,6 @@ impl ClientConnection {
             }
             ExchangeStep::Accept(principal, data) => {
                 self.identity.principal = principal;
-                self.input.plans = None;
                 self.send_auth(ReasonCode::Success, data.as_deref());
             }
             ExchangeStep::Refuse(reason) => self.close(CloseReason::AuthenticationFailed(reason)),

@@ -131,7 +131,7 @@ impl ClientConnection {
         if inbound.will.as_ref().is_some_and(|will| is_over || will.delay_seconds == 0)
             && let Some(will) = inbound.will.take()
         {
-            self.broker.publish_will(&will, now, effects);
+            self.broker.publish_will(session, inbound, &will, now, effects);
         }
         if is_over {
             self.broker.end_session(session, inbound, effects);

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tracing::debug;
+
+use crate::access::{Client, Principal};
 use crate::broker::connection::authenticate::{OwnedWill, PendingConnect};
 use crate::broker::connection::explain::refusal;
 use crate::broker::connection::pending::{PendingPacket, Promise};
@@ -24,6 +27,7 @@ use crate::session::outbound::Outbound;
 use crate::session::owner::SessionOwner;
 use crate::session::policies::LimitPolicy;
 use crate::session::queue::Queue;
+use crate::topic::reserved::reserved_root;
 
 /// The contents of CONNACK, and the terms for the messages after it.
 pub(super) struct Greeting {
@@ -51,8 +55,12 @@ impl ClientConnection {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let will_refusal = |will: &OwnedWill| self.publish_refusal(&connect.client_id, &will.topic);
-        if let Some(refused) = connect.will.as_ref().and_then(will_refusal) {
+        self.find_rights(&connect.client_id);
+        let will = connect.will.as_ref();
+        if let Some(refused) = will.and_then(|will| self.will_refusal(&connect.client_id, will)) {
+            if refused.reason_code() == ReasonCode::NotAuthorized {
+                effects.tally.wills_denied += 1;
+            }
             let why = match refused {
                 Refusal::TopicTooLong => refusal::WILL_TOPIC_TOO_LONG,
                 _ => refusal::WILL_TOPIC,
@@ -169,7 +177,7 @@ impl ClientConnection {
                 && !will.is_left_behind
                 && (!resumes || inbound.is_overdue(&will, now))
             {
-                broker.publish_will(&will, now, effects);
+                broker.publish_will(&session, &inbound, &will, now, effects);
             }
             if was_connected {
                 broker.figures().connected.fetch_sub(1, Ordering::Relaxed);
@@ -231,6 +239,7 @@ impl ClientConnection {
         let persistence = inbound.persistence();
         let mut outbound = Outbound::new(id, persistence, Queue::new(id));
         let _nobody = outbound.take_over(1, persistence);
+        let _no_plans = outbound.set_rights(self.identity.rights.clone());
         self.opening.epoch = 1;
         Arc::new(Session::new(Arc::clone(&connect.client_id), inbound, outbound))
     }
@@ -251,8 +260,13 @@ impl ClientConnection {
         inbound.will = make_will(connect.will.as_ref(), inbound);
         self.opening.epoch = inbound.epoch;
         self.output.watches_others = true;
-        let waker = session.outbound().take_over(self.opening.epoch, inbound.persistence());
-        effects.wakers.extend(waker);
+        let mut outbound = session.outbound();
+        effects.wakers.extend(outbound.take_over(self.opening.epoch, inbound.persistence()));
+        let has_other_rights = outbound.set_rights(self.identity.rights.clone());
+        drop(outbound);
+        if has_other_rights {
+            self.broker.outdate_plans_of(inbound);
+        }
         for group in inbound.groups.iter() {
             group.handle_absence(session.id(), effects);
         }
@@ -361,9 +375,21 @@ fn make_will(will: Option<&OwnedWill>, inbound: &mut Inbound) -> Option<Will> {
 }
 
 impl crate::broker::Broker {
-    /// Publishes a Will Message. [MQTT-3.1.2-8]
-    pub(crate) fn publish_will(&self, will: &Will, now: Timestamp, effects: &mut Effects) {
+    /// Publishes the Will Message of a Session, if its Client may still publish it. [MQTT-3.1.2-8]
+    pub(crate) fn publish_will(
+        &self,
+        session: &Session,
+        inbound: &Inbound,
+        will: &Will,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
         let kept = &will.message;
+        if !self.may_publish(session, inbound, kept) {
+            effects.tally.wills_denied += 1;
+            debug!(client_id = %session.client_id(), topic = kept.topic(), "a will is denied by the access rules");
+            return;
+        }
         let header = MessageHeader {
             id: MessageId { publisher: kept.id.publisher, counter: kept.id.counter },
             qos: kept.qos,
@@ -376,5 +402,26 @@ impl crate::broker::Broker {
             effects.tally.wills_published += 1;
             self.publish_message(&Arc::new(message), effects);
         }
+    }
+
+    /// Whether the Client of a Session may publish a message now. Of a Session that was loaded, only user and Client Identifier
+    /// are known; the broker's own topics are left to its own parts, which no rules limit.
+    fn may_publish(&self, session: &Session, inbound: &Inbound, message: &Message) -> bool {
+        if !self.has_rules {
+            return true;
+        }
+        let outbound = session.outbound();
+        let (known, is_loaded) = (outbound.rights().cloned(), outbound.is_loaded());
+        drop(outbound);
+        let rights = match known {
+            None if is_loaded && reserved_root(message.topic()).is_none() => {
+                let principal = Principal { user_name: inbound.owner.user_name().cloned() };
+                let client_id = session.client_id();
+                self.rights(&Client { principal: &principal, client_id, peer: None })
+            }
+            known => known,
+        };
+        let rights = rights.map(|rights| rights.publish(message.topic()));
+        rights.is_none_or(|rights| rights.contains(message.qos, message.retain))
     }
 }

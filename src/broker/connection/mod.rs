@@ -53,6 +53,7 @@ pub use crate::error::CloseReason;
 use crate::packet::decode::{DecodeContext, Decoded, Sender, decode};
 use crate::packet::{Packet, ProtocolVersion, encode_pingresp};
 use crate::session::Session;
+use crate::session::access_rights::AccessRights;
 use crate::session::aliases::IncomingAliases;
 use crate::session::effects::Effects;
 use crate::session::outbox::Outbox;
@@ -100,6 +101,8 @@ struct Identity {
     peer: Peer,
     version: ProtocolVersion,
     principal: Principal,
+    /// What it may do, if rules limit it.
+    rights: Option<Arc<dyn AccessRights>>,
     enhanced: Option<Box<EnhancedAuthentication>>,
     /// Whether the Client wants Reason Strings, and how large a packet may be with one. [MQTT-3.1.2-29]
     takes_problem_information: bool,
@@ -228,6 +231,7 @@ impl ClientConnection {
             peer,
             version: ProtocolVersion::V5_0,
             principal: Principal::default(),
+            rights: None,
             enhanced: None,
             takes_problem_information: true,
             client_max_packet_bytes: u32::MAX,
@@ -500,8 +504,6 @@ impl ClientConnection {
         let revision = self.broker.access_revision();
         let Identity { principal, peer, access_revision, .. } = &mut self.identity;
         let since = std::mem::replace(access_revision, revision);
-        // The plans contain its former rights.
-        self.input.plans = None;
         self.broker.authority().is_revoked(principal, peer, since)
     }
 

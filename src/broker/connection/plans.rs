@@ -37,6 +37,8 @@ pub(super) struct Cached {
     hash: TopicHash,
     /// Why this Client may not publish to it, if so.
     pub(super) refusal: Option<Refusal>,
+    /// The access revision at which that was decided. When it rises, all plans end.
+    access_revision: u64,
     /// Whether its denial was already reported.
     pub(super) is_denial_noted: Cell<bool>,
     /// The plan for its messages.
@@ -62,7 +64,8 @@ struct Loan {
 }
 
 impl PlanCache {
-    /// The plan for `topic`, made or refreshed if necessary. `refusal` is called once for a topic.
+    /// The plan for `topic`, made or refreshed if necessary. `refusal` is called once for a topic, and again when
+    /// rules have changed.
     #[inline]
     pub(super) fn plan(
         &mut self,
@@ -83,6 +86,12 @@ impl PlanCache {
                     }
                     *steps += plan.steps;
                     cached.plan = plan;
+                    let access_revision = broker.access_revision();
+                    if cached.access_revision != access_revision {
+                        cached.access_revision = access_revision;
+                        cached.refusal = refusal(topic);
+                        cached.is_denial_noted.set(false);
+                    }
                 }
                 cached
             }
@@ -98,11 +107,13 @@ impl PlanCache {
                     let loan = loan.get_or_insert_with(|| Loan::new(broker.plan_budget()));
                     loan.change(0, plan.own_bytes() + topic.len() + CACHED_BYTES);
                 }
+                let access_revision = broker.access_revision();
                 let refusal = refusal(topic);
                 let cached = Cached {
                     topic: topic.into(),
                     hash: topic_hash,
                     refusal,
+                    access_revision,
                     is_denial_noted: Cell::new(false),
                     plan,
                 };

@@ -8,11 +8,13 @@ use crate::broker::connection::pending::{PendingPacket, Wait};
 use crate::broker::connection::run::{Arrival, Arriving, Run, count_received};
 use crate::broker::connection::turn::Turn;
 use crate::broker::connection::{ClientConnection, CloseReason};
+use crate::broker::limits::DeniedPublish;
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::property::{Property, iterate};
 use crate::packet::publish::Publish;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
+use crate::session::access_rights::PublishRights;
 use crate::session::aliases::IncomingAliases;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::policies::Recognition;
@@ -24,6 +26,8 @@ use crate::topic::mount_point::MountPoint;
 pub(super) enum Refusal {
     /// This Client may not publish to the topic.
     NotAuthorized,
+    /// This Client may publish to the topic with some QoS and RETAIN flags only.
+    Limited(PublishRights),
     /// The topic has more levels or bytes than topics may have.
     TopicTooLong,
     /// The payload contradicts its Payload Format Indicator. [MQTT-3.3.2-4]
@@ -166,6 +170,12 @@ impl ClientConnection {
                 self.close(CloseReason::Unavailable);
                 return;
             }
+            if refusal == Refusal::NotAuthorized
+                && self.broker.limits().denied_publish == DeniedPublish::Disconnect
+            {
+                self.close(CloseReason::PublishDenied);
+                return;
+            }
             reason = ReasonCode::Success;
         }
         self.acknowledge_publish(qos, packet_id, reason, Wait::InTurn, effects);
@@ -216,7 +226,7 @@ impl ClientConnection {
 impl Refusal {
     pub(super) fn reason_code(self) -> ReasonCode {
         match self {
-            Self::NotAuthorized => ReasonCode::NotAuthorized,
+            Self::NotAuthorized | Self::Limited(_) => ReasonCode::NotAuthorized,
             Self::PayloadFormatInvalid => ReasonCode::PayloadFormatInvalid,
             Self::TopicTooLong | Self::ResponseTopicTooLong => ReasonCode::TopicNameInvalid,
             Self::StoreUnavailable | Self::TooManyRetained => ReasonCode::QuotaExceeded,
@@ -227,6 +237,7 @@ impl Refusal {
     fn drop_reason(self) -> Option<DropReason> {
         match self {
             Self::NotAuthorized
+            | Self::Limited(_)
             | Self::TopicTooLong
             | Self::PayloadFormatInvalid
             | Self::ResponseTopicTooLong => None,

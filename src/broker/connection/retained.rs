@@ -91,7 +91,13 @@ impl ClientConnection {
             // room.
             total: Total::HasRoom,
         };
-        let delivered = turn.session.outbound().deliver(publication, &terms, turn.effects);
+        let mut outbound = turn.session.outbound();
+        if !outbound.may_receive(publication.topic) {
+            turn.effects.tally.receive_denied += 1;
+            return;
+        }
+        let delivered = outbound.deliver(publication, &terms, turn.effects);
+        drop(outbound);
         if delivered == DeliveryOutcome::QueuedUntilCommit {
             turn.effects.listeners.push(Arc::clone(turn.session) as Arc<_>);
         }

@@ -1,9 +1,14 @@
-//! The rights of a Client on a topic: first reserved topics, then the authority.
+//! The rights of a Client on a topic: first reserved topics, then access rules.
 
-use crate::access::{Access, Action, Decision};
+use std::sync::Arc;
+
+use crate::access::Client;
+use crate::broker::connection::authenticate::OwnedWill;
 use crate::broker::connection::publish::Refusal;
 use crate::broker::connection::{ClientConnection, Identity};
+use crate::packet::QoS;
 use crate::packet::reason_code::ReasonCode;
+use crate::session::access_rights::PublishRights;
 use crate::session::policies::{Rights, States};
 use crate::topic::reserved::{connection_state, reserved_root};
 
@@ -16,34 +21,64 @@ impl ClientConnection {
         {
             return Some(Refusal::TopicTooLong);
         }
-        let is_allowed = self.identity.policies.rights == Rights::All
-            || (self.is_open(client_id, topic)
-                && self.is_allowed(client_id, Action::Publish(topic)));
-        (!is_allowed).then_some(Refusal::NotAuthorized)
+        if self.identity.policies.rights == Rights::All {
+            return None;
+        }
+        if !self.is_open(client_id, topic) {
+            return Some(Refusal::NotAuthorized);
+        }
+        match self.identity.rights.as_ref()?.publish(topic) {
+            PublishRights::ALL => None,
+            PublishRights::NONE => Some(Refusal::NotAuthorized),
+            rights => Some(Refusal::Limited(rights)),
+        }
     }
 
-    /// Why this Client may not subscribe to `filter` (its outside name, without `$share/…/`), if so.
-    pub(super) fn subscription_refusal(&self, client_id: &str, filter: &str) -> Option<ReasonCode> {
+    /// Why this Client may not have this Will Message, if so.
+    pub(super) fn will_refusal(&self, client_id: &str, will: &OwnedWill) -> Option<Refusal> {
+        match self.publish_refusal(client_id, &will.topic)? {
+            Refusal::Limited(rights) if rights.contains(will.qos, will.retain) => None,
+            refusal => Some(refusal),
+        }
+    }
+
+    /// The QoS that a Subscription to `filter` (its outside name, without `$share/…/`) gets.
+    ///
+    /// # Errors
+    /// The Reason Code if this Client may not subscribe.
+    pub(super) fn allowed_qos(&self, filter: &str, requested: QoS) -> Result<QoS, ReasonCode> {
         let Identity { peer, policies, .. } = &self.identity;
         if policies.rights == Rights::All {
-            return None;
+            return Ok(requested);
         }
         let seen = self.as_seen(filter);
         let is_open = match reserved_root(seen) {
             // It describes all Clients, so it is not visible inside a mount point.
             Some("SYS") => peer.listener.mount_point.is_none(),
-            Some(_) => return Some(ReasonCode::TopicFilterInvalid),
+            Some(_) => return Err(ReasonCode::TopicFilterInvalid),
             None => !seen.starts_with('$') || self.broker.limits().dollar_topics,
         };
-        let is_allowed = is_open && self.is_allowed(client_id, Action::Subscribe(filter));
-        (!is_allowed).then_some(ReasonCode::NotAuthorized)
+        let allowed = match &self.identity.rights {
+            Some(rights) => rights.subscribe(filter, requested),
+            None => Some(requested),
+        };
+        allowed.filter(|_| is_open).ok_or(ReasonCode::NotAuthorized)
     }
 
-    /// The decision of the authority.
-    fn is_allowed(&self, client_id: &str, action: Action<'_>) -> bool {
-        let Identity { peer, principal, .. } = &self.identity;
-        let access = Access { principal, client_id, peer, action };
-        self.broker.authority().authorize(&access) == Decision::Allowed
+    /// Whether this Client may end its Subscription to `filter`.
+    pub(super) fn may_unsubscribe(&self, filter: &str) -> bool {
+        let rights = self.identity.rights.as_ref();
+        rights.is_none_or(|rights| rights.unsubscribe(filter))
+    }
+
+    /// Finds out the rights of this Client, which was authenticated.
+    pub(super) fn find_rights(&mut self, client_id: &Arc<str>) {
+        let Identity { peer, principal, policies, .. } = &self.identity;
+        let client = Client { principal, client_id, peer: Some(peer) };
+        self.identity.rights = match policies.rights {
+            Rights::All => None,
+            Rights::Granted => self.broker.rights(&client),
+        };
     }
 
     /// Whether Clients may publish to this topic. Reserved topics are closed, so that nobody forges the broker's metrics;

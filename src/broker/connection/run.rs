@@ -18,6 +18,7 @@ use crate::durable::{Durability, StoreState};
 use crate::packet::plain_publish::plain_publish;
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{PacketId, ProtocolVersion, QoS};
+use crate::session::access_rights::PublishRights;
 use crate::session::effects::{DropReason, Tally};
 use crate::session::encoded_run::ArrivedPackets;
 use crate::session::inbound::Inbound;
@@ -126,7 +127,7 @@ impl<'a> Run<'a> {
         self.publications.push(Publication::new(header, topic, properties, payload));
         self.packet_ids.push(arriving.packet_id);
         self.payload_bytes += payload.len() as u64;
-        self.storing = self.storing.max(Storing::of(arriving));
+        self.storing = self.storing.max(Storing::of(arriving.qos, arriving.retain));
     }
 
     /// The packets as they arrived: plain ones, one behind the other.
@@ -146,8 +147,8 @@ impl<'a> Run<'a> {
 
 impl Storing {
     #[inline]
-    fn of(arriving: &Arriving<'_>) -> Self {
-        match (arriving.retain, arriving.qos) {
+    fn of(qos: QoS, retain: bool) -> Self {
+        match (retain, qos) {
             (true, _) => Self::Always,
             (false, QoS::AtMostOnce) => Self::Never,
             (false, QoS::AtLeastOnce | QoS::ExactlyOnce) => Self::IfDurable,
@@ -234,6 +235,26 @@ impl ClientConnection {
             .plan(&self.broker, run.topic, session, |topic| self.publish_refusal(client_id, topic));
         let sessions = cached.plan.session_count();
         match self.refusal(cached, run.storing) {
+            Some(Refusal::Limited(rights)) => self.settle_one_by_one(turn, run, cached, rights),
+            refusal => self.settle_run(turn, run, cached, refusal),
+        }
+        turn.effects.budget.spend(plans.take_steps());
+        self.input.plans = Some(plans);
+        self.input.run_limit = run_limit(sessions);
+        self.input.gave_way |= turn.effects.budget.is_spent();
+        run.clear();
+    }
+
+    /// Refuses a run, or routes it.
+    #[inline]
+    fn settle_run(
+        &mut self,
+        turn: &mut Turn<'_>,
+        run: &mut Run<'_>,
+        cached: &Cached,
+        refusal: Option<Refusal>,
+    ) {
+        match refusal {
             Some(refusal) => {
                 if cached.refusal.is_some() && !cached.is_denial_noted.replace(true) {
                     let reason = refusal.reason_code();
@@ -246,11 +267,32 @@ impl ClientConnection {
             }
             None => self.route_run(turn, run, &cached.plan),
         }
-        turn.effects.budget.spend(plans.take_steps());
-        self.input.plans = Some(plans);
-        self.input.run_limit = run_limit(sessions);
-        self.input.gave_way |= turn.effects.budget.is_spent();
-        run.clear();
+    }
+
+    /// The same where a rule depends on QoS and RETAIN: each message is a run of its own.
+    #[cold]
+    fn settle_one_by_one(
+        &mut self,
+        turn: &mut Turn<'_>,
+        run: &mut Run<'_>,
+        cached: &Cached,
+        rights: PublishRights,
+    ) {
+        let packet_ids = std::mem::take(&mut run.packet_ids);
+        for (publication, packet_id) in run.publications.drain(..).zip(packet_ids) {
+            let refusal = match rights.contains(publication.qos, publication.retain) {
+                true => {
+                    self.store_refusal(cached, Storing::of(publication.qos, publication.retain))
+                }
+                false => Some(Refusal::NotAuthorized),
+            };
+            let mut single = Run::new();
+            single.topic = run.topic;
+            single.storing = Storing::of(publication.qos, publication.retain);
+            single.publications.push(publication);
+            single.packet_ids.push(packet_id);
+            self.settle_run(turn, &mut single, cached, refusal);
+        }
     }
 
     /// Why messages are refused, if so.
@@ -258,6 +300,11 @@ impl ClientConnection {
         if cached.refusal.is_some() {
             return cached.refusal;
         }
+        self.store_refusal(cached, storing)
+    }
+
+    /// Whether messages are refused because the store is not available.
+    fn store_refusal(&self, cached: &Cached, storing: Storing) -> Option<Refusal> {
         if storing == Storing::Never || self.broker.store().state() == StoreState::Available {
             return None;
         }

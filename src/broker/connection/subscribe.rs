@@ -42,11 +42,13 @@ impl ClientConnection {
     ) -> ReasonCode {
         let mut options = self.identity.policies.subscription_options(asked);
         options.qos = options.qos.min(self.broker.limits().maximum_qos);
-        let state = SubscriptionState { options, subscription_id };
-        let parsed = match self.check_subscription(turn, filter, state) {
-            Ok(parsed) => parsed,
+        let mut state = SubscriptionState { options, subscription_id };
+        let (parsed, qos) = match self.check_subscription(turn, filter, state) {
+            Ok(checked) => checked,
             Err(reason) => return reason,
         };
+        options.qos = qos;
+        state.options = options;
         let Turn { session, inbound, effects, .. } = turn;
         let added = self.broker.add_subscription(session, inbound, &parsed, state, effects);
         if inbound.is_durable() {
@@ -67,13 +69,13 @@ impl ClientConnection {
         granted_code(options.qos)
     }
 
-    /// Why a Subscription is refused, if so.
+    /// The Topic Filter and the QoS of a Subscription that is not refused.
     fn check_subscription(
         &self,
         turn: &mut Turn<'_>,
         filter: &str,
         state: SubscriptionState,
-    ) -> Result<ParsedFilter, ReasonCode> {
+    ) -> Result<(ParsedFilter, QoS), ReasonCode> {
         let Turn { session, inbound, effects, .. } = turn;
         let limits = self.broker.limits();
         let parsed = self.parse(filter)?;
@@ -94,16 +96,14 @@ impl ClientConnection {
         {
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        let client_id = session.client_id();
-        if let Some(reason) = self.subscription_refusal(client_id, parsed.filter.as_str()) {
-            effects.tally.subscribe_denied += 1;
-            return Err(reason);
-        }
+        let qos = self
+            .allowed_qos(parsed.filter.as_str(), state.options.qos)
+            .inspect_err(|_| effects.tally.subscribe_denied += 1)?;
         if !self.broker.has_room_for(session, inbound, &parsed) {
             effects.tally.subscribe_over_limit += 1;
             return Err(ReasonCode::QuotaExceeded);
         }
-        Ok(parsed)
+        Ok((parsed, qos))
     }
 
     /// Parses a Topic Filter and adds the listener's mount point.
@@ -129,6 +129,10 @@ impl ClientConnection {
             Ok(parsed) => parsed,
             Err(reason) => return reason,
         };
+        if !self.may_unsubscribe(parsed.filter.as_str()) {
+            effects.tally.unsubscribe_denied += 1;
+            return ReasonCode::NotAuthorized;
+        }
         if !self.broker.remove_subscription(session, inbound, &parsed, effects) {
             return ReasonCode::NoSubscriptionExisted;
         }
