@@ -27,7 +27,7 @@ use petrel::topic::retained_tree::RetainedTree;
 use petrel::topic::subscription_tree::SubscriptionTree;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const SUBSCRIPTIONS: usize = 1_000_000;
 const DESTINATIONS: usize = 200_000;

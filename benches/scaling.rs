@@ -28,7 +28,7 @@ use petrel::broker::Broker;
 use rustix::time::{ClockId, clock_gettime};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Pairs of clients of each thread, where each pair has one topic.
 const PAIRS: usize = 10;

@@ -42,6 +42,7 @@ build() {
     local missing=()
     has_libclang || missing+=(libclang-dev)
     has c++ || has g++ || has clang++ || missing+=(g++)
+    has make || missing+=(make) # the allocator is built with it
     install required "${missing[@]}"
     has cargo || { echo "setup: Rust is missing; see https://rustup.rs" >&2; exit 1; }
 }

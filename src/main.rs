@@ -9,7 +9,7 @@ mod cli;
 
 // Connecting costs a third less than with the system's: docs/decisions/2026-11-21-allocator.md.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     cli::Arguments::parse().run()

@@ -18,7 +18,7 @@ use petrel::packet::ProtocolVersion;
 use petrel::packet::decode::{DecodeContext, Sender, decode};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);

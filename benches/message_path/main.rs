@@ -14,7 +14,7 @@ use petrel::packet::ProtocolVersion;
 use petrel::packet::decode::{DecodeContext, Sender, decode};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() {
     divan::main();

@@ -67,7 +67,7 @@ impl Outbox {
     #[inline]
     pub(crate) fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         if self.buffer.capacity() == 0 {
-            self.buffer = take_buffer();
+            self.buffer = take_buffer(FRESH_BUFFER_BYTES);
         }
         let before = self.buffer.len();
         encode(&mut self.buffer);
@@ -136,6 +136,7 @@ impl Outbox {
     /// Appends a copy of packets without payloads held by reference, with ascending Packet Identifiers at the given positions.
     #[inline]
     pub(crate) fn append_numbered(&mut self, packets: &Self, identifiers: &[u32], first: PacketId) {
+        self.make_room(packets.buffer.len());
         self.append(|out| {
             let start = out.len();
             out.extend_from_slice(&packets.buffer);
@@ -154,7 +155,16 @@ impl Outbox {
     /// Appends plain bytes.
     #[inline]
     pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
         self.append(|out| out.extend_from_slice(bytes));
+    }
+
+    /// Takes a buffer, if there is none, that need not grow for so many bytes.
+    #[inline]
+    fn make_room(&mut self, bytes: usize) {
+        if self.buffer.capacity() == 0 {
+            self.buffer = take_buffer(bytes.max(FRESH_BUFFER_BYTES));
+        }
     }
 
     /// Drops everything and releases the buffer.
@@ -190,32 +200,44 @@ impl Outbox {
     }
 }
 
-/// Largest buffer worth keeping for the next Client.
-const KEPT_BUFFER_BYTES: usize = 256 * 1024;
-/// Buffers kept by each thread.
-const KEPT_BUFFERS: usize = 32;
+/// Bytes of the buffers kept by each thread: memory that is not given back, so not more than what speeds things up.
+const KEPT_BYTES: usize = 1024 * 1024;
+/// Most buffers kept by each thread.
+const KEPT_BUFFERS: usize = 64;
 /// Room of a fresh buffer.
 const FRESH_BUFFER_BYTES: usize = 1024;
 
-thread_local! {
-    /// A pool of empty buffers: an idle Client holds none, and a busy one gets one that has already grown.
-    static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+/// Empty buffers: an idle Client holds none, and a busy one gets one that has already grown.
+struct Pool {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
 }
 
-fn take_buffer() -> Vec<u8> {
-    let kept = BUFFERS.with(|buffers| buffers.borrow_mut().pop());
-    kept.unwrap_or_else(|| Vec::with_capacity(FRESH_BUFFER_BYTES))
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { buffers: Vec::new(), bytes: 0 }) };
+}
+
+/// A buffer of the pool, of any size, or a fresh one with this much room.
+fn take_buffer(fresh_bytes: usize) -> Vec<u8> {
+    let kept = POOL.with(|pool| {
+        let mut pool = pool.borrow_mut();
+        let buffer = pool.buffers.pop()?;
+        pool.bytes -= buffer.capacity();
+        Some(buffer)
+    });
+    kept.unwrap_or_else(|| Vec::with_capacity(fresh_bytes))
 }
 
 fn give_buffer(mut buffer: Vec<u8>) {
-    if buffer.capacity() == 0 || buffer.capacity() > KEPT_BUFFER_BYTES {
+    if buffer.capacity() == 0 {
         return;
     }
     buffer.clear();
-    BUFFERS.with(|buffers| {
-        let mut buffers = buffers.borrow_mut();
-        if buffers.len() < KEPT_BUFFERS {
-            buffers.push(buffer);
+    POOL.with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.buffers.len() < KEPT_BUFFERS && pool.bytes + buffer.capacity() <= KEPT_BYTES {
+            pool.bytes += buffer.capacity();
+            pool.buffers.push(buffer);
         }
     });
 }

@@ -1,8 +1,12 @@
-//! Reclaims the disk space of removed messages.
+//! Reclaims what RocksDB keeps after a storm: the disk space of removed messages, and the memory of write buffers.
 //!
 //! RocksDB merges files as new ones are written, so a drained backlog would stay on disk until enough new messages
 //! follow. If the files of the queues are much larger than the contents of the queues, a separate thread merges them
 //! completely. The result is smaller than the threshold, so the cost is in proportion to the removals.
+//!
+//! Write buffers become files when they are full. Once hardly anything is written, that would take forever, and the
+//! memory of the last storm would be kept: then the separate thread writes them to files. This happens at most once for
+//! each [`WORTHWHILE_BUFFER_BYTES`] written, so the files do not become small.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +19,15 @@ use crate::store::family::Family;
 /// Files smaller than this in total are left alone.
 const WORTHWHILE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Decides when to merge, and runs one merge at a time.
+/// Write buffers smaller than this in total are left alone.
+const WORTHWHILE_BUFFER_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Decides when to reclaim, and runs one job at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Reclaimer {
     running: Arc<AtomicBool>,
+    /// Bytes written in total when write buffers were considered last.
+    written_bytes: u64,
 }
 
 impl Reclaimer {
@@ -26,19 +35,36 @@ impl Reclaimer {
     /// called only if the files are large at all.
     pub(crate) fn consider(&self, db: &Arc<DB>, live_bytes: impl FnOnce() -> u64) {
         let file_bytes = file_bytes(db, Family::Queue) + file_bytes(db, Family::Bodies);
-        if self.running.load(Ordering::Acquire) || !is_worthwhile(file_bytes, live_bytes) {
-            return;
+        if !self.is_running() && is_worthwhile(file_bytes, live_bytes) {
+            self.start(db, reclaim_disk);
         }
+    }
+
+    /// Writes the write buffers to files if they grow so slowly that this would not happen soon. Called at regular
+    /// intervals; `written_bytes` is the total so far.
+    pub(crate) fn consider_buffers(&mut self, db: &Arc<DB>, written_bytes: u64) {
+        let before = std::mem::replace(&mut self.written_bytes, written_bytes);
+        let recent_bytes = written_bytes.saturating_sub(before);
+        if !self.is_running() && are_at_rest(buffer_bytes(db), recent_bytes) {
+            self.start(db, reclaim_memory);
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    fn start(&self, db: &Arc<DB>, job: fn(&DB)) {
         self.running.store(true, Ordering::Release);
         let (db, running) = (Arc::clone(db), Arc::clone(&self.running));
         let started = std::thread::Builder::new().name("petrel-reclaim".into()).spawn(move || {
-            reclaim(&db);
+            job(&db);
             drop(db);
             running.store(false, Ordering::Release);
         });
         if let Err(error) = started {
             self.running.store(false, Ordering::Release);
-            tracing::warn!(%error, "cannot reclaim disk space at present");
+            tracing::warn!(%error, "cannot reclaim disk space and memory at present");
         }
     }
 }
@@ -54,7 +80,34 @@ fn file_bytes(db: &DB, family: Family) -> u64 {
     size.ok().flatten().unwrap_or(0)
 }
 
-fn reclaim(db: &DB) {
+/// Whether write buffers of this size would take more than a few intervals like the last one to grow as much again.
+fn are_at_rest(buffer_bytes: u64, recent_bytes: u64) -> bool {
+    buffer_bytes > WORTHWHILE_BUFFER_BYTES && recent_bytes < buffer_bytes / 4
+}
+
+fn buffer_bytes(db: &DB) -> u64 {
+    let bytes_of = |family| {
+        let handle = handle(db, family).ok()?;
+        let property = rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES;
+        db.property_int_value_cf(handle, property).ok().flatten()
+    };
+    Family::ALL.into_iter().filter_map(bytes_of).sum()
+}
+
+fn reclaim_memory(db: &DB) {
+    let before = buffer_bytes(db);
+    for family in Family::ALL {
+        let Ok(handle) = handle(db, family) else { continue };
+        if let Err(error) = db.flush_cf(handle) {
+            // The next write meets the same error, and the writer handles it.
+            tracing::debug!(%error, "cannot write a buffer to a file");
+            return;
+        }
+    }
+    tracing::debug!(before, after = buffer_bytes(db), "reclaimed the memory of write buffers");
+}
+
+fn reclaim_disk(db: &DB) {
     let before = file_bytes(db, Family::Queue) + file_bytes(db, Family::Bodies);
     let mut options = CompactOptions::default();
     options.set_exclusive_manual_compaction(false);
@@ -76,5 +129,12 @@ mod tests {
         assert!(is_worthwhile(100 << 20, || 40 << 20));
         assert!(!is_worthwhile(100 << 20, || 60 << 20));
         assert!(!is_worthwhile(20 << 20, || panic!("small files are left alone")));
+    }
+
+    #[test]
+    fn buffers_are_written_out_when_little_follows() {
+        assert!(are_at_rest(64 << 20, 1 << 20));
+        assert!(!are_at_rest(64 << 20, 32 << 20), "they will be full soon");
+        assert!(!are_at_rest(2 << 20, 0), "small ones are left alone");
     }
 }

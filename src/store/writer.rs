@@ -22,7 +22,7 @@ use crate::store::operations::Operations;
 use crate::store::options::WriteSync;
 use crate::store::reclaim::Reclaimer;
 use crate::store::rocks::{Engine, PendingBatch};
-use crate::store::statistics::add;
+use crate::store::statistics::{add, read};
 use crate::store::value::meta;
 use crate::store::{key, repair};
 
@@ -218,6 +218,7 @@ impl Writer {
         self.changed = !checkpoint;
         if heartbeat {
             self.last_heartbeat = now;
+            self.consider_buffers(&db);
         }
         if checkpoint {
             self.last_checkpoint = now;
@@ -230,6 +231,13 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    fn consider_buffers(&mut self, db: &Arc<DB>) {
+        if !self.closing {
+            let written_bytes = read(&self.engine.statistics.written_bytes);
+            self.reclaimer.consider_buffers(db, written_bytes);
+        }
     }
 
     fn write(

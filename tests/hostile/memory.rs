@@ -1,39 +1,39 @@
-//! The memory left after a storm of connections.
+//! Memory: how much one Client can make the broker take, and what is left after a storm.
 
 use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
 use crate::size;
-use crate::wire::{Client, packet, publish_qos1, subscribe, text};
+use crate::wire::{Client, packet, publish, publish_qos1, subscribe, text};
 
-/// How long the system may wait for its memory. Not a race: it takes a few seconds.
+/// How long it may take. Not a race: the broker notices within twenty seconds that nothing is written any more, and then
+/// the allocator takes ten.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Readers that do not read, a publisher at full speed, and then nobody any more: memory stayed at its peak, or grew still.
-/// The allocators of idle threads and of the store keep some of it for what comes next, so not all of it has to go.
+/// Each of these storms left memory at its peak, or near it, until somebody came who needed it: pages of threads that had
+/// nothing to do any more, buffers, and what was written to the store but not sorted into files yet.
 #[test]
-fn some_memory_is_given_back_when_nobody_is_left() {
-    // What was written and is not sorted yet has a bound of its own, which would hide the rest.
-    let broker = Broker::start(&[("PETREL_PERSISTENCE__WRITE_BUFFER", "1MiB")]);
+fn memory_is_given_back_within_a_minute() {
+    let broker = Broker::start(&[]);
     let (before, _) = broker.memory_mib();
-    let mut readers: Vec<Client> = (0..size(100, 300))
-        .map(|number| Client::connect(broker.address, &format!("reader{number}")))
-        .collect();
-    for reader in &mut readers {
-        reader.send(&subscribe(&["flood/#"], 1));
-        reader.receive_until(9);
-    }
     let mut hostile = Client::connect(broker.address, "hostile");
-    for number in 1..=3_000_u16 {
-        let payload = vec![b'x'; if number <= 40 { 500_000 } else { 600 }];
-        hostile.send(&publish_qos1(&format!("flood/{number}"), number, &payload));
-    }
-    for _ in 1..=3_000 {
-        hostile.receive_until(4);
+    let storms: [(&str, fn(&Broker, &mut Client)); 3] = [
+        ("readers that do not read", leave_unread),
+        ("retained messages, set and cleared", retain_and_clear),
+        ("a queue, filled and thrown away", fill_and_discard),
+    ];
+    for (name, storm) in storms {
+        storm(&broker, &mut hostile);
+        if crate::is_full() {
+            let (now, most) = broker.memory_mib();
+            println!("memory: {now} MiB after {name}, {most} at most");
+        }
     }
     let (_, most) = broker.memory_mib();
-    drop((readers, hostile));
-    let allowed = before + (most - before) * 3 / 4;
+    // Parts of the program that were not needed before are resident now, and each thread keeps a few buffers.
+    let allowed = before + before * 3 / 10 + 8;
+    assert!(most > 2 * allowed, "{most} MiB is no storm");
+    drop(hostile);
     let started = Instant::now();
     let mut now = most;
     while now > allowed {
@@ -42,9 +42,61 @@ fn some_memory_is_given_back_when_nobody_is_left() {
         (now, _) = broker.memory_mib();
     }
     if crate::is_full() {
-        println!("memory: {before} MiB before, {most} at most, {now} now");
+        println!(
+            "memory: {before} MiB before, {most} at most, {now} after {:.0?}",
+            started.elapsed()
+        );
     }
     broker.stop();
+}
+
+/// Readers with QoS 1 that do not read, while large and small messages are published to all of them.
+fn leave_unread(broker: &Broker, hostile: &mut Client) {
+    let mut readers: Vec<Client> = (0..size(100, 300))
+        .map(|number| Client::connect(broker.address, &format!("reader{number}")))
+        .collect();
+    for reader in &mut readers {
+        reader.send(&subscribe(&["flood/#"], 1));
+        reader.receive_until(9);
+    }
+    for number in 1..=3_000_u16 {
+        let payload = vec![b'x'; if number <= 40 { 500_000 } else { 600 }];
+        hostile.send(&publish_qos1(&format!("flood/{number}"), number, &payload));
+    }
+    for _ in 1..=3_000 {
+        hostile.receive_until(4);
+    }
+}
+
+/// Many Retained Messages, each of which is removed again.
+fn retain_and_clear(_: &Broker, hostile: &mut Client) {
+    for payload in [&[b'x'; 200][..], &[]] {
+        for number in 0..size(20_000, 200_000) {
+            hostile.send(&publish(
+                0x31,
+                &format!("site/{}/device/{number}", number / 100),
+                payload,
+            ));
+        }
+        hostile.ping();
+    }
+}
+
+/// A long queue of an absent Client, whose Session ends when it comes back.
+fn fill_and_discard(broker: &Broker, hostile: &mut Client) {
+    let mut absent = Client::connect_with(broker.address, "absent", 3_600);
+    absent.send(&subscribe(&["queue"], 1));
+    absent.receive_until(9);
+    drop(absent);
+    let message = publish_qos1("queue", 1, &[b'x'; 1_000]);
+    let burst = message.repeat(100);
+    for _ in 0..size(300, 3_000) {
+        hostile.send(&burst);
+        for _ in 0..100 {
+            hostile.receive_until(4);
+        }
+    }
+    let _present = Client::connect(broker.address, "absent");
 }
 
 /// User Properties were written anew for each recipient, however large they were, and counted nowhere.
