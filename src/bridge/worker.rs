@@ -145,7 +145,7 @@ impl Worker {
             let started = Instant::now();
             let ended = self.attempt().await;
             self.had_its_turn = true;
-            self.settle(ended, started).await;
+            self.handle_end(ended, started).await;
         }
         self.counters.set_state(BridgeState::Stopped, SystemTime::now());
     }
@@ -333,7 +333,7 @@ impl Worker {
     }
 
     /// Handles the end of an attempt or link, and pauses if necessary.
-    async fn settle(&mut self, ended: Ended, started: Instant) {
+    async fn handle_end(&mut self, ended: Ended, started: Instant) {
         let lasted = started.elapsed();
         let was_stable =
             self.counters.state() == BridgeState::Connected && lasted >= self.settings.stable_after;

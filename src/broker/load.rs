@@ -65,6 +65,7 @@ impl Broker {
             access_revision: AtomicU64::new(0),
             has_rules,
             ended: Ended::default(),
+            retained_order: Mutex::default(),
         };
         for message in loaded.retained {
             let _replaced = broker.retained.set(message);
@@ -80,7 +81,7 @@ impl Broker {
             broker.load_session(found, loaded.now, &mut effects);
         }
         broker.end_empty_groups(&mut effects);
-        broker.submit(&mut effects);
+        broker.submit_changes(&mut effects);
         broker
     }
 

@@ -33,7 +33,7 @@ use crate::broker::recipients::InternedLists;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
 use crate::broker::timers::Timers;
-use crate::durable::change::RetainedChange;
+use crate::durable::change::{Change, RetainedChange};
 use crate::durable::message::{Issuer, Message, MessageHeader, MessageId, SessionId, Timestamp};
 use crate::durable::{Durability, Store, Ticket};
 use crate::packet::QoS;
@@ -76,6 +76,8 @@ pub struct Broker {
     /// Whether the authority limits what Clients may do with topics.
     has_rules: bool,
     ended: Ended,
+    /// Held while changes to Retained Messages are submitted.
+    retained_order: Mutex<()>,
 }
 
 /// Metrics of the core, in addition to the tallies of its connections.
@@ -276,7 +278,7 @@ impl Broker {
         }
         let plan = self.plan(topic, &TopicHash::of(topic), None);
         self.route(&plan, &mut publication, effects);
-        self.finish(effects);
+        self.carry_out(effects);
     }
 
     /// Publishes a Will Message, or any other existing message.
@@ -303,7 +305,7 @@ impl Broker {
         if publication.payload.is_empty() {
             if self.retained.remove(publication.topic).is_some() {
                 let change = RetainedChange::Delete(Arc::from(publication.topic));
-                effects.persist(change, durability);
+                effects.persist_retained(change, durability);
             }
             return true;
         }
@@ -313,17 +315,17 @@ impl Broker {
         if let Some(message) = publication.message() {
             let message = Arc::clone(message);
             let _replaced = self.retained.set(Arc::clone(&message));
-            effects.persist(RetainedChange::Put(message), durability);
+            effects.persist_retained(RetainedChange::Put(message), durability);
         }
         true
     }
 
     /// Carries out effects that no connected Client caused: submits and wakes, without throttling. Only counts are
     /// left.
-    pub(crate) fn finish(&self, effects: &mut Effects) {
+    pub(crate) fn carry_out(&self, effects: &mut Effects) {
         effects.slow_nobody();
-        self.submit(effects);
-        assert!(effects.is_settled(), "effects are left for somebody else");
+        self.submit_changes(effects);
+        assert!(effects.is_carried_out(), "effects are left for somebody else");
     }
 
     /// Whether a message may be retained: a new one within both limits, one that replaces another
@@ -342,10 +344,30 @@ impl Broker {
     }
 
     /// Submits collected changes to the store and wakes tasks. Returns the ticket of the batch, if there was one.
-    pub(crate) fn submit(&self, effects: &mut Effects) -> Option<Ticket> {
-        let ticket = effects.take_batch().map(|batch| self.store.submit(batch));
+    pub(crate) fn submit_changes(&self, effects: &mut Effects) -> Option<Ticket> {
+        let ticket = match std::mem::take(&mut effects.changes_retained) {
+            true => self.submit_retained(effects),
+            false => effects.take_batch().map(|batch| self.store.submit(batch)),
+        };
         effects.wake();
         ticket
+    }
+
+    /// Submits changes that include Retained Messages. Of two publishers to one topic, the first may submit last, and the
+    /// store would keep its message. So what is submitted is what the tree has now, by one thread at a time.
+    fn submit_retained(&self, effects: &mut Effects) -> Option<Ticket> {
+        let mut batch = effects.take_batch()?;
+        let in_order = self.retained_order.lock();
+        for change in &mut batch.changes {
+            let Change::Retained(change) = change else { continue };
+            *change = match self.retained.get(change.topic()) {
+                Some(message) => RetainedChange::Put(message),
+                None => RetainedChange::Delete(change.topic().into()),
+            };
+        }
+        let ticket = self.store.submit(batch);
+        drop(in_order);
+        Some(ticket)
     }
 
     /// An id for a new Session or group.

@@ -95,7 +95,7 @@ impl Broker {
         if !is_known && !inbound.ended && inbound.is_durable() {
             self.persist_queue(&session, effects);
         }
-        self.submit(effects);
+        self.submit_changes(effects);
         drop(inbound);
     }
 

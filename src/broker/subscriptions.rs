@@ -214,7 +214,7 @@ impl Broker {
             );
         }
         drop(inbound);
-        self.finish(effects);
+        self.carry_out(effects);
         true
     }
 }

@@ -45,7 +45,7 @@ impl Broker {
             let mut inbound = session.inbound();
             self.handle_due(&session, &mut inbound, now, effects);
             // Before the lock is released, see `ClientConnection::handle_closed`.
-            self.finish(effects);
+            self.carry_out(effects);
         }
         true
     }

@@ -89,6 +89,17 @@ pub enum RetainedChange {
     Delete(Arc<str>),
 }
 
+impl RetainedChange {
+    /// The topic.
+    #[must_use]
+    pub(crate) fn topic(&self) -> &str {
+        match self {
+            Self::Put(message) => message.topic(),
+            Self::Delete(topic) => topic,
+        }
+    }
+}
+
 impl Change {
     /// The message in this change, if any; it determines the size.
     #[must_use]

@@ -117,7 +117,7 @@ impl Handler for MqttHandler {
         let mut driver = Driver::new(stream, self.service, peer, place);
         async move {
             let ending = (&mut driver).await;
-            driver.finish(&ending);
+            driver.end(&ending);
             // A connection that only waits for its Client to close needs no place.
             let farewell = driver.place.take().map(Place::into_farewell);
             if matches!(ending, Ending::Closing) && !matches!(farewell, Some(None)) {
@@ -541,7 +541,8 @@ impl<S: ClientStream> Driver<S> {
         true
     }
 
-    fn finish(&mut self, ending: &Ending) {
+    /// Releases the Session, logs and counts the end.
+    fn end(&mut self, ending: &Ending) {
         let now = self.service.clock.now();
         let mut effects = Effects::new();
         effects.budget = Budget::turn();

@@ -35,7 +35,7 @@ pub(super) async fn keep_time(
             effects.budget = Budget::turn();
             let has_due = broker.handle_timers(clock.now(), &mut effects);
             let has_ended = broker.take_ended_apart(&mut effects);
-            broker.finish(&mut effects);
+            broker.carry_out(&mut effects);
             if !has_due && !has_ended {
                 break;
             }

@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
-use crate::durable::change::Change;
+use crate::durable::change::{Change, RetainedChange};
 use crate::durable::{Batch, CommitListener, Durability};
 use crate::session::Session;
 use crate::session::queue::PageRequest;
@@ -19,6 +19,8 @@ pub struct Effects {
     pub(crate) changes: Vec<Change>,
     /// The strongest durability that any of them requires.
     pub(crate) durability: Durability,
+    /// Whether there are changes of Retained Messages among them.
+    pub(crate) changes_retained: bool,
     /// Listeners to notify when the batch is durable.
     pub(crate) listeners: SmallVec<[Arc<dyn CommitListener>; 1]>,
     /// Tasks of Clients that have something to write now.
@@ -49,6 +51,12 @@ impl Effects {
     pub(crate) fn persist(&mut self, change: impl Into<Change>, durability: Durability) {
         self.changes.push(change.into());
         self.durability = self.durability.max(durability);
+    }
+
+    /// Adds a change of a Retained Message that requires `durability`.
+    pub(crate) fn persist_retained(&mut self, change: RetainedChange, durability: Durability) {
+        self.changes_retained = true;
+        self.persist(change, durability);
     }
 
     /// The changes as a batch, if there are any.
@@ -87,7 +95,7 @@ impl Effects {
     /// Whether all effects were carried out: only counts may be left, which belong to no Client.
     #[inline]
     #[must_use]
-    pub(crate) fn is_settled(&self) -> bool {
+    pub(crate) fn is_carried_out(&self) -> bool {
         self.is_nothing_but_wakers()
             && self.wakers.is_empty()
             && self.crowded.is_empty()

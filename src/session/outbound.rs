@@ -530,8 +530,8 @@ impl Outbound {
         self.release_waiting();
     }
 
-    fn finish(&mut self, sequence: Sequence, effects: &mut Effects) {
-        let Some(entry) = self.window.finish(sequence) else { return };
+    fn finish_delivery(&mut self, sequence: Sequence, effects: &mut Effects) {
+        let Some(entry) = self.window.finish_delivery(sequence) else { return };
         if let Some(change) = dequeue(self.session, &entry) {
             effects.persist(change, Durability::Memory);
         }

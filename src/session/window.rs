@@ -171,7 +171,7 @@ impl Window {
     }
 
     /// Marks a delivery as done and returns its entry.
-    pub(crate) fn finish(&mut self, sequence: Sequence) -> Option<Arc<QueueEntry>> {
+    pub(crate) fn finish_delivery(&mut self, sequence: Sequence) -> Option<Arc<QueueEntry>> {
         let index = usize::try_from(sequence.0.checked_sub(self.base)?).ok()?;
         let delivery = self.deliveries.get_mut(index)?;
         if delivery.state == DeliveryState::Done {
@@ -263,7 +263,7 @@ mod tests {
         assert!(window.push_run(Sequence(7), 1, 5, DeliveryState::AwaitsPuback));
         for place in [4, 3, 5, 6, 7] {
             assert!(window.find(Sequence(place).packet_id()).is_some());
-            window.finish(Sequence(place));
+            window.finish_delivery(Sequence(place));
         }
         assert_eq!((window.unacknowledged(), window.base()), (0, Sequence(8)));
         window.push(Sequence(9), awaiting(DeliveryState::AwaitsPubcomp));
@@ -279,11 +279,11 @@ mod tests {
         for place in 0..3 {
             window.push(Sequence(place), awaiting(DeliveryState::AwaitsPuback));
         }
-        window.finish(Sequence(1));
+        window.finish_delivery(Sequence(1));
         assert_eq!((window.base(), window.unacknowledged()), (Sequence(0), 2));
-        window.finish(Sequence(0));
+        window.finish_delivery(Sequence(0));
         assert_eq!((window.base(), window.unacknowledged()), (Sequence(2), 1));
-        window.finish(Sequence(0));
+        window.finish_delivery(Sequence(0));
         assert_eq!(window.unacknowledged(), 1, "done is done");
     }
 
@@ -314,7 +314,7 @@ mod tests {
         );
         assert!(!window.has_room(Sequence(place + 1), u16::MAX));
         for sequence in 0..=place {
-            window.finish(Sequence(sequence));
+            window.finish_delivery(Sequence(sequence));
         }
         assert_eq!(window.kept_bytes, 0);
         window.push(
@@ -332,7 +332,7 @@ mod tests {
         window.push(Sequence(4), awaiting(DeliveryState::AwaitsPubrec));
         assert_eq!(window.unacknowledged(), 2);
         assert!(window.find(Sequence(2).packet_id()).is_none());
-        window.finish(Sequence(0));
+        window.finish_delivery(Sequence(0));
         assert_eq!(window.base(), Sequence(4));
     }
 }

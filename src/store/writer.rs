@@ -144,7 +144,7 @@ impl Writer {
             let started = Instant::now();
             let trouble = match self.attempt(&group, mode) {
                 Ok(()) => {
-                    self.release(group, rest, started);
+                    self.announce_durable(group, rest, started);
                     return true;
                 }
                 Err(trouble) => trouble,
@@ -263,9 +263,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Releases the tickets of a durable group, and those of the batches directly behind it that promise nothing:
+    /// Announces the tickets of a durable group, and those of the batches directly behind it that promise nothing:
     /// they are written with the next group. `rest` comes before what was submitted meanwhile.
-    fn release(&mut self, group: Vec<PendingBatch>, rest: &[PendingBatch], started: Instant) {
+    fn announce_durable(
+        &mut self,
+        group: Vec<PendingBatch>,
+        rest: &[PendingBatch],
+        started: Instant,
+    ) {
         // Before the tickets, so that whoever sees them released also sees the store available.
         self.recovered();
         if group.is_empty() {

@@ -98,7 +98,13 @@ impl<V: RetainedValue + Clone> RetainedTree<V> {
 
     /// Removes the value of a topic. [MQTT-3.3.1-6]
     pub fn remove(&self, topic: &str) -> Option<V> {
+        self.remove_if(topic, |_| true)
+    }
+
+    /// Removes the value of a topic if it satisfies the condition.
+    pub(crate) fn remove_if(&self, topic: &str, condition: impl FnOnce(&V) -> bool) -> Option<V> {
         let mut shard = self.shards[self.shard_of(topic)].0.write();
+        shard.get(&topic as &dyn Topic).filter(|found| condition(&found.0))?;
         let removed = shard.take(&topic as &dyn Topic)?.0;
         self.value_bytes.fetch_sub(removed.memory_bytes(), AtomicOrdering::Relaxed);
         self.len.fetch_sub(1, AtomicOrdering::Relaxed);

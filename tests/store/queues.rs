@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use petrel::durable::change::{Change, QueueChange, SessionChange};
-use petrel::durable::entry::{AcknowledgedEntry, StoredEntry};
+use petrel::durable::entry::{AcknowledgedEntry, QueueEntry, StoredEntry};
 use petrel::durable::message::{Sequence, SessionId};
 use petrel::durable::{Batch, Durability, Store, Ticket};
 
@@ -182,4 +182,42 @@ fn bodies(directory: &std::path::Path) -> usize {
     };
     assert_eq!(count("bodies"), count("body_references"));
     count("bodies")
+}
+
+/// A Client's task hands messages on without the lock under which its input is handled, and publishers deliver without it
+/// anyway. So changes to one queue come in any order, and some after its end.
+#[test]
+fn changes_to_a_queue_come_in_any_order_and_after_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = open(directory.path());
+    let enqueue_entry = |entry: &Arc<QueueEntry>| QueueChange::Enqueue {
+        queue: SessionId(1),
+        entry: Arc::clone(entry),
+    };
+    let entries: Vec<_> =
+        (0..5).map(|place| entry(place, format!("1/{place}").as_bytes())).collect();
+    // A later position first, and its removal before the earlier ones.
+    commit(&store, vec![put_session(1)]);
+    commit(&store, vec![enqueue_entry(&entries[3])]);
+    assert_eq!(entries[3].acknowledge(), AcknowledgedEntry::Stored);
+    commit(&store, vec![dequeue(1, 3)]);
+    // Acknowledged between its delivery and its submission.
+    assert_eq!(entries[1].acknowledge(), AcknowledgedEntry::NeverWritten);
+    commit(&store, vec![enqueue_entry(&entries[2]), enqueue_entry(&entries[1])]);
+    commit(&store, vec![enqueue_entry(&entries[0])]);
+    assert_eq!(places(&store, 1), [0, 2]);
+    let image = crash_image(directory.path());
+    let (copy, loaded) = open(image.path());
+    let queue = &find(&loaded, 1).queue;
+    assert_eq!((queue.start, queue.message_count), (Sequence(0), 2));
+    assert_eq!(places(&copy, 1), [0, 2]);
+    // The Session ends on another thread.
+    commit(&store, vec![SessionChange::Delete(SessionId(1))]);
+    commit(&store, vec![enqueue_entry(&entries[4])]);
+    commit(&store, vec![dequeue(1, 0), release(1, 2), dequeue(1, 2)]);
+    assert!(places(&store, 1).is_empty());
+    let image = crash_image(directory.path());
+    let (copy, loaded) = open(image.path());
+    assert!(loaded.sessions.is_empty() && places(&copy, 1).is_empty());
+    assert_eq!(copy.report().orphaned_queues, 0);
 }

@@ -50,8 +50,8 @@ impl EchoAccount {
         self.due.entry(fingerprint).or_default().echoes += 1;
     }
 
-    /// Whether an incoming message is an expected echo, which is then settled.
-    pub(crate) fn settle(
+    /// Whether an incoming message is an expected echo, which is then no longer expected.
+    pub(crate) fn take_echo(
         &mut self,
         (topic, payload, qos): (&str, &[u8], QoS),
         now: Instant,
@@ -108,10 +108,10 @@ mod tests {
         for _ in 0..100 {
             account.note_sent(message, now, PATIENCE);
         }
-        assert!(!account.settle(("t", b"21", QoS::AtLeastOnce), now));
-        assert!(!account.settle(("u", b"20", QoS::AtLeastOnce), now));
-        assert!(!account.settle(("t", b"20", QoS::AtMostOnce), now));
-        let settled = (0..150).filter(|_| account.settle(message, now)).count();
+        assert!(!account.take_echo(("t", b"21", QoS::AtLeastOnce), now));
+        assert!(!account.take_echo(("u", b"20", QoS::AtLeastOnce), now));
+        assert!(!account.take_echo(("t", b"20", QoS::AtMostOnce), now));
+        let settled = (0..150).filter(|_| account.take_echo(message, now)).count();
         assert_eq!(settled, 100);
     }
 
@@ -122,13 +122,13 @@ mod tests {
         let message = ("t", &b"20"[..], QoS::AtLeastOnce);
         account.note_sent(message, now, PATIENCE);
         account.note_sent(message, now + PATIENCE / 2, PATIENCE);
-        assert!(account.settle(message, now + PATIENCE));
-        assert!(!account.settle(message, now + PATIENCE));
-        assert!(!account.settle(message, now + 2 * PATIENCE));
+        assert!(account.take_echo(message, now + PATIENCE));
+        assert!(!account.take_echo(message, now + PATIENCE));
+        assert!(!account.take_echo(message, now + 2 * PATIENCE));
         assert_eq!((account.due.len(), account.order.len()), (0, 0));
         account.note_sent(message, now, PATIENCE);
         account.clear();
-        assert!(!account.settle(message, now));
+        assert!(!account.take_echo(message, now));
     }
 
     #[test]
@@ -139,6 +139,6 @@ mod tests {
             account.note_sent(("t", &number.to_be_bytes(), QoS::AtLeastOnce), now, PATIENCE);
         }
         assert_eq!(account.order.len(), DUE_MAX);
-        assert!(!account.settle(("t", &(DUE_MAX + 5).to_be_bytes(), QoS::AtLeastOnce), now));
+        assert!(!account.take_echo(("t", &(DUE_MAX + 5).to_be_bytes(), QoS::AtLeastOnce), now));
     }
 }

@@ -150,7 +150,7 @@ impl Relay {
 
     /// Releases messages that were held because they seemed to circle.
     pub(super) fn release_incoming(&mut self, now: Instant) {
-        let released = self.watch_in.as_mut().map(|watch| watch.release(now));
+        let released = self.watch_in.as_mut().map(|watch| watch.take_released(now));
         for message in released.into_iter().flatten() {
             if let Some(Some(local)) = self.locals.get_mut(message.lane) {
                 local.publish(&message);
@@ -208,7 +208,7 @@ impl Relay {
         // What the remote broker retains has RETAIN, when it is sent for our SUBSCRIBE; an echo has not. [MQTT-3.3.1-9]
         if let Some(account) = &self.account
             && !publish.retain
-            && account.lock().settle((topic, publish.payload, publish.qos), now)
+            && account.lock().take_echo((topic, publish.payload, publish.qos), now)
         {
             return Err(BridgeDropReason::Echo);
         }

@@ -183,7 +183,7 @@ impl Relay {
 
     /// Releases messages that were held because they seemed to circle.
     pub(super) fn release_outgoing(&mut self, now: Instant) {
-        let released = self.watch_out.as_mut().map(|watch| watch.release(now));
+        let released = self.watch_out.as_mut().map(|watch| watch.take_released(now));
         for (lane, held) in released.into_iter().flatten() {
             self.send_or_hold(lane, held.message.as_borrowed(), now);
         }
@@ -286,7 +286,7 @@ impl Relay {
             return;
         }
         for (packet_id, reason) in std::mem::take(&mut self.held_releases) {
-            self.release(packet_id, reason);
+            self.release_remote(packet_id, reason);
         }
         self.send_unproven(now);
         for lane in 0..self.held.len() {
@@ -424,11 +424,11 @@ impl Relay {
     pub(super) fn local_pubrel(&mut self, ack: &Acknowledgement<'_>) {
         match self.phase < RelayPhase::Running {
             true => self.held_releases.push((ack.packet_id, ack.reason)),
-            false => self.release(ack.packet_id, ack.reason),
+            false => self.release_remote(ack.packet_id, ack.reason),
         }
     }
 
-    fn release(&mut self, packet_id: PacketId, reason: ReasonCode) {
+    fn release_remote(&mut self, packet_id: PacketId, reason: ReasonCode) {
         let version = self.settings.protocol;
         let takes_qos2 =
             self.remotes.first().is_some_and(|remote| remote.maximum_qos == QoS::ExactlyOnce);

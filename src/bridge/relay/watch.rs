@@ -73,7 +73,7 @@ impl<M> Watch<M> {
     }
 
     /// The messages that need not wait any longer, in order.
-    pub(super) fn release(&mut self, now: Instant) -> Vec<M> {
+    pub(super) fn take_released(&mut self, now: Instant) -> Vec<M> {
         if self.held.is_empty() {
             return Vec::new();
         }

@@ -116,7 +116,7 @@ impl ClientConnection {
         self.release_session(&session, &mut inbound, now, effects);
         // Before the lock is released: otherwise the record of a connection that takes over could be written before this
         // one, which would then replace it, and a crash between the two would lose the Will.
-        self.broker.finish(effects);
+        self.broker.carry_out(effects);
         drop(inbound);
     }
 

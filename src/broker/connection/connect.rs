@@ -113,7 +113,7 @@ impl ClientConnection {
         self.answer(PendingPacket::Connack(Box::new(greeting)), wait, effects);
         // A Will is not a stream that could be slowed down, and its publisher has disconnected.
         effects.slow_nobody();
-        self.finish(session, now, effects);
+        self.finish_turn(session, now, effects);
     }
 
     /// Finds or creates the Session. [MQTT-3.1.2-4] [MQTT-3.1.2-5]

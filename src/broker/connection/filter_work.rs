@@ -92,7 +92,7 @@ impl ClientConnection {
         let Some(work) = self.input.filter_work.take() else { return };
         let mut turn = Turn { session: &session, inbound: &mut inbound, now, effects };
         self.work_through(&mut turn, *work);
-        self.finish(&session, now, effects);
+        self.finish_turn(&session, now, effects);
         drop(inbound);
     }
 

@@ -344,7 +344,7 @@ impl ClientConnection {
                 self.handle_some_bytes(input.get(consumed..).unwrap_or_default(), now, effects);
             consumed += taken;
             let was_stopped = !self.is_reading();
-            self.settle(now, effects);
+            self.resume_waiting(now, effects);
             // The reason for stopping may be over by now (a recipient caught up on another core). If packets are
             // left, this must not return in the reading state: they would stay unhandled until more bytes arrive.
             if !was_stopped || !self.is_reading() || consumed >= input.len() {
@@ -417,7 +417,7 @@ impl ClientConnection {
         }
         self.flush_run(&mut turn, &mut run);
         turn.effects.budget.spend(consumed / BYTES_PER_STEP);
-        self.finish(&session, now, turn.effects);
+        self.finish_turn(&session, now, turn.effects);
         drop(inbound);
         consumed
     }
@@ -474,7 +474,7 @@ impl ClientConnection {
             return;
         }
         self.input.gave_way &= effects.budget.is_spent();
-        self.settle(now, effects);
+        self.resume_waiting(now, effects);
         let mut outbound = session.outbound();
         if outbound.is_taken_over(self.opening.epoch) {
             drop(outbound);
@@ -494,7 +494,7 @@ impl ClientConnection {
             if self.output.watches_others && !self.is_last_call() {
                 self.drain_to_client(&session, now, effects);
             }
-            self.finish(&session, now, effects);
+            self.finish_turn(&session, now, effects);
         }
     }
 

@@ -59,9 +59,9 @@ impl Wait {
     }
 }
 
-/// The changes that an acknowledgement depends on: those collected after the promise was created. An answer to
-/// CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH or PUBREL waits for them, but not if there are none or if they may be
-/// lost with the process.
+/// The changes that an answer to CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH or PUBREL depends on: those collected after
+/// the promise was created. The answer waits if there are such changes and any change of the batch, which is written as a
+/// whole, must outlive the process.
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub(super) struct Promise {
@@ -177,7 +177,7 @@ impl ClientConnection {
     /// Sends PUBREL only for a delivery that still exists, and marks it.
     fn send_pubrel(&mut self, packet_id: PacketId, reason: ReasonCode) {
         let Some(session) = &self.opening.session else { return };
-        let is_known = reason.is_failure() || session.outbound().release(packet_id);
+        let is_known = reason.is_failure() || session.outbound().begin_release(packet_id);
         if is_known {
             let version = self.identity.version;
             let kind = AcknowledgementKind::Pubrel;

@@ -131,7 +131,7 @@ impl<'a> Run<'a> {
     }
 
     /// The packets as they arrived: plain ones, one behind the other.
-    fn arrived(&self, version: ProtocolVersion) -> Option<ArrivedPackets<'a>> {
+    fn packets(&self, version: ProtocolVersion) -> Option<ArrivedPackets<'a>> {
         let bytes = self.input.get(..self.input_bytes)?;
         (!bytes.is_empty()).then_some(ArrivedPackets { bytes, version })
     }
@@ -331,10 +331,10 @@ impl ClientConnection {
         }
         let effects = &mut *turn.effects;
         let mut routed: SmallVec<[Routed; RUN_MESSAGES]> = SmallVec::new();
-        let arrived = run.arrived(self.identity.version);
-        self.broker.route_run(plan, &mut run.publications, arrived, &mut routed, effects);
+        let packets = run.packets(self.identity.version);
+        self.broker.route_run(plan, &mut run.publications, packets, &mut routed, effects);
         effects.backpressure |= plan.applies_backpressure() && !effects.crowded.is_empty();
-        self.receive_run(turn, run, plan.durability);
+        self.persist_incoming(turn, run, plan.durability);
         let wait = promise.wait(turn.effects);
         if run.storing > Storing::Never {
             let qos = run.publications.iter().map(|publication| publication.qos);
@@ -354,7 +354,7 @@ impl ClientConnection {
     }
 
     /// Records the identifiers of accepted messages, to recognise retransmissions.
-    fn receive_run(&self, turn: &mut Turn<'_>, run: &Run<'_>, durability: Durability) {
+    fn persist_incoming(&self, turn: &mut Turn<'_>, run: &Run<'_>, durability: Durability) {
         if !turn.inbound.is_durable() {
             return;
         }
@@ -369,7 +369,7 @@ impl ClientConnection {
     /// Acknowledges messages that are not routed.
     fn take_returned(&mut self, turn: &mut Turn<'_>, run: &Run<'_>, durability: Durability) {
         let promise = Promise::begin(turn.effects);
-        self.receive_run(turn, run, durability);
+        self.persist_incoming(turn, run, durability);
         let wait = promise.wait(turn.effects);
         for (publication, packet_id) in run.publications.iter().zip(&run.packet_ids) {
             turn.effects.tally.drop_one(DropReason::Loop);

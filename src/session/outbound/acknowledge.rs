@@ -15,7 +15,7 @@ impl Outbound {
         if delivery.state != DeliveryState::AwaitsPuback {
             return false;
         }
-        self.finish(sequence, effects);
+        self.finish_delivery(sequence, effects);
         true
     }
 
@@ -38,7 +38,7 @@ impl Outbound {
             DeliveryState::AwaitsPubrec => {}
         }
         if reason.is_failure() {
-            self.finish(sequence, effects);
+            self.finish_delivery(sequence, effects);
             self.count_drop(DropReason::Refused, effects);
             return PubrecOutcome::Finished;
         }
@@ -56,7 +56,7 @@ impl Outbound {
     }
 
     /// Sends the PUBREL of this delivery. False if the delivery no longer exists.
-    pub(crate) fn release(&mut self, packet_id: PacketId) -> bool {
+    pub(crate) fn begin_release(&mut self, packet_id: PacketId) -> bool {
         let Some((_, delivery)) = self.window.find(packet_id) else { return false };
         if delivery.state == DeliveryState::AwaitsCommit {
             delivery.state = DeliveryState::AwaitsPubcomp;
@@ -70,7 +70,7 @@ impl Outbound {
         if !matches!(delivery.state, DeliveryState::AwaitsPubcomp | DeliveryState::AwaitsCommit) {
             return false;
         }
-        self.window.finish(sequence);
+        self.window.finish_delivery(sequence);
         if self.persistence == Persistence::Durable {
             let change = QueueChange::Dequeue { queue: self.session, sequence };
             effects.persist(change, Durability::Memory);

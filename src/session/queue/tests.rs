@@ -106,7 +106,7 @@ fn what_is_known_better_than_the_store_is_applied_to_its_pages() {
         window.push(entry.sequence, delivery);
     }
     [0, 1, 2].into_iter().for_each(|at: usize| commit(&entries[at]));
-    window.finish(Sequence(1));
+    window.finish_delivery(Sequence(1));
     queue.leave_memory(&mut window);
 
     let request = queue.refill().unwrap();
