@@ -121,6 +121,30 @@ impl RuleSet {
         set
     }
 
+    /// Everything in plain words: rules in the order in which they decide, then what holds if none applies, groups and roles.
+    #[must_use]
+    pub fn describe(&self) -> Vec<String> {
+        let rules = self.rules.iter().map(|rule| format!("{}: {rule}", rule.origin));
+        let defaults = Operation::ALL.into_iter().map(|operation| {
+            let DefaultAccess { effect, origin } = &self.defaults[operation as usize];
+            let verb = match effect {
+                Effect::Allow => "allowed",
+                Effect::Deny => "denied",
+            };
+            let origin = origin.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default();
+            format!("{origin}if no rule applies, {} is {verb}", operation.name())
+        });
+        let groups = self
+            .groups
+            .iter()
+            .map(|(user, groups)| format!("user {user:?} is in {}", groups.join(", ")));
+        let roles = self.roles.iter().map(|(who, roles)| format!("{who}: {}", roles.join(", ")));
+        let mut lists: Vec<_> = groups.collect();
+        lists.extend(roles.map(|list| format!("roles of {list}")));
+        lists.sort();
+        rules.chain(defaults).chain(lists).collect()
+    }
+
     /// The rules, in the order in which they decide.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {

@@ -24,6 +24,7 @@ use crate::cli::{complain, say};
 Examples:
   petrel check                              the file that `petrel serve` would use
   petrel check --config petrel.toml
+  petrel check --rules                      each access rule in plain words
   petrel check --template > petrel.toml     every key with its default and meaning
   PETREL_LIMITS__MAX_PACKET_SIZE=1MiB petrel check --print
 
@@ -34,6 +35,9 @@ pub(crate) struct CheckCommand {
     /// Print every value in force as TOML, including defaults and environment variables
     #[arg(short, long)]
     print: bool,
+    /// Print each access rule in plain words, in the order in which they decide
+    #[arg(long, conflicts_with_all = ["print", "template"])]
+    rules: bool,
     /// Print a configuration template: every key with its default and a comment. Reads no file
     #[arg(long, conflicts_with = "print")]
     template: bool,
@@ -58,12 +62,35 @@ impl CheckCommand {
         if !problems.is_empty() {
             return Ok(ExitCode::FAILURE);
         }
+        if self.rules {
+            return say_rules(&settings).map(|()| ExitCode::SUCCESS);
+        }
         if !self.print {
             say(&format!("no mistakes in {}", describe(file.as_deref())))?;
             say(&summary(&settings))?;
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Every rule in plain words.
+fn say_rules(settings: &Settings) -> anyhow::Result<()> {
+    let Some((path, format)) = rules_of(settings) else {
+        return say(
+            "no access rules: every client may use every topic that is not the broker's own",
+        );
+    };
+    for line in RulesFile::open(path, format)?.rules().current().describe() {
+        say(&line)?;
+    }
+    Ok(())
+}
+
+/// The file with access rules, and its format.
+fn rules_of(settings: &Settings) -> Option<(&Path, RuleFormat)> {
+    let own = settings.rules_file.as_deref().map(|path| (path, RuleFormat::Petrel));
+    let mosquitto = settings.acl_file.as_deref().map(|path| (path, RuleFormat::Mosquitto));
+    own.or(mosquitto)
 }
 
 /// Problems in the files that the configuration names.
@@ -75,14 +102,14 @@ fn file_problems(settings: &Settings) -> Vec<String> {
         let cure = format!("`petrel passwd {} NAME` creates it", path.display());
         problems.push(format!("auth.users_file: {error}\n    {cure}"));
     }
-    for (key, path, format) in [
-        ("rules_file", &settings.rules_file, RuleFormat::Petrel),
-        ("acl_file", &settings.acl_file, RuleFormat::Mosquitto),
-    ] {
-        let opened = path.as_deref().map(|path| RulesFile::open(path, format));
-        if let Some(Err(error)) = opened {
-            problems.push(format!("auth.{key}: {error}"));
-        }
+    if let Some((path, format)) = rules_of(settings)
+        && let Err(error) = RulesFile::open(path, format)
+    {
+        let key = match format {
+            RuleFormat::Petrel => "rules_file",
+            RuleFormat::Mosquitto => "acl_file",
+        };
+        problems.push(format!("auth.{key}: {error}"));
     }
     for listener in &settings.listeners {
         problems.extend(listener_problems(listener));

@@ -7,7 +7,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use petrel::control::client::{AskError, ControlClient};
-use petrel::control::command::{Command, PAGE_SESSIONS_MAX, SessionQuery};
+use petrel::control::command::{
+    AskedOperation, Command, ExplainQuery, PAGE_SESSIONS_MAX, SessionQuery,
+};
 use serde_json::Value;
 
 use crate::cli::configuration::ConfigurationOptions;
@@ -30,6 +32,8 @@ Examples:
   petrel ctl bridge pause cloud                  queue its messages until `resume`
   petrel ctl --json bridge show cloud | jq .queue_messages
   petrel ctl backup /var/backups/petrel
+  petrel ctl explain ann sensor-1 publish alarms/fire     which access rule decides
+  petrel ctl explain - sensor-1 subscribe 'alarms/#'      - is a client without a user name
 
 Exit codes: 0 done, 1 refused or no broker answers, 2 wrong command line.")]
 pub(crate) struct ControlCommand {
@@ -58,7 +62,24 @@ enum Action {
         #[arg(long, default_value_t = 1000)]
         limit: usize,
     },
-    /// Reload certificates, users and bridges, as SIGHUP does
+    /// Say whether a client may publish, subscribe or receive, and which access rule decides
+    Explain {
+        /// User name; `-` for a client without one
+        user: String,
+        /// Client id
+        client: String,
+        /// What it wants to do
+        operation: OperationArgument,
+        /// With which topic, or topic filter to subscribe to
+        topic: String,
+        /// QoS of the message or the subscription
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+        qos: u8,
+        /// The message is retained
+        #[arg(long)]
+        retain: bool,
+    },
+    /// Reload certificates, users, access rules and bridges, as SIGHUP does
     Reload,
     /// Back up the store while the broker runs
     Backup {
@@ -68,6 +89,14 @@ enum Action {
     /// List, show, add, pause, resume and remove bridges
     #[command(subcommand)]
     Bridge(BridgeAction),
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum OperationArgument {
+    Publish,
+    Receive,
+    Subscribe,
+    Unsubscribe,
 }
 
 #[derive(Debug, Subcommand)]
@@ -158,6 +187,21 @@ impl Action {
                 let (prefix, limit) = (prefix.clone(), *limit);
                 Command::Sessions(SessionQuery { prefix, limit, ..SessionQuery::default() })
             }
+            Self::Explain { user, client, operation, topic, qos, retain } => {
+                Command::Explain(ExplainQuery {
+                    user_name: Some(user.clone()).filter(|user| user != "-"),
+                    client_id: client.clone(),
+                    operation: match operation {
+                        OperationArgument::Publish => AskedOperation::Publish,
+                        OperationArgument::Receive => AskedOperation::Receive,
+                        OperationArgument::Subscribe => AskedOperation::Subscribe,
+                        OperationArgument::Unsubscribe => AskedOperation::Unsubscribe,
+                    },
+                    topic: topic.clone(),
+                    qos: *qos,
+                    retain: *retain,
+                })
+            }
             Self::Reload => Command::Reload,
             Self::Backup { directory } => {
                 let directory = std::path::absolute(directory)
@@ -237,6 +281,10 @@ fn readable(action: &Action, answer: &Value) -> String {
                 ("DROPPED", "dropped"),
             ],
         ),
+        Action::Explain { .. } => {
+            let verdict = if answer["allowed"] == true { "allowed" } else { "denied" };
+            format!("{verdict}: {}\n", answer["reason"].as_str().unwrap_or_default())
+        }
         _ if answer.is_null() => "done\n".to_owned(),
         _ => list(answer),
     }
@@ -269,6 +317,18 @@ mod tests {
         assert_eq!(command(&["bridge", "remove", "a", "--purge"]), purge);
         let backup = Command::Backup { directory: "/b".into() };
         assert_eq!(command(&["backup", "/b"]), backup);
+        let explain = ExplainQuery {
+            user_name: None,
+            client_id: "c".into(),
+            operation: AskedOperation::Publish,
+            topic: "a/b".into(),
+            qos: 1,
+            retain: true,
+        };
+        assert_eq!(
+            command(&["explain", "-", "c", "publish", "a/b", "--qos", "1", "--retain"]),
+            Command::Explain(explain)
+        );
         let query = SessionQuery { prefix: "x".into(), limit: 5, after: None };
         assert_eq!(
             command(&["sessions", "--prefix", "x", "--limit", "5"]),

@@ -26,7 +26,9 @@ pub enum Command {
     Status,
     /// A page of its Sessions.
     Sessions(SessionQuery),
-    /// Reload certificates, users and bridges, as SIGHUP does.
+    /// Whether a Client may do something, and which access rule says so.
+    Explain(ExplainQuery),
+    /// Reload certificates, users, access rules and bridges, as SIGHUP does.
     Reload,
     /// Back up the store of the running broker.
     Backup {
@@ -80,6 +82,41 @@ pub struct SessionQuery {
     pub limit: usize,
 }
 
+/// What to explain.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainQuery {
+    /// The user; none: an anonymous Client.
+    #[serde(default)]
+    pub user_name: Option<String>,
+    /// The Client Identifier.
+    pub client_id: String,
+    /// What the Client wants to do.
+    pub operation: AskedOperation,
+    /// With which topic or filter.
+    pub topic: String,
+    /// The QoS of the message or of the Subscription.
+    #[serde(default)]
+    pub qos: u8,
+    /// Whether the message is retained.
+    #[serde(default)]
+    pub retain: bool,
+}
+
+/// An operation that is explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AskedOperation {
+    /// Publish to a topic.
+    Publish,
+    /// Receive messages of a topic.
+    Receive,
+    /// Subscribe to a filter.
+    Subscribe,
+    /// Unsubscribe from a filter.
+    Unsubscribe,
+}
+
 /// The most Sessions in one page.
 pub const PAGE_SESSIONS_MAX: usize = 1000;
 
@@ -99,6 +136,8 @@ pub enum Reply {
     Status(Box<BrokerStatus>),
     /// Sessions.
     Sessions(SessionPage),
+    /// What a Client may do.
+    Explained(ExplainedAccess),
     /// What a reload changed.
     Reloaded(ReloadReport),
     /// The size of the backup.
@@ -188,6 +227,17 @@ pub struct BridgeDetails {
     pub(crate) topics: Vec<String>,
 }
 
+/// Whether a Client may do something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExplainedAccess {
+    /// Whether it may.
+    pub(crate) allowed: bool,
+    /// Why, in plain words.
+    pub(crate) reason: String,
+    /// File and line of the rule that decides, if there is one.
+    pub(crate) rule: Option<String>,
+}
+
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -197,6 +247,14 @@ pub enum CommandError {
     /// There is nothing to back up.
     #[error("this broker keeps its store in memory: there is nothing to back up")]
     StoreInMemory,
+    /// A topic is not one.
+    #[error("{topic:?} cannot be used here: {problem}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The backup failed.
     #[error(transparent)]
     Backup(#[from] StoreError),

@@ -101,7 +101,7 @@ impl NodeCommands {
     /// Reloads everything that can change without a restart. Each part is separate: a mistake in one leaves only that
     /// one unchanged.
     async fn reload(&self) -> Result<ReloadReport, CommandError> {
-        info!("reloading certificates, users and bridges");
+        info!("reloading certificates, users, access rules and bridges");
         let handle = self.handle.clone();
         let mut problems = match spawn_blocking(move || handle.reload()).await {
             Ok(problems) => problems,
@@ -179,6 +179,7 @@ impl CommandTarget for NodeCommands {
             Ok(match command {
                 Command::Status => Reply::Status(Box::new(self.status())),
                 Command::Sessions(query) => Reply::Sessions(self.sessions(query).await?),
+                Command::Explain(query) => Reply::Explained(self.handle.explain(&query)?),
                 Command::Reload => Reply::Reloaded(self.reload().await?),
                 Command::Backup { directory } => self.backup(directory, progress).await?,
                 Command::BridgeList => Reply::Bridges(self.bridges.status()),

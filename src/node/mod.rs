@@ -3,6 +3,7 @@
 
 pub(crate) mod bridges;
 pub mod commands;
+mod explain;
 pub(crate) mod figures;
 pub mod handle;
 mod periodic;

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "tests are documented where their name does not say everything")]
 
+mod access;
 mod bench;
 mod control;
 mod logs;
