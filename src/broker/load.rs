@@ -14,6 +14,7 @@ use crate::broker::limits::Limits;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
 use crate::broker::timers::Timers;
+use crate::broker::wills::LostWills;
 use crate::broker::{Broker, Figures};
 use crate::durable::change::{QueueChange, SessionChange};
 use crate::durable::message::{Sequence, Timestamp};
@@ -66,6 +67,7 @@ impl Broker {
             has_rules,
             ended: Ended::default(),
             retained_order: Mutex::default(),
+            lost_wills: LostWills::default(),
         };
         for message in loaded.retained {
             let _replaced = broker.retained.set(message);

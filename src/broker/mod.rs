@@ -15,6 +15,7 @@ pub(crate) mod route;
 pub(crate) mod session_end;
 pub(crate) mod subscriptions;
 pub(crate) mod timers;
+mod wills;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,7 +23,6 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use tracing::debug;
 
 use crate::access::{Authority, Client};
 use crate::broker::connection::{PlanBudget, PlanRoom};
@@ -33,12 +33,13 @@ use crate::broker::recipients::InternedLists;
 use crate::broker::registry::Registry;
 use crate::broker::route::Destination;
 use crate::broker::timers::Timers;
+use crate::broker::wills::LostWills;
 use crate::durable::change::{Change, RetainedChange};
 use crate::durable::message::{Issuer, Message, MessageHeader, MessageId, SessionId, Timestamp};
 use crate::durable::{Durability, Store, Ticket};
 use crate::packet::QoS;
 use crate::session::access_rights::AccessRights;
-use crate::session::effects::{DropReason, Effects};
+use crate::session::effects::Effects;
 use crate::session::group::{Group, GroupTerms};
 use crate::session::inbound::Inbound;
 use crate::session::outbound::Persistence;
@@ -78,6 +79,7 @@ pub struct Broker {
     ended: Ended,
     /// Held while changes to Retained Messages are submitted.
     retained_order: Mutex<()>,
+    lost_wills: LostWills,
 }
 
 /// Metrics of the core, in addition to the tallies of its connections.
@@ -279,23 +281,6 @@ impl Broker {
         let plan = self.plan(topic, &TopicHash::of(topic), None);
         self.route(&plan, &mut publication, effects);
         self.carry_out(effects);
-    }
-
-    /// Publishes a Will Message, or any other existing message.
-    pub(crate) fn publish_message(&self, message: &Arc<Message>, effects: &mut Effects) {
-        let mut publication = Publication::from_message(message);
-        let topic = message.topic();
-        if message.retain && !self.retain(&mut publication, effects) {
-            effects.tally.drop_one(DropReason::QueueFull);
-            let publisher = message.id.publisher.0;
-            debug!(
-                topic,
-                publisher,
-                "a will cannot be retained: the limit of retained messages has been reached"
-            );
-        }
-        let plan = self.plan(topic, &TopicHash::of(topic), Some(message.id.publisher));
-        self.route(&plan, &mut publication, effects);
     }
 
     /// Sets, replaces or clears a Retained Message. [MQTT-3.3.1-5] [MQTT-3.3.1-6] False if there

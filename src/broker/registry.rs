@@ -159,6 +159,24 @@ mod tests {
         Arc::new(Session::new(Arc::from(client_id), inbound, outbound))
     }
 
+    /// Clients choose their identifiers: if they knew the hash, they could choose ten thousand that all collide.
+    #[test]
+    fn each_registry_hashes_in_its_own_way() {
+        let places = |registry: &Registry| -> Vec<_> {
+            (0..100).map(|number| registry.shard_index(&format!("client-{number}"))).collect()
+        };
+        let order = || {
+            let mut shard = Shard::default();
+            for (id, client_id) in (0..).zip(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]) {
+                shard.insert(Arc::from(client_id), session(id, client_id));
+            }
+            shard.into_keys().collect::<Vec<_>>()
+        };
+        assert_ne!(places(&Registry::new()), places(&Registry::new()));
+        let first = order();
+        assert!((0..20).any(|_| order() != first), "the order within a part");
+    }
+
     fn read_all(registry: &Registry, prefix: &str, limit: usize) -> Vec<String> {
         let (mut all, mut after) = (Vec::new(), None::<Arc<str>>);
         loop {

@@ -289,8 +289,8 @@ impl Recipient {
         ids.dedup();
         let left_out = ids.len().saturating_sub(max);
         if left_out > 0 {
-            let client_id = self.session.client_id();
-            debug!(%client_id, topic, left_out, "too many subscription identifiers match");
+            let client_id = &**self.session.client_id();
+            debug!(client_id, topic, left_out, "too many subscription identifiers match");
             ids.truncate(max);
             ids.shrink_to_fit();
         }

@@ -178,3 +178,22 @@ impl Extend<PacketId> for IncomingIds {
         packet_ids.into_iter().for_each(|packet_id| self.insert(packet_id));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+
+    /// Clients choose their Packet Identifiers: a hash that they know would let them choose those that collide.
+    #[test]
+    fn each_client_s_identifiers_are_hashed_in_their_own_way() {
+        let order = || {
+            let mut ids = PacketIds::default();
+            ids.extend((1..=50).filter_map(NonZeroU16::new).map(PacketId));
+            ids.into_iter().collect::<Vec<_>>()
+        };
+        let first = order();
+        assert!((0..20).any(|_| order() != first));
+    }
+}

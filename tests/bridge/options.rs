@@ -79,7 +79,7 @@ fn what_is_excluded_does_not_cross() {
     assert!(drops.to_string().contains("[\"excluded\",3]"), "{drops}");
 }
 
-fn metrics(broker: &Broker) -> String {
+pub fn metrics(broker: &Broker) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", broker.http_port)).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();

@@ -47,6 +47,10 @@ enum Outage {
     LocalRestarts,
     LocalIsKilled,
     RemoteIsAway,
+    /// It is changed after its restart, before the link is there again.
+    RemoteRestarts,
+    /// The same while the link comes back.
+    RemoteComesBack,
 }
 
 struct Case {
@@ -98,6 +102,19 @@ fn without_link(
             eventually("the loss is noticed", || local.bridge("b", "state") != "connected");
             change(local, remote);
             remote.restart();
+        }
+        Outage::RemoteRestarts => {
+            local.ctl(&["bridge", "pause", "b"]).unwrap();
+            remote.stop();
+            remote.restart();
+            change(local, remote);
+            local.ctl(&["bridge", "resume", "b"]).unwrap();
+        }
+        Outage::RemoteComesBack => {
+            remote.stop();
+            eventually("the loss is noticed", || local.bridge("b", "state") != "connected");
+            remote.restart();
+            change(local, remote);
         }
     }
     local.wait_connected("b");
@@ -177,6 +194,42 @@ fn what_is_set_and_changed_there_is_so_here() {
         wait_for(&local, &after, &context);
         wait_for(&remote, &after, &context);
     });
+}
+
+/// The remote broker itself was restarted and has other values by the time of the link: with its old ones on disk, or
+/// without them, and then others set them again.
+#[test]
+fn what_a_remote_broker_has_after_its_restart_is_so_here() {
+    if !has_mosquitto() {
+        return;
+    }
+    let outages = [Outage::RemoteRestarts, Outage::RemoteComesBack];
+    for remembers in [true, false] {
+        side_by_side(&cases(&["r/# in 0", "r/# in 1"], &outages), |case| {
+            let context = format!(
+                "{} {} {} {:?} {remembers}",
+                case.protocol, case.rule, case.qos, case.outage
+            );
+            let data = tempfile::tempdir().unwrap();
+            let kept = format!("persistence true\npersistence_location {}/", data.path().display());
+            let kept = if remembers { kept.as_str() } else { "" };
+            let mut remote = Broker::mosquitto_on(free_port(), kept);
+            let toml = bridge(remote.port, case.protocol, &[case.rule], "");
+            let mut local = Broker::petrel(&toml);
+            local.wait_connected("b");
+            let before = [("r/old", "1"), ("r/changed", "1"), ("r/other", "1")];
+            before.iter().for_each(|(topic, payload)| set(&remote, case.qos, topic, payload));
+            wait_for(&local, &of(&before), &context);
+            let after = [("r/old", "1"), ("r/changed", "3"), ("r/new", "1"), ("r/other", "2")];
+            without_link(&mut local, &mut remote, case.outage, |_, remote| {
+                set(remote, case.qos, "r/changed", "2");
+                let missing = after.iter().filter(|(topic, _)| !remembers || *topic != "r/old");
+                missing.for_each(|(topic, payload)| set(remote, case.qos, topic, payload));
+            });
+            wait_for(&local, &of(&after), &context);
+            wait_for(&remote, &of(&after), &context);
+        });
+    }
 }
 
 /// Both sides change something: what is newer here must not be replaced by what is older there.

@@ -8,10 +8,13 @@
 
 #![allow(missing_docs, reason = "tests are documented where their name does not say everything")]
 
+mod authentication;
 mod broker;
 mod floods;
 mod memory;
 mod openings;
+mod plans;
+mod readers;
 mod subscriptions;
 mod watch;
 mod wire;

@@ -6,9 +6,10 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::Instant;
 
 use crate::port::free_port;
-use crate::{petrel, set_password};
+use crate::{DEADLINE, petrel, set_password};
 
 /// A broker whose log and standard output are files; killed when dropped.
 struct Logged<'a> {
@@ -95,5 +96,34 @@ fn secrets_that_others_can_read_are_named() {
         let log = Logged::start(directory.path(), &variables, " listening").stop();
         let named = log.lines().any(|line| line.contains("WARN") && line.contains("users.txt"));
         assert_eq!(named, warns, "{mode:o} {log}");
+    }
+}
+
+/// A device that died looked alive, and nobody heard of it: the limit of Retained Messages was full, and its Will was lost
+/// with a line at `debug`.
+#[test]
+fn a_will_that_cannot_be_retained_is_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let variables = [("PETREL_LIMITS__RETAINED_MESSAGES", "1"), ("NO_COLOR", "1")];
+    let mut broker = Logged::start(directory.path(), &variables, " listening");
+    // What the broker says of itself fills the limit. A name that would be two lines, and a topic that would end its field:
+    let connect =
+        b"\x10\x22\x00\x04MQTT\x04\x26\x00\x00\x00\x06dy\ning\x00\x08a \" b/ d\x00\x04dead";
+    let mut client = TcpStream::connect(("127.0.0.1", broker.port)).unwrap();
+    client.write_all(connect).unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    drop(client);
+    let started = Instant::now();
+    while !broker.read("log").contains("not retained") {
+        assert!(started.elapsed() < DEADLINE, "{}", broker.read("log"));
+        std::thread::yield_now();
+    }
+    let log = broker.stop();
+    let said: Vec<_> = log.lines().filter(|line| line.contains("not retained")).collect();
+    assert_eq!(said.len(), 1, "{log}");
+    for part in
+        ["WARN", r#"topic="a \" b/ d""#, r#"client_id="dy\ning""#, "limits.retained_messages"]
+    {
+        assert!(said[0].contains(part), "{part}: {log}");
     }
 }

@@ -4,11 +4,13 @@
 
 mod access;
 mod bench;
+mod clock;
 mod control;
 mod logs;
 #[path = "../support/port.rs"]
 mod port;
 mod restart;
+mod welcome;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -4,9 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tracing::debug;
-
-use crate::access::{Client, Principal};
 use crate::broker::connection::authenticate::{OwnedWill, PendingConnect};
 use crate::broker::connection::explain::refusal;
 use crate::broker::connection::pending::{PendingPacket, Promise};
@@ -14,7 +11,7 @@ use crate::broker::connection::publish::Refusal;
 use crate::broker::connection::take_over::TakeOver;
 use crate::broker::connection::{ClientConnection, Phase};
 use crate::durable::StoreState;
-use crate::durable::message::{Message, MessageHeader, MessageId, Timestamp};
+use crate::durable::message::{Message, MessageHeader, Timestamp};
 use crate::packet::connack::{Connack, ConnackProperties};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{ProtocolVersion, QoS};
@@ -27,7 +24,6 @@ use crate::session::outbound::Outbound;
 use crate::session::owner::SessionOwner;
 use crate::session::policies::LimitPolicy;
 use crate::session::queue::Queue;
-use crate::topic::reserved::reserved_root;
 
 /// The contents of CONNACK, and the terms for the messages after it.
 pub(super) struct Greeting {
@@ -372,56 +368,4 @@ fn make_will(will: Option<&OwnedWill>, inbound: &mut Inbound) -> Option<Will> {
     let message = Message::new(header, &will.topic, &will.properties, &will.payload)?;
     let delay_seconds = will.delay_seconds;
     Some(Will { message: Arc::new(message), delay_seconds, is_left_behind: false })
-}
-
-impl crate::broker::Broker {
-    /// Publishes the Will Message of a Session, if its Client may still publish it. [MQTT-3.1.2-8]
-    pub(crate) fn publish_will(
-        &self,
-        session: &Session,
-        inbound: &Inbound,
-        will: &Will,
-        now: Timestamp,
-        effects: &mut Effects,
-    ) {
-        let kept = &will.message;
-        if !self.may_publish(session, inbound, kept) {
-            effects.tally.wills_denied += 1;
-            debug!(client_id = %session.client_id(), topic = kept.topic(), "a will is denied by the access rules");
-            return;
-        }
-        let header = MessageHeader {
-            id: MessageId { publisher: kept.id.publisher, counter: kept.id.counter },
-            qos: kept.qos,
-            retain: kept.retain,
-            arrived: now,
-            expires: kept.expires.map(|interval| Timestamp(now.0.saturating_add(interval.0))),
-        };
-        let message = Message::new(header, kept.topic(), kept.properties(), kept.payload());
-        if let Some(message) = message {
-            effects.tally.wills_published += 1;
-            self.publish_message(&Arc::new(message), effects);
-        }
-    }
-
-    /// Whether the Client of a Session may publish a message now. Of a Session that was loaded, only user and Client Identifier
-    /// are known; the broker's own topics are left to its own parts, which no rules limit.
-    fn may_publish(&self, session: &Session, inbound: &Inbound, message: &Message) -> bool {
-        if !self.has_rules {
-            return true;
-        }
-        let outbound = session.outbound();
-        let (known, is_loaded) = (outbound.rights().cloned(), outbound.is_loaded());
-        drop(outbound);
-        let rights = match known {
-            None if is_loaded && reserved_root(message.topic()).is_none() => {
-                let principal = Principal { user_name: inbound.owner.user_name().cloned() };
-                let client_id = session.client_id();
-                self.rights(&Client { principal: &principal, client_id, peer: None })
-            }
-            known => known,
-        };
-        let rights = rights.map(|rights| rights.publish(message.topic()));
-        rights.is_none_or(|rights| rights.contains(message.qos, message.retain))
-    }
 }

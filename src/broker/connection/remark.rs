@@ -65,7 +65,8 @@ impl Remark {
     }
 }
 
-fn cut(text: &str) -> Box<str> {
+/// The text, or as much of its beginning as is logged.
+pub(in crate::broker) fn cut(text: &str) -> Box<str> {
     let mut end = text.len().min(MAX_TEXT_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -23,7 +23,15 @@ pub(crate) fn print(settings: &Settings, addresses: &[ListenAddress]) {
 
 /// This program as it was invoked, which works even if it is not on the path, as after `make run`.
 fn program() -> String {
-    let called = std::env::args().next().unwrap_or_default();
+    as_command(std::env::args().next().unwrap_or_default())
+}
+
+/// A command that works in any directory: it is probably pasted into another terminal.
+fn as_command(called: String) -> String {
+    let called = match std::path::absolute(&called) {
+        Ok(path) if called.contains('/') => path.display().to_string(),
+        Ok(_) | Err(_) => called,
+    };
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     match called.is_empty() {
         true => "petrel".to_owned(),
@@ -100,6 +108,15 @@ mod tests {
         assert!(text.contains("bin/petrel sub -h 127.0.0.1 -p 1884 -v -t 'hello/#'"), "{text}");
         let text = welcome("[auth]\nusers_file = \"u\"\n[[listener]]\nlisten = \"[::]:1883\"\n");
         assert!(text.contains("-h ::1 -p 1883 -u NAME -P PASSWORD"), "{text}");
+    }
+
+    #[test]
+    fn the_program_is_named_so_that_any_shell_finds_it() {
+        let here = std::env::current_dir().unwrap().display().to_string();
+        assert_eq!(as_command("petrel".to_owned()), "petrel");
+        assert_eq!(as_command("/opt/my petrel".to_owned()), "'/opt/my petrel'");
+        let relative = as_command("./it's/petrel".to_owned());
+        assert_eq!(relative.replace(&here, ""), r"'/it'\''s/petrel'");
     }
 
     #[test]
