@@ -1,5 +1,6 @@
 //! Routing: finds the recipients of a Topic Name and delivers messages to them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -15,7 +16,7 @@ use crate::session::Session;
 use crate::session::effects::{Effects, Tally};
 use crate::session::encoded_run::{ArrivedPackets, EncodedRun};
 use crate::session::group::{Group, GroupTerms};
-use crate::session::outbound::{DeliveryOutcome, Persistence, Terms};
+use crate::session::outbound::{DeliveryOutcome, Persistence, RunTerms, Terms};
 use crate::session::policies::Trail;
 use crate::session::publication::Publication;
 use crate::session::queue::QueueLimits;
@@ -156,25 +157,20 @@ impl Broker {
         if let Some(left_out) = &plan.left_out {
             left_out.count(publications.len(), &mut effects.tally);
         }
-        match plan.recipients.sessions() {
-            [only] if publications.len() < TOGETHER_FROM => {
-                only.deliver(self, plan, publications, routed, effects);
-            }
+        let (sessions, groups) = (plan.recipients.sessions(), plan.recipients.groups());
+        let is_worth_sharing = publications.len() >= TOGETHER_FROM || sessions.len() > 1;
+        let mut encoded =
+            if is_worth_sharing { EncodedRun::of(publications, packets) } else { None };
+        match sessions {
+            [] => {}
+            [only] if !is_worth_sharing => only.deliver(self, plan, publications, routed, effects),
             recipients => {
-                let run = EncodedRun::of(publications, packets);
-                self.route_together(recipients, plan, (publications, run), routed, effects);
+                let encoded = encoded.as_mut();
+                self.route_together(recipients, plan, (publications, encoded), routed, effects);
             }
         }
-        let groups = plan.recipients.groups();
         if !groups.is_empty() {
-            effects.budget.spend(groups.len() * publications.len() * STEPS_PER_MATCH);
-        }
-        for group in groups {
-            let (durability, limits, total) = (plan.durability, plan.limits, self.total());
-            let terms = GroupTerms { durability, limits, total };
-            for (publication, routed) in publications.iter_mut().zip(routed.iter_mut()) {
-                *routed = routed.and(group.deliver(publication, &terms, effects));
-            }
+            self.route_to_groups(groups, plan, (publications, encoded.as_mut()), routed, effects);
         }
     }
 }
@@ -186,7 +182,7 @@ impl Broker {
         &self,
         recipients: &[Recipient],
         plan: &Plan,
-        (publications, mut encoded): (&mut [Publication<'_>], Option<EncodedRun<'_>>),
+        (publications, mut encoded): (&mut [Publication<'_>], Option<&mut EncodedRun<'_>>),
         routed: &mut [Routed],
         effects: &mut Effects,
     ) {
@@ -200,6 +196,35 @@ impl Broker {
                 }
             } else {
                 recipient.deliver(self, plan, publications, routed, effects);
+            }
+        }
+    }
+
+    /// Delivers messages to groups.
+    #[inline(never)]
+    fn route_to_groups(
+        &self,
+        groups: &[Arc<Group>],
+        plan: &Plan,
+        (publications, mut encoded): (&mut [Publication<'_>], Option<&mut EncodedRun<'_>>),
+        routed: &mut [Routed],
+        effects: &mut Effects,
+    ) {
+        effects.budget.spend(groups.len() * publications.len() * STEPS_PER_MATCH);
+        for group in groups {
+            let (durability, limits, total) = (plan.durability, plan.limits, self.total());
+            let terms = GroupTerms { durability, limits, total };
+            let mut report = |messages: Range<usize>, delivered| {
+                for routed in routed.get_mut(messages).unwrap_or_default() {
+                    *routed = routed.and(delivered);
+                }
+            };
+            if let Some(run) = &mut encoded {
+                group.deliver_run(publications, run, &terms, effects, report);
+                continue;
+            }
+            for (index, publication) in publications.iter_mut().enumerate() {
+                report(index..index + 1, group.deliver(publication, &terms, effects));
             }
         }
     }
@@ -312,7 +337,8 @@ impl Recipient {
             return false;
         }
         let mut outbound = self.session.outbound();
-        if !outbound.deliver_encoded(run, publications, self.qos, effects) {
+        let terms = RunTerms { qos: self.qos, messages: 0..publications.len(), group: None };
+        if !outbound.deliver_encoded(run, publications, terms, effects) {
             return false;
         }
         let makes_wait = outbound.is_crowded() && outbound.makes_wait(arrival_time(publications));

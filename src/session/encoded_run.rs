@@ -3,6 +3,7 @@
 //! and it is overwritten in the copy.
 
 use std::num::NonZeroU16;
+use std::ops::Range;
 
 use smallvec::SmallVec;
 
@@ -41,6 +42,17 @@ pub(super) struct EncodedPackets {
     identifiers: SmallVec<[u32; 32]>,
 }
 
+/// Consecutive packets of a run.
+#[derive(Clone, Copy)]
+pub(super) struct PacketsPart<'p> {
+    /// The packets.
+    pub(super) bytes: &'p [u8],
+    /// Where their Packet Identifiers are, counted from the beginning of the run.
+    identifiers: &'p [u32],
+    /// Bytes of the run before them.
+    before: usize,
+}
+
 impl<'a> EncodedRun<'a> {
     /// Creates a run if its packets are simple, as most are: one QoS, no properties, no RETAIN, small payloads that
     /// are copied anyway. `arrived` are the packets of all these publications.
@@ -72,16 +84,13 @@ impl<'a> EncodedRun<'a> {
         self.qos.min(granted)
     }
 
-    /// The number of messages.
+    /// Bytes of the payloads of some of its messages.
     #[inline]
-    pub(super) fn messages(&self) -> usize {
-        self.messages
-    }
-
-    /// Bytes of all payloads.
-    #[inline]
-    pub(super) fn payload_bytes(&self) -> u64 {
-        self.payload_bytes
+    pub(super) fn payload_bytes(&self, messages: &[Publication<'_>]) -> u64 {
+        if messages.len() == self.messages {
+            return self.payload_bytes;
+        }
+        messages.iter().map(|publication| publication.payload.len() as u64).sum()
     }
 
     /// The packets; `publications` are those of the run.
@@ -140,19 +149,51 @@ impl EncodedPackets {
         }
     }
 
-    /// Bytes of all packets.
+    /// Some of the packets; `None` if they have no Packet Identifiers, and are not all.
     #[inline]
-    pub(super) fn bytes(&self) -> usize {
-        self.packets.bytes()
+    pub(super) fn part(
+        &self,
+        messages: Range<usize>,
+        version: ProtocolVersion,
+        publications: &[Publication<'_>],
+    ) -> Option<PacketsPart<'_>> {
+        let (bytes, identifiers) = (self.packets.copied(), &*self.identifiers);
+        if messages.len() == publications.len() {
+            return Some(PacketsPart { bytes, identifiers, before: 0 });
+        }
+        self.cut(messages, version, publications)
     }
 
+    #[inline(never)]
+    fn cut(
+        &self,
+        messages: Range<usize>,
+        version: ProtocolVersion,
+        publications: &[Publication<'_>],
+    ) -> Option<PacketsPart<'_>> {
+        let (bytes, identifiers) = (self.packets.copied(), &*self.identifiers);
+        let end = |message: usize| {
+            let place = usize::try_from(*identifiers.get(message)?).ok()?;
+            Some(identifier_end(place, publications.get(message)?, version))
+        };
+        let before = match messages.start.checked_sub(1) {
+            Some(previous) => end(previous)?,
+            None => 0,
+        };
+        let bytes = bytes.get(before..end(messages.end.checked_sub(1)?)?)?;
+        Some(PacketsPart { bytes, identifiers: identifiers.get(messages)?, before })
+    }
+}
+
+impl PacketsPart<'_> {
     /// Appends a copy for one Client, whose first delivery is `first`.
     #[inline]
     pub(super) fn append_to(&self, outbox: &mut Outbox, first: Sequence) {
         match self.identifiers.is_empty() {
-            true => outbox.append_copy(&self.packets),
+            true => outbox.extend(self.bytes),
             false => {
-                outbox.append_numbered(&self.packets, &self.identifiers, first.packet_id());
+                let identifiers = (self.before, self.identifiers);
+                outbox.append_numbered(self.bytes, identifiers, first.packet_id());
             }
         }
     }
@@ -184,6 +225,12 @@ fn outgoing<'a>(
 #[inline]
 fn identifier_place(end: usize, publication: &Publication<'_>, version: ProtocolVersion) -> usize {
     end - publication.payload.len() - usize::from(version.has_properties()) - size_of::<u16>()
+}
+
+/// Where a packet ends whose Packet Identifier is at `place`.
+#[inline]
+fn identifier_end(place: usize, publication: &Publication<'_>, version: ProtocolVersion) -> usize {
+    place + size_of::<u16>() + usize::from(version.has_properties()) + publication.payload.len()
 }
 
 impl Drop for EncodedRun<'_> {

@@ -1,5 +1,6 @@
 //! A Shared Subscription group: its members, which take turns, and the messages that wait for any of them.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
@@ -15,7 +16,8 @@ use crate::packet::QoS;
 use crate::packet::subscribe::SubscriptionOptions;
 use crate::session::Session;
 use crate::session::effects::{DropReason, Effects};
-use crate::session::outbound::{DeliveryOutcome, Outbound, Persistence, Terms};
+use crate::session::encoded_run::EncodedRun;
+use crate::session::outbound::{DeliveryOutcome, Outbound, Persistence, RunTerms, Terms};
 use crate::session::publication::Publication;
 use crate::session::queue::{
     Admission, Keep, Page, PageRequest, Queue, QueueLimits, Queued, Spilled, Total, dequeue,
@@ -234,6 +236,23 @@ impl Group {
         delivered
     }
 
+    /// Delivers a run: in pieces to one member after the other, each about as long, as far as members take it with the
+    /// same bytes; the rest message by message. Calls `report` for all messages, in order.
+    pub(crate) fn deliver_run(
+        self: &Arc<Self>,
+        publications: &mut [Publication<'_>],
+        run: &mut EncodedRun<'_>,
+        terms: &GroupTerms,
+        effects: &mut Effects,
+        mut report: impl FnMut(Range<usize>, DeliveryOutcome),
+    ) {
+        let sent = self.state.lock().deliver_pieces(self.id, publications, run, effects);
+        report(0..sent, DeliveryOutcome::InOutbox);
+        for (index, publication) in publications.iter_mut().enumerate().skip(sent) {
+            report(index..index + 1, self.deliver(publication, terms, effects));
+        }
+    }
+
     /// Delivers a message that `leaving` did not deliver, to another member or into the queue.
     pub(crate) fn deliver_again(
         self: &Arc<Self>,
@@ -418,6 +437,37 @@ impl GroupState {
             effects.listeners.push(Arc::clone(&member.session) as Arc<_>);
         }
         Some(delivered)
+    }
+
+    /// Delivers a run in pieces; returns the number of messages delivered.
+    fn deliver_pieces(
+        &mut self,
+        group: SessionId,
+        publications: &[Publication<'_>],
+        run: &mut EncodedRun<'_>,
+        effects: &mut Effects,
+    ) -> usize {
+        let Self { members, next, .. } = self;
+        // As many to each as if they took turns, but together.
+        let piece = publications.len().div_ceil(members.len().max(1));
+        if self.ended || !self.queue.is_empty() || piece < 2 {
+            return 0;
+        }
+        let mut sent = 0;
+        while sent < publications.len() {
+            let found = member_in_turn(members, *next, Outbound::has_room);
+            let Some((index, member, mut outbound)) = found else { break };
+            let messages = sent..publications.len().min(sent + piece);
+            let end = messages.end;
+            let terms = RunTerms { qos: member.options.qos, messages, group: Some(group) };
+            let needs_own = member.subscription_id > 0;
+            if needs_own || !outbound.deliver_encoded(run, publications, terms, effects) {
+                break;
+            }
+            *next = index + 1;
+            sent = end;
+        }
+        sent
     }
 
     fn enqueue(

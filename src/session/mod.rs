@@ -11,6 +11,7 @@ pub mod effects;
 pub(crate) mod encoded_run;
 pub(crate) mod group;
 pub(crate) mod inbound;
+mod kept_run;
 pub(crate) mod link;
 pub(crate) mod memberships;
 pub(crate) mod outbound;

@@ -10,6 +10,7 @@ mod acknowledge;
 mod crowding;
 mod deliver;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -103,6 +104,17 @@ pub(crate) struct Terms<'a> {
     pub(crate) limits: &'a QueueLimits,
     /// Whether all queues together have room.
     pub(crate) total: Total,
+}
+
+/// The terms of delivering messages with the same bytes as to other Clients.
+#[derive(Debug, Clone)]
+pub(crate) struct RunTerms {
+    /// QoS granted to the Subscription.
+    pub(crate) qos: QoS,
+    /// Which messages of the run.
+    pub(crate) messages: Range<usize>,
+    /// The group they are delivered for.
+    pub(crate) group: Option<SessionId>,
 }
 
 /// What an ended Session leaves.

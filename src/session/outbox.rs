@@ -127,23 +127,28 @@ impl Outbox {
         self.discard();
     }
 
-    /// Appends a copy of packets without payloads held by reference and without Packet Identifiers.
+    /// What was appended, without payloads held by reference.
     #[inline]
-    pub(crate) fn append_copy(&mut self, packets: &Self) {
-        self.extend(&packets.buffer);
+    pub(super) fn copied(&self) -> &[u8] {
+        &self.buffer
     }
 
-    /// Appends a copy of packets without payloads held by reference, with ascending Packet Identifiers at the given positions.
+    /// Appends packets, with ascending Packet Identifiers written over those that are `places` after `before`.
     #[inline]
-    pub(crate) fn append_numbered(&mut self, packets: &Self, identifiers: &[u32], first: PacketId) {
-        self.make_room(packets.buffer.len());
+    pub(super) fn append_numbered(
+        &mut self,
+        packets: &[u8],
+        (before, places): (usize, &[u32]),
+        first: PacketId,
+    ) {
+        self.make_room(packets.len());
         self.append(|out| {
             let start = out.len();
-            out.extend_from_slice(&packets.buffer);
+            out.extend_from_slice(packets);
             let copy = out.get_mut(start..).unwrap_or_default();
             let mut packet_id = first;
-            for place in identifiers {
-                let place = *place as usize;
+            for place in places {
+                let place = *place as usize - before;
                 if let Some(bytes) = copy.get_mut(place..place + 2) {
                     bytes.copy_from_slice(&packet_id.get().to_be_bytes());
                 }

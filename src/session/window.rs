@@ -8,6 +8,8 @@ use std::sync::Arc;
 use crate::durable::entry::QueueEntry;
 use crate::durable::message::{Sequence, Timestamp};
 use crate::packet::{PacketId, QoS};
+use crate::session::kept_run::KeptRun;
+use crate::session::rare::Rare;
 
 /// Number of Packet Identifiers; the identifier of a delivery is its sequence modulo this, plus 1.
 const IDENTIFIERS: u64 = 65_535;
@@ -47,8 +49,18 @@ impl DeliveryState {
 pub(crate) struct Delivery {
     /// What it waits for.
     pub(crate) state: DeliveryState,
-    /// The message, if it may be needed again: for durable Sessions and Shared Subscriptions.
+    /// The message, if it may be needed again: for durable Sessions and Shared Subscriptions. Runs are kept beside.
     pub(crate) entry: Option<Arc<QueueEntry>>,
+}
+
+impl Delivery {
+    /// Takes the message, if it may still be needed.
+    fn keep(&mut self, entry: Arc<QueueEntry>) {
+        match self.state {
+            DeliveryState::AwaitsPuback | DeliveryState::AwaitsPubrec => self.entry = Some(entry),
+            DeliveryState::Done | DeliveryState::AwaitsCommit | DeliveryState::AwaitsPubcomp => {}
+        }
+    }
 }
 
 /// Deliveries in flight, in order of sequence without gaps.
@@ -56,8 +68,10 @@ pub(crate) struct Delivery {
 pub(crate) struct Window {
     base: u64,
     deliveries: VecDeque<Delivery>,
+    /// Messages that may be needed again, of deliveries without an entry; in order.
+    kept_runs: Rare<VecDeque<KeptRun>>,
     unacknowledged: u32,
-    /// Bytes of the entries.
+    /// Bytes of the entries and of kept runs.
     kept_bytes: usize,
 }
 
@@ -65,7 +79,13 @@ impl Window {
     /// An empty window whose first delivery will be `next`.
     #[must_use]
     pub(crate) fn new(next: Sequence) -> Self {
-        Self { base: next.0, deliveries: VecDeque::new(), unacknowledged: 0, kept_bytes: 0 }
+        Self {
+            base: next.0,
+            deliveries: VecDeque::new(),
+            kept_runs: Rare::default(),
+            unacknowledged: 0,
+            kept_bytes: 0,
+        }
     }
 
     /// Unacknowledged deliveries, which the Client's Receive Maximum limits. [MQTT-3.3.4-9]
@@ -89,8 +109,11 @@ impl Window {
     /// When the oldest message in flight arrived, if it is still in memory.
     #[must_use]
     pub(crate) fn oldest_arrival(&self) -> Option<Timestamp> {
-        let entry = self.deliveries.front()?.entry.as_ref()?;
-        Some(entry.message.arrived)
+        if let Some(entry) = &self.deliveries.front()?.entry {
+            return Some(entry.message.arrived);
+        }
+        let run = self.kept_runs.as_ref()?.front()?;
+        (run.first <= self.base()).then_some(run.arrived)
     }
 
     /// One past the newest delivery.
@@ -152,6 +175,12 @@ impl Window {
         true
     }
 
+    /// Keeps the messages of deliveries that were just added.
+    pub(super) fn keep(&mut self, run: KeptRun) {
+        self.kept_bytes += run.size_bytes();
+        self.kept_runs.fill().push_back(run);
+    }
+
     /// The delivery in flight with this Packet Identifier, and its sequence.
     pub(crate) fn find(&mut self, packet_id: PacketId) -> Option<(Sequence, &mut Delivery)> {
         let wanted = u64::from(packet_id.0.get()) - 1;
@@ -187,16 +216,36 @@ impl Window {
             self.deliveries.pop_front();
             self.base += 1;
         }
+        if self.kept_runs.as_ref().is_some() {
+            self.forget_runs();
+        }
         if self.deliveries.is_empty() && self.deliveries.capacity() > 64 {
             self.deliveries = VecDeque::new();
+            self.kept_runs.take();
         }
         entry
+    }
+
+    /// Frees kept runs whose deliveries are all done.
+    #[inline(never)]
+    fn forget_runs(&mut self) {
+        let base = self.base();
+        let Some(runs) = self.kept_runs.as_mut() else { return };
+        while let Some(run) = runs.pop_front_if(|run| run.end() <= base) {
+            self.kept_bytes -= run.size_bytes();
+        }
     }
 
     /// Removes everything, oldest first, and leaves an empty window that continues at the same position.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Sequence, Delivery)> + use<> {
         let base = self.base;
-        let deliveries = std::mem::take(&mut self.deliveries);
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        for entry in self.kept_runs.take().iter().flat_map(KeptRun::entries) {
+            let index = entry.sequence.0.checked_sub(base).and_then(|at| usize::try_from(at).ok());
+            if let Some(delivery) = index.and_then(|index| deliveries.get_mut(index)) {
+                delivery.keep(entry);
+            }
+        }
         self.base += deliveries.len() as u64;
         self.unacknowledged = 0;
         self.kept_bytes = 0;
@@ -218,6 +267,8 @@ impl Sequence {
 mod tests {
     use super::*;
     use crate::durable::message::{Message, MessageHeader, MessageId, SessionId};
+    use crate::packet::ProtocolVersion;
+    use crate::session::publication::Publication;
 
     fn awaiting(state: DeliveryState) -> Delivery {
         Delivery { state, entry: None }
@@ -323,6 +374,48 @@ mod tests {
         );
         assert_eq!(window.drain().count(), 1, "a message larger than the bound is sent alone");
         assert_eq!(window.kept_bytes, 0);
+    }
+
+    /// Messages "a", "b" and "c" at QoS 1.
+    const PACKETS: &[u8] = b"\x32\x06\0\x01t\0\x01a\x32\x06\0\x01t\0\x01b\x32\x06\0\x01t\0\x01c";
+
+    fn kept_run(first: u64) -> KeptRun {
+        let header = |counter| MessageHeader {
+            id: MessageId { publisher: SessionId(1), counter },
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            arrived: Timestamp(first),
+            expires: None,
+        };
+        let publication = |counter| Publication::new(header(counter), "t", &[], b"a");
+        let publications = [publication(first), publication(first + 1), publication(first + 2)];
+        let sent = (ProtocolVersion::V3_1_1, PACKETS);
+        KeptRun::of(&publications, sent, Sequence(first), SessionId(7)).unwrap()
+    }
+
+    /// Those that are not acknowledged are there as entries when the window is drained.
+    #[test]
+    fn a_run_is_kept_until_all_of_it_is_acknowledged() {
+        let mut window = Window::new(Sequence(0));
+        for first in [0, 3, 6] {
+            assert!(window.push_run(Sequence(first), 3, 100, DeliveryState::AwaitsPuback));
+            window.keep(kept_run(first));
+        }
+        assert_eq!(window.oldest_arrival(), Some(Timestamp(0)));
+        for acknowledged in [1, 4, 2, 0] {
+            window.finish(Sequence(acknowledged));
+        }
+        assert_eq!(window.oldest_arrival(), Some(Timestamp(3)));
+        assert_eq!(window.kept_bytes, 2 * PACKETS.len());
+        let rest: Vec<_> = window.drain().filter_map(|(_, delivery)| delivery.entry).collect();
+        let seen: Vec<_> = rest
+            .iter()
+            .map(|entry| (entry.sequence.0, entry.message.id.counter, entry.message.payload()))
+            .collect();
+        let (a, b, c): (&[u8], &[u8], &[u8]) = (b"a", b"b", b"c");
+        assert_eq!(seen, [(3, 3, a), (5, 5, c), (6, 6, a), (7, 7, b), (8, 8, c)]);
+        assert!(rest.iter().all(|entry| entry.group == Some(SessionId(7))));
+        assert_eq!((window.kept_bytes, window.unacknowledged()), (0, 0));
     }
 
     #[test]

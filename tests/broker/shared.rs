@@ -163,6 +163,45 @@ fn an_unacknowledged_qos_1_message_goes_to_another_member() {
     second.expect_message("handed on");
 }
 
+/// Messages that arrive in one piece are dealt out evenly, and those that a member has not acknowledged when it leaves
+/// go to another, whatever protocol the publisher and the members speak, and whatever QoS it was published with.
+#[test]
+fn a_burst_is_dealt_out_evenly_and_handed_on() {
+    for (publisher, member, qos) in [(V311, V5, 1), (V5, V311, 1), (V5, V5, 2), (V311, V311, 1)] {
+        let (topic, filter) = group();
+        let mut first = Client::new(member);
+        first.subscribe(&filter, 1);
+        let mut second = Client::new(member);
+        second.subscribe(&filter, 1);
+        let payload = |number: u16| format!("{number} {}", "x".repeat(usize::from(number)));
+        let burst: Vec<u8> = (1..=60)
+            .flat_map(|number| {
+                Publish::new(&topic, payload(number)).qos(qos, number).encode(publisher)
+            })
+            .collect();
+        let mut sender = Client::new(publisher);
+        sender.send(burst);
+        let mine: Vec<Publish> = (0..30).map(|_| first.expect_publish()).collect();
+        let mut theirs: Vec<String> =
+            (0..30).map(|_| second.expect_publish().text().to_owned()).collect();
+        for publish in mine.iter().step_by(2) {
+            first.send(acknowledge(PUBACK, publish.id));
+        }
+        first.settle();
+        first.cut();
+        for publish in mine.iter().skip(1).step_by(2) {
+            let again = second.expect_publish();
+            assert_eq!((again.text(), again.name(), again.dup), (publish.text(), &*topic, false));
+        }
+        second.expect_nothing();
+        theirs.extend(mine.iter().map(|publish| publish.text().to_owned()));
+        theirs.sort_unstable();
+        let mut all: Vec<String> = (1..=60).map(payload).collect();
+        all.sort_unstable();
+        assert_eq!(theirs, all);
+    }
+}
+
 /// [MQTT-4.8.2-4]
 #[test]
 fn a_qos_2_delivery_is_completed_with_its_member() {

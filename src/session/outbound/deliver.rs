@@ -8,9 +8,10 @@ use crate::durable::entry::SUBSCRIPTION_ID_BYTES;
 use crate::packet::QoS;
 use crate::session::effects::{DropReason, Effects};
 use crate::session::encoded_run::EncodedRun;
+use crate::session::kept_run::KeptRun;
 use crate::session::link::Outgoing;
 use crate::session::outbound::{
-    DeliveryOutcome, Outbound, PUMP_BYTES, Persistence, Presence, Terms,
+    DeliveryOutcome, Outbound, PUMP_BYTES, Persistence, Presence, RunTerms, Terms,
 };
 use crate::session::publication::Publication;
 use crate::session::queue::{Admission, Keep, Spilled};
@@ -33,31 +34,35 @@ impl Outbound {
         self.deliver_acknowledged(publication, qos, terms, effects)
     }
 
-    /// Delivers a run with the same bytes as to other Clients. Returns false, without effect, if this Client
-    /// needs its own bytes, if it has no room for all of them, or if its messages must be kept.
+    /// Delivers messages of a run with the same bytes as to other Clients. Returns false, without effect, if this Client
+    /// needs its own bytes, if it has no room for all of them, or if its messages must be kept as entries of its queue.
     #[inline]
     pub(crate) fn deliver_encoded(
         &mut self,
         run: &mut EncodedRun<'_>,
         publications: &[Publication<'_>],
-        granted: QoS,
+        terms: RunTerms,
         effects: &mut Effects,
     ) -> bool {
         let Presence::Open(link) = &self.link else { return false };
-        let qos = run.qos(granted);
+        let qos = run.qos(terms.qos);
         let is_kept = qos > QoS::AtMostOnce && self.persistence == Persistence::Durable;
         if is_kept || self.own_queue.is_some() || !link.takes_any_packet() {
             return false;
         }
-        let packets = run.packets(qos, link.version, publications);
+        let version = link.version;
+        let RunTerms { messages, group, .. } = terms;
+        let Some(delivered) = publications.get(messages.clone()) else { return false };
+        let packets = run.packets(qos, version, publications);
+        let Some(packets) = packets.part(messages, version, publications) else { return false };
         let outbox_bytes = self.outbox.bytes() + self.writing_bytes;
         let first = self.queue.next();
-        let count = publications.len();
+        let count = delivered.len();
         let has_room = match DeliveryState::sent(qos) {
-            DeliveryState::Done => outbox_bytes + packets.bytes() <= link.outbox_bytes,
+            DeliveryState::Done => outbox_bytes + packets.bytes.len() <= link.outbox_bytes,
             awaited => {
                 self.queue.is_empty()
-                    && outbox_bytes + packets.bytes() < PUMP_BYTES
+                    && outbox_bytes + packets.bytes.len() < PUMP_BYTES
                     && self.window.push_run(first, count, link.receive_maximum, awaited)
             }
         };
@@ -65,11 +70,19 @@ impl Outbound {
             return false;
         }
         packets.append_to(&mut self.outbox, first);
+        let packets = packets.bytes;
         if qos > QoS::AtMostOnce {
             self.queue.take_places(count);
+            // QoS 2 deliveries end with their member. [MQTT-4.8.2-5]
+            if let Some(group) = group
+                && qos == QoS::AtLeastOnce
+            {
+                let kept = KeptRun::of(delivered, (version, packets), first, group);
+                kept.into_iter().for_each(|run| self.window.keep(run));
+            }
         }
-        effects.tally.publish_sent += run.messages() as u64;
-        effects.tally.publish_bytes_sent += run.payload_bytes();
+        effects.tally.publish_sent += count as u64;
+        effects.tally.publish_bytes_sent += run.payload_bytes(delivered);
         self.notify(effects);
         true
     }
