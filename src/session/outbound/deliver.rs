@@ -76,9 +76,9 @@ impl Outbound {
             // QoS 2 deliveries end with their member. [MQTT-4.8.2-5]
             if let Some(group) = group
                 && qos == QoS::AtLeastOnce
+                && let Some(run) = KeptRun::of(delivered, (version, packets), first, group)
             {
-                let kept = KeptRun::of(delivered, (version, packets), first, group);
-                kept.into_iter().for_each(|run| self.window.keep(run));
+                self.window.keep(run);
             }
         }
         effects.tally.publish_sent += count as u64;
