@@ -49,7 +49,7 @@ pub(super) struct ConnectionsOptions {
 const OTHER_FILES: u64 = 64;
 
 impl ConnectionsOptions {
-    /// Measures.
+    /// Runs the scenario.
     pub(super) async fn run(self, engine: &Engine) -> Result<Report, BenchError> {
         let mut report = Report::new("connections");
         report.setting("transport", engine.target.transport_name());

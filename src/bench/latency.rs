@@ -37,7 +37,7 @@ pub(super) struct LatencyOptions {
 }
 
 impl LatencyOptions {
-    /// Measures.
+    /// Runs the scenario.
     pub(super) async fn run(self, engine: &Engine) -> Result<Report, BenchError> {
         if !(0.001..=100_000_000.0).contains(&self.rate) {
             return Err(BenchError::Options("--rate must be between 0.001 and 1e8".to_owned()));

@@ -45,7 +45,7 @@ pub(super) struct QueueOptions {
 const PATIENCE: Duration = Duration::from_secs(15);
 
 impl QueueOptions {
-    /// Measures.
+    /// Runs the scenario.
     pub(super) async fn run(mut self, engine: &Engine) -> Result<Report, BenchError> {
         if self.sessions == 0 || self.publishers == 0 {
             let text = "--sessions and --publishers must be at least 1";

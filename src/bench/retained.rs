@@ -42,7 +42,7 @@ pub(super) struct RetainedOptions {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl RetainedOptions {
-    /// Measures.
+    /// Runs the scenario.
     pub(super) async fn run(self, engine: &Engine) -> Result<Report, BenchError> {
         if self.count == 0 || self.publishers == 0 || self.message.payload < STAMP_BYTES {
             let text =

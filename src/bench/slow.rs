@@ -55,7 +55,7 @@ pub(super) struct SlowOptions {
 const WARM_UP: Duration = Duration::from_secs(1);
 
 impl SlowOptions {
-    /// Measures.
+    /// Runs the scenario.
     pub(super) async fn run(self, engine: &Engine) -> Result<Report, BenchError> {
         if !(0.001..=1e7).contains(&self.slow_rate) || self.rate.is_some_and(|rate| rate < 0.001) {
             return Err(BenchError::Options("a rate is out of range".to_owned()));

@@ -45,7 +45,7 @@ const SUBSCRIBE_WINDOW: usize = 8;
 const WARM_UP: Duration = Duration::from_millis(500);
 
 impl SubscriptionsOptions {
-    /// Measures.
+    /// Runs the scenario.
     pub(super) async fn run(self, engine: &Engine) -> Result<Report, BenchError> {
         if self.count == 0 || self.clients == 0 {
             let text = "--count and --clients must be at least 1";

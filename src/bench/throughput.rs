@@ -77,7 +77,7 @@ pub(super) fn topic_prefix() -> String {
 }
 
 impl ThroughputOptions {
-    /// Measures.
+    /// Runs the scenario.
     pub(super) async fn run(self, engine: &Engine) -> Result<Report, BenchError> {
         let (duration, warm_up) = (self.duration, self.warm_up);
         let plan = self.into_plan();

@@ -6,6 +6,7 @@ use crate::broker::Broker;
 use crate::broker::ended::Leavings;
 use crate::durable::change::{QueueChange, SessionChange};
 use crate::durable::entry::QueueEntry;
+use crate::durable::message::Timestamp;
 use crate::durable::record::{QueueRecord, QueueRules, SessionRecord, WillRecord};
 use crate::durable::{Durability, StoreState};
 use crate::packet::QoS;
@@ -39,6 +40,23 @@ impl Broker {
         }
         inbound.incoming = Default::default();
         self.leave_behind(Leavings::of(session, inbound), effects);
+    }
+
+    /// Ends the Session of a Client that starts without it. CONNACK confirms that, so it must be durable. [MQTT-3.1.2-4]
+    pub(crate) fn discard_session(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let was_durable = inbound.is_durable();
+        // So that it is not counted again when the old connection notices.
+        inbound.disconnected = Some(now);
+        self.end_session(session, inbound, effects);
+        if was_durable {
+            effects.durability = effects.durability.max(self.session_durability());
+        }
     }
 
     /// Removes a Session from a group, which ends with its last member.
@@ -99,6 +117,21 @@ impl Broker {
         drop(inbound);
     }
 
+    /// Writes what must be stored of a new Session.
+    pub(crate) fn persist_new(
+        &self,
+        session: &Arc<Session>,
+        inbound: &mut Inbound,
+        effects: &mut Effects,
+    ) {
+        if inbound.is_durable() {
+            self.persist_queue(session, effects);
+            self.persist_session(session, inbound, effects);
+        } else {
+            self.persist_will(session, inbound, effects);
+        }
+    }
+
     /// Writes the record of a durable Session.
     pub(crate) fn persist_session(
         &self,
@@ -112,12 +145,7 @@ impl Broker {
 
     /// Stores the Will Message of a Session that ends with its Network Connection, in case the broker ends first.
     /// CONNACK does not wait for that, so it only costs a record in a group that is written anyway.
-    pub(crate) fn persist_will(
-        &self,
-        session: &Arc<Session>,
-        inbound: &mut Inbound,
-        effects: &mut Effects,
-    ) {
+    fn persist_will(&self, session: &Arc<Session>, inbound: &mut Inbound, effects: &mut Effects) {
         // If the store is not available, pending changes would only pile up.
         if inbound.will.is_some() && self.store.state() == StoreState::Available {
             let change = record(session, inbound);

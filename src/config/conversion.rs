@@ -10,7 +10,7 @@ use crate::packet::QoS;
 /// Converts a value of the file to the type of the limit. A value that does not fit becomes the largest one: the bounds in
 /// the table were checked before, and no computer has more.
 pub(crate) trait IntoLimit<T> {
-    /// Converts.
+    /// The value for the core.
     fn into_limit(self) -> T;
 }
 

@@ -154,7 +154,7 @@ settings! {
         /// authenticated. Client id, will, user name and password share it: at the default, a client id of
         /// `max_client_id_bytes` fits only if this is larger.
         max_connect_size: Size = kib(64), [Size(512)..=MAX_PACKET], limits.max_connect_bytes;
-        /// Largest packet that clients may send.
+        /// Largest packet that clients may send. MQTT has no larger ones than the upper bound.
         max_packet_size: Size = mib(16), [Size(128)..=MAX_PACKET], limits.max_packet_bytes;
         /// QoS 1 and 2 messages that a client may have in flight to the broker.
         receive_maximum: u64 = 1024, [1..=65_535], limits.receive_maximum;

@@ -380,27 +380,11 @@ impl Outbound {
     }
 
     fn pump_one(&mut self, now: Timestamp, effects: &mut Effects) -> Option<()> {
-        let Presence::Open(link) = &mut self.link else { return None };
-        if self.outbox.bytes() + self.writing_bytes >= PUMP_BYTES {
+        if !self.is_open() || self.outbox.bytes() + self.writing_bytes >= PUMP_BYTES {
             return None;
         }
-        let is_durable = self.persistence == Persistence::Durable;
         let entry = match self.queue.front()? {
-            Queued::Released(sequence) => {
-                let sequence = *sequence;
-                if !self.window.has_room(sequence, link.receive_maximum) {
-                    return None;
-                }
-                self.queue.pop();
-                let state = DeliveryState::AwaitsPubcomp;
-                self.window.push(sequence, Delivery { state, entry: None });
-                let version = link.version;
-                let (kind, reason) = (AcknowledgementKind::Pubrel, ReasonCode::Success);
-                let packet_id = sequence.packet_id();
-                self.outbox
-                    .append(|out| encode_acknowledgement(out, kind, packet_id, reason, version));
-                return Some(());
-            }
+            &Queued::Released(sequence) => return self.pump_release(sequence),
             Queued::Message(entry) => Arc::clone(entry),
         };
         // The Client may know a QoS 2 message that was sent: its exchange has to be completed, or the Client would
@@ -419,7 +403,35 @@ impl Outbound {
             self.queue.pop();
             return self.pump_unacknowledged(&entry, now, effects);
         }
+        self.pump_acknowledged(entry, now, effects)
+    }
+
+    /// Repeats the PUBREL of a QoS 2 delivery whose message the Client has.
+    fn pump_release(&mut self, sequence: Sequence) -> Option<()> {
         let Presence::Open(link) = &mut self.link else { return None };
+        if !self.window.has_room(sequence, link.receive_maximum) {
+            return None;
+        }
+        self.queue.pop();
+        let state = DeliveryState::AwaitsPubcomp;
+        self.window.push(sequence, Delivery { state, entry: None });
+        let version = link.version;
+        let (kind, reason) = (AcknowledgementKind::Pubrel, ReasonCode::Success);
+        let packet_id = sequence.packet_id();
+        self.outbox.append(|out| encode_acknowledgement(out, kind, packet_id, reason, version));
+        Some(())
+    }
+
+    /// Sends a queued QoS 1 or 2 message, if the window has room and it need not wait for its commit.
+    #[inline]
+    fn pump_acknowledged(
+        &mut self,
+        entry: Arc<QueueEntry>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> Option<()> {
+        let Presence::Open(link) = &mut self.link else { return None };
+        let is_durable = self.persistence == Persistence::Durable;
         let sequence = entry.sequence;
         let waits = is_durable && entry.qos == QoS::ExactlyOnce && !entry.is_committed();
         if waits || !self.window.has_room(sequence, link.receive_maximum) {

@@ -518,10 +518,10 @@ pub struct QueueLimits {
 /// Whether all queues together are below their limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Total {
-    /// They are.
+    /// Each queue has its own limits.
     #[default]
     HasRoom,
-    /// They are not: every queue is treated as full, and none is emptied because of it.
+    /// Every queue is treated as full, and none is emptied because of it.
     Full,
 }
 

@@ -172,9 +172,9 @@ impl QueueIndex {
 /// Whether to search for the first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Search {
-    /// It is.
+    /// Enough messages were removed since the last search.
     Due,
-    /// It is not.
+    /// The start is known, or not worth a search yet.
     NotNow,
 }
 

@@ -184,24 +184,7 @@ impl Writer {
             self.group_bytes * 5 / 4,
         )
         .map_err(Trouble::Read)?;
-        let mut durability = Durability::Memory;
-        for pending in group.iter().filter(|pending| pending.may_share) {
-            for change in &pending.batch.changes {
-                if let Some(entry) = change.entry() {
-                    build.note_shareable(&entry.message);
-                }
-            }
-        }
-        for pending in group {
-            let before = build.len();
-            for change in &pending.batch.changes {
-                build.apply(change).map_err(Trouble::Read)?;
-            }
-            // A batch whose messages were all acknowledged meanwhile needs no write.
-            if build.len() > before {
-                durability = durability.max(pending.batch.durability);
-            }
-        }
+        let durability = apply(group, &mut build).map_err(Trouble::Read)?;
         let now = Instant::now();
         let (mut heartbeat, mut checkpoint) = (false, false);
         if self.closing || now.duration_since(self.last_heartbeat) >= HEARTBEAT {
@@ -440,6 +423,26 @@ fn split_group(backlog: &mut Vec<PendingBatch>) -> Vec<PendingBatch> {
         full
     });
     end.map_or_else(Vec::new, |end| backlog.split_off(end))
+}
+
+/// Applies the changes of a group; returns the durability that its writes need.
+fn apply(group: &[PendingBatch], build: &mut CommitGroup<'_>) -> Result<Durability, StoreError> {
+    for pending in group.iter().filter(|pending| pending.may_share) {
+        let entries = pending.batch.changes.iter().filter_map(|change| change.entry());
+        entries.for_each(|entry| build.note_shareable(&entry.message));
+    }
+    let mut durability = Durability::Memory;
+    for pending in group {
+        let before = build.len();
+        for change in &pending.batch.changes {
+            build.apply(change)?;
+        }
+        // A batch whose messages were all acknowledged meanwhile needs no write.
+        if build.len() > before {
+            durability = durability.max(pending.batch.durability);
+        }
+    }
+    Ok(durability)
 }
 
 /// Notifies each listener of the group once.

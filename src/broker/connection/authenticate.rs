@@ -130,17 +130,8 @@ impl ClientConnection {
             }
         };
         if let Some(method) = properties.authentication_method {
-            self.identity.enhanced =
-                Some(Box::new(EnhancedAuthentication { method: method.into(), exchange: None }));
-            let Some(exchange) =
-                self.broker.authority().begin_exchange(method, &self.identity.peer)
-            else {
-                self.refuse(ReasonCode::BadAuthenticationMethod);
-                return;
-            };
-            let data = properties.authentication_data.unwrap_or_default().to_vec();
-            self.request_step(exchange, data);
-            self.opening.phase = Phase::Authenticating(pending);
+            let data = properties.authentication_data.unwrap_or_default();
+            self.begin_exchange(method, data, pending);
             return;
         }
         if self.identity.peer.listener.internal {
@@ -163,13 +154,26 @@ impl ClientConnection {
         self.handle_authenticated(result, now, effects);
     }
 
+    /// Begins enhanced authentication. [MQTT-4.12.0-1]
+    fn begin_exchange(&mut self, method: &str, data: &[u8], pending: Box<PendingConnect>) {
+        self.identity.enhanced =
+            Some(Box::new(EnhancedAuthentication { method: method.into(), exchange: None }));
+        match self.broker.authority().begin_exchange(method, &self.identity.peer) {
+            Some(exchange) => {
+                self.request_step(exchange, data.to_vec());
+                self.opening.phase = Phase::Authenticating(pending);
+            }
+            None => self.refuse(ReasonCode::BadAuthenticationMethod),
+        }
+    }
+
     /// Checks that need no authentication.
     fn check_connect(
         &self,
         connect: &Connect<'_>,
     ) -> Result<PendingConnect, (ReasonCode, &'static str)> {
-        let limits = self.broker.limits();
         if let Some(will) = &connect.will {
+            let limits = self.broker.limits();
             if will.qos > limits.maximum_qos {
                 return Err((ReasonCode::QoSNotSupported, refusal::WILL_QOS));
             }
@@ -177,6 +181,35 @@ impl ClientConnection {
                 return Err((ReasonCode::RetainNotSupported, refusal::WILL_RETAIN));
             }
         }
+        let client_id = self.client_id(connect)?;
+        let properties = &connect.properties;
+        let session_expiry_seconds = match connect.version {
+            ProtocolVersion::V5_0 => Some(properties.session_expiry_seconds.unwrap_or(0)),
+            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => Some(0),
+            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => None,
+        };
+        let mount = self.identity.peer.listener.mount_point.as_ref();
+        let will = connect.will.as_ref().map(|will| OwnedWill::new(will, mount)).transpose();
+        let will = will.map_err(|reason| (reason, refusal::WILL_TOPIC_TOO_LONG))?;
+        Ok(PendingConnect {
+            client_id,
+            is_id_assigned: connect.client_id.is_empty(),
+            clean_start: connect.clean_start,
+            keep_alive_seconds: connect.keep_alive_seconds,
+            session_expiry_seconds,
+            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
+            maximum_packet_bytes: properties.maximum_packet_bytes,
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            requests_response_information: properties.request_response_information.unwrap_or(false),
+            will,
+            authentication_data: None,
+            take_over: None,
+        })
+    }
+
+    /// The Client Identifier, assigned if the Client has none. [MQTT-3.1.3-6]
+    fn client_id(&self, connect: &Connect<'_>) -> Result<Arc<str>, (ReasonCode, &'static str)> {
+        let limits = self.broker.limits();
         let is_id_assigned = connect.client_id.is_empty();
         let may_assign = match connect.version {
             ProtocolVersion::V3_1 => false,
@@ -198,35 +231,12 @@ impl ClientConnection {
             };
             return Err((ReasonCode::ClientIdentifierNotValid, why));
         }
-        let properties = &connect.properties;
-        let client_id = match is_id_assigned {
+        Ok(match is_id_assigned {
             true => {
                 let prefix = &limits.client_id_prefix;
                 Arc::from(format!("{prefix}{:032x}", self.broker.unguessable_number()))
             }
             false => Arc::from(connect.client_id),
-        };
-        let session_expiry_seconds = match connect.version {
-            ProtocolVersion::V5_0 => Some(properties.session_expiry_seconds.unwrap_or(0)),
-            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 if connect.clean_start => Some(0),
-            ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1 => None,
-        };
-        let mount = self.identity.peer.listener.mount_point.as_ref();
-        let will = connect.will.as_ref().map(|will| OwnedWill::new(will, mount)).transpose();
-        let will = will.map_err(|reason| (reason, refusal::WILL_TOPIC_TOO_LONG))?;
-        Ok(PendingConnect {
-            client_id,
-            is_id_assigned,
-            clean_start: connect.clean_start,
-            keep_alive_seconds: connect.keep_alive_seconds,
-            session_expiry_seconds,
-            receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
-            maximum_packet_bytes: properties.maximum_packet_bytes,
-            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
-            requests_response_information: properties.request_response_information.unwrap_or(false),
-            will,
-            authentication_data: None,
-            take_over: None,
         })
     }
 

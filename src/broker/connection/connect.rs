@@ -137,12 +137,7 @@ impl ClientConnection {
                 if inbound.ended || inbound.epoch != self.opening.epoch {
                     continue;
                 }
-                if inbound.is_durable() {
-                    broker.persist_queue(&session, effects);
-                    broker.persist_session(&session, &mut inbound, effects);
-                } else {
-                    broker.persist_will(&session, &mut inbound, effects);
-                }
+                broker.persist_new(&session, &mut inbound, effects);
                 self.confirm(&session, greeting, promise, now, effects);
                 return;
             };
@@ -184,14 +179,7 @@ impl ClientConnection {
                 self.confirm(&session, greeting, promise, now, effects);
                 return;
             }
-            let was_durable = inbound.is_durable();
-            // So that it is not counted again when the old connection notices.
-            inbound.disconnected = Some(now);
-            broker.end_session(&session, &mut inbound, effects);
-            if was_durable {
-                // CONNACK confirms that the old Session is deleted, which must be durable.
-                effects.durability = effects.durability.max(broker.session_durability());
-            }
+            broker.discard_session(&session, &mut inbound, now, effects);
         }
     }
 
