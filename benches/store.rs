@@ -320,8 +320,7 @@ impl Load {
             // A stride that is coprime to usual numbers: neighbours in time are not neighbours in the key space.
             let session = counter.wrapping_mul(7919) % sessions;
             let place = &mut self.next[usize::try_from(session).unwrap()];
-            let entry =
-                Arc::new(QueueEntry::new(Sequence(*place), message, QoS::AtLeastOnce, false, &[]));
+            let entry = Arc::new(QueueEntry::new(Sequence(*place), message, QoS::AtLeastOnce));
             *place += 1;
             if self.recipients_acknowledge {
                 kept.push((SessionId(session), Arc::clone(&entry)));

@@ -403,7 +403,7 @@ mod tests {
         }
         assert_eq!(window.oldest_arrival(), Some(Timestamp(0)));
         for acknowledged in [1, 4, 2, 0] {
-            window.finish(Sequence(acknowledged));
+            window.finish_delivery(Sequence(acknowledged));
         }
         assert_eq!(window.oldest_arrival(), Some(Timestamp(3)));
         assert_eq!(window.kept_bytes, 2 * PACKETS.len());
