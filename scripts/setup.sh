@@ -54,7 +54,6 @@ tests() {
     has python3 || missing+=(python3)
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
     has npm || missing+=(npm)
-    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || missing+=(libfaketime)
     install optional "${missing[@]}"
     mkdir -p "$cache/interop"
     if [ ! -x "$cache/interop/venv/bin/python" ] && has python3; then
