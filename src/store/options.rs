@@ -62,9 +62,9 @@ pub(crate) fn database_options(settings: &StoreSettings, warnings: Warnings) -> 
 /// Every column family with its options, sharing one block cache.
 #[must_use]
 pub(crate) fn family_descriptors(settings: &StoreSettings) -> Vec<ColumnFamilyDescriptor> {
-    let cache = Cache::new_lru_cache(settings.block_cache_bytes);
+    let cache = settings.block_cache.open(settings.block_cache_bytes);
     let describe = |family: &Family| {
-        let options = family_options(*family, settings, &cache);
+        let options = family_options(*family, settings, cache);
         ColumnFamilyDescriptor::new(family.name(), options)
     };
     Family::ALL.iter().map(describe).collect()

@@ -1,12 +1,13 @@
-//! Reclaims what RocksDB keeps after a storm: the disk space of removed messages, and the memory of write buffers.
+//! Reclaims what RocksDB keeps after a storm: the disk space of removed messages, and memory.
 //!
 //! RocksDB merges files as new ones are written, so a drained backlog would stay on disk until enough new messages
 //! follow. If the files of the queues are much larger than the contents of the queues, a separate thread merges them
 //! completely. The result is smaller than the threshold, so the cost is in proportion to the removals.
 //!
-//! Write buffers become files when they are full. Once hardly anything is written, that would take forever, and the
-//! memory of the last storm would be kept: then the separate thread writes them to files. This happens at most once for
-//! each [`WORTHWHILE_BUFFER_BYTES`] written, so the files do not become small.
+//! Write buffers become files when they are full, and the block cache keeps what was read until something else is. Once
+//! hardly anything is written, the memory of the last storm would be kept for ever: then the separate thread writes the
+//! buffers to files and clears the cache. Only [`WORTHWHILE_BYTES_OF_MEMORY`] or more are worth it, so the files do not
+//! become small.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +16,16 @@ use rocksdb::{CompactOptions, DB};
 
 use crate::store::commit_group::handle;
 use crate::store::family::Family;
+use crate::store::settings::StoreSettings;
 
 /// Files smaller than this in total are left alone.
 const WORTHWHILE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Write buffers smaller than this in total are left alone.
-const WORTHWHILE_BUFFER_BYTES: u64 = 4 * 1024 * 1024;
+/// Write buffers and a block cache smaller than this in total are left alone.
+const WORTHWHILE_BYTES_OF_MEMORY: u64 = 4 * 1024 * 1024;
+
+/// Fewer bytes written than this in an interval count as nothing.
+const RESTING_BYTES: u64 = 1024 * 1024;
 
 /// Decides when to reclaim, and runs one job at a time.
 #[derive(Debug, Default)]
@@ -40,13 +45,22 @@ impl Reclaimer {
         }
     }
 
-    /// Writes the write buffers to files if they grow so slowly that this would not happen soon. Called at regular
-    /// intervals; `written_bytes` is the total so far.
-    pub(crate) fn consider_buffers(&mut self, db: &Arc<DB>, written_bytes: u64) {
+    /// Reclaims memory if hardly anything is written. Called at regular intervals; `written_bytes` is the total so far.
+    pub(crate) fn consider_memory(
+        &mut self,
+        db: &Arc<DB>,
+        settings: &StoreSettings,
+        written_bytes: u64,
+    ) {
         let before = std::mem::replace(&mut self.written_bytes, written_bytes);
         let recent_bytes = written_bytes.saturating_sub(before);
-        if !self.is_running() && are_at_rest(buffer_bytes(db), recent_bytes) {
-            self.start(db, reclaim_memory);
+        let held_bytes = buffer_bytes(db) + settings.block_cache.used_bytes() as u64;
+        if !self.is_running() && is_at_rest(held_bytes, recent_bytes) {
+            let (cache, cache_bytes) = (settings.block_cache.clone(), settings.block_cache_bytes);
+            self.start(db, move |db| {
+                write_buffers_out(db);
+                cache.clear(cache_bytes);
+            });
         }
     }
 
@@ -54,7 +68,7 @@ impl Reclaimer {
         self.running.load(Ordering::Acquire)
     }
 
-    fn start(&self, db: &Arc<DB>, job: fn(&DB)) {
+    fn start(&self, db: &Arc<DB>, job: impl FnOnce(&DB) + Send + 'static) {
         self.running.store(true, Ordering::Release);
         let (db, running) = (Arc::clone(db), Arc::clone(&self.running));
         let started = std::thread::Builder::new().name("petrel-reclaim".into()).spawn(move || {
@@ -80,9 +94,9 @@ fn file_bytes(db: &DB, family: Family) -> u64 {
     size.ok().flatten().unwrap_or(0)
 }
 
-/// Whether write buffers of this size would take more than a few intervals like the last one to grow as much again.
-fn are_at_rest(buffer_bytes: u64, recent_bytes: u64) -> bool {
-    buffer_bytes > WORTHWHILE_BUFFER_BYTES && recent_bytes < buffer_bytes / 4
+/// Whether memory of a storm is held that is over.
+fn is_at_rest(held_bytes: u64, recent_bytes: u64) -> bool {
+    held_bytes > WORTHWHILE_BYTES_OF_MEMORY && recent_bytes < RESTING_BYTES
 }
 
 fn buffer_bytes(db: &DB) -> u64 {
@@ -94,7 +108,7 @@ fn buffer_bytes(db: &DB) -> u64 {
     Family::ALL.into_iter().filter_map(bytes_of).sum()
 }
 
-fn reclaim_memory(db: &DB) {
+fn write_buffers_out(db: &DB) {
     let before = buffer_bytes(db);
     for family in Family::ALL {
         let Ok(handle) = handle(db, family) else { continue };
@@ -132,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn buffers_are_written_out_when_little_follows() {
-        assert!(are_at_rest(64 << 20, 1 << 20));
-        assert!(!are_at_rest(64 << 20, 32 << 20), "they will be full soon");
-        assert!(!are_at_rest(2 << 20, 0), "small ones are left alone");
+    fn memory_is_reclaimed_when_little_is_written() {
+        assert!(is_at_rest(64 << 20, 10_000));
+        assert!(!is_at_rest(64 << 20, 2 << 20), "it is in use");
+        assert!(!is_at_rest(2 << 20, 0), "a little is left alone");
     }
 }

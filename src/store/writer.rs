@@ -201,7 +201,7 @@ impl Writer {
         self.changed = !checkpoint;
         if heartbeat {
             self.last_heartbeat = now;
-            self.consider_buffers(&db);
+            self.consider_memory(&db);
         }
         if checkpoint {
             self.last_checkpoint = now;
@@ -216,10 +216,10 @@ impl Writer {
         Ok(())
     }
 
-    fn consider_buffers(&mut self, db: &Arc<DB>) {
+    fn consider_memory(&mut self, db: &Arc<DB>) {
         if !self.closing {
             let written_bytes = read(&self.engine.statistics.written_bytes);
-            self.reclaimer.consider_buffers(db, written_bytes);
+            self.reclaimer.consider_memory(db, &self.engine.settings, written_bytes);
         }
     }
 
