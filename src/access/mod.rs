@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::access::client_rights::ClientRights;
 use crate::packet::reason_code::ReasonCode;
+use crate::session::link::ClientOrigin;
 use crate::session::policies::Policies;
 use crate::topic::mount_point::MountPoint;
 
@@ -24,6 +25,16 @@ pub struct Peer {
     pub listener: Arc<ListenerRules>,
     /// User name taken from a verified client certificate.
     pub certificate_name: Option<Arc<str>>,
+}
+
+impl ClientOrigin for Peer {
+    fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    fn listener(&self) -> &str {
+        &self.listener.name
+    }
 }
 
 /// What a listener grants to its Clients and requires of them.

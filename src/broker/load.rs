@@ -116,8 +116,7 @@ impl Broker {
         inbound.incoming.extend(found.incoming.iter().copied());
         // If it was connected when the broker stopped, its Network Connection ended with the broker.
         inbound.disconnected = Some(record.disconnected.unwrap_or(now));
-        let mut outbound =
-            Outbound::new(record.id, Persistence::Durable, restore_queue(&found.queue));
+        let mut outbound = Outbound::new(Persistence::Durable, restore_queue(&found.queue));
         outbound.set_own_queue(found.queue.record.rules);
         outbound.set_sent_until(match record.disconnected {
             Some(_) => record.sent_until,
@@ -164,7 +163,7 @@ impl Broker {
         };
         will.is_left_behind = true;
         let (id, persistence) = (record.id, Persistence::Transient);
-        let outbound = Outbound::new(id, persistence, Queue::new(id));
+        let outbound = Outbound::new(persistence, Queue::new(id));
         let session = Arc::new(Session::new(Arc::clone(&record.client_id), inbound, outbound));
         if !self.registry.insert(&session) {
             effects.persist(SessionChange::Delete(id), Durability::Memory);
@@ -180,7 +179,7 @@ impl Broker {
 
     /// Restores the inbound half of a Session from its record.
     fn restore_inbound(&self, record: &SessionRecord) -> Inbound {
-        let mut inbound = Inbound::new(self.first_message_id(record.id));
+        let mut inbound = Inbound::new(self.first_message());
         inbound.epoch = record.epoch;
         inbound.expiry_seconds = record.expiry_seconds;
         inbound.owner = SessionOwner::from_record(record.user_name.as_ref());

@@ -378,10 +378,10 @@ impl Broker {
         u128::from_be_bytes(*number)
     }
 
-    /// The id of the first message of a new or loaded Session.
+    /// The number of the first message of a new or loaded Session.
     #[must_use]
-    pub(crate) fn first_message_id(&self, publisher: SessionId) -> MessageId {
-        MessageId { publisher, counter: self.issuer.first_message() }
+    pub(crate) fn first_message(&self) -> u64 {
+        self.issuer.first_message()
     }
 
     /// The group of this Shared Subscription, created if necessary.

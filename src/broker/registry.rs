@@ -146,7 +146,6 @@ impl Default for Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::durable::message::MessageId;
     use crate::durable::message::SessionId;
     use crate::session::inbound::Inbound;
     use crate::session::outbound::{Outbound, Persistence};
@@ -154,8 +153,8 @@ mod tests {
 
     fn session(id: u64, client_id: &str) -> Arc<Session> {
         let id = SessionId(id);
-        let inbound = Inbound::new(MessageId { publisher: id, counter: 0 });
-        let outbound = Outbound::new(id, Persistence::Durable, Queue::new(id));
+        let inbound = Inbound::new(0);
+        let outbound = Outbound::new(Persistence::Durable, Queue::new(id));
         Arc::new(Session::new(Arc::from(client_id), inbound, outbound))
     }
 

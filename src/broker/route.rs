@@ -415,7 +415,6 @@ impl Routed {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::durable::message::MessageId;
     use crate::session::inbound::Inbound;
     use crate::session::outbound::Outbound;
     use crate::session::queue::Queue;
@@ -429,8 +428,8 @@ pub(super) mod tests {
         SESSIONS.with_borrow_mut(|sessions| {
             while (sessions.len() as u64) < count {
                 let id = SessionId(sessions.len() as u64 + 1);
-                let inbound = Inbound::new(MessageId { publisher: id, counter: 0 });
-                let outbound = Outbound::new(id, Persistence::Transient, Queue::new(id));
+                let inbound = Inbound::new(0);
+                let outbound = Outbound::new(Persistence::Transient, Queue::new(id));
                 sessions.push(Arc::new(Session::new("a".into(), inbound, outbound)));
             }
             let count = usize::try_from(count).unwrap();

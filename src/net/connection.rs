@@ -7,6 +7,7 @@
 
 mod job;
 mod last_input;
+mod passing;
 mod report;
 
 use std::cell::RefCell;
@@ -18,8 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::access::Peer;
 use crate::broker::Broker;
@@ -29,7 +29,7 @@ use crate::metrics::counter::{Counter, Counters};
 use crate::net::accept::Handler;
 use crate::net::client_log::ClientLog;
 use crate::net::connection::job::{JobResult, start};
-use crate::net::connection::last_input::LastInput;
+use crate::net::connection::passing::Passing;
 use crate::net::connection::report::{close_cause, note_handled};
 use crate::net::deadlines::{DeadlineSlot, Deadlines};
 use crate::net::entrance::Place;
@@ -42,6 +42,7 @@ use crate::net::tally::{self, ConnectionStage};
 use crate::packet::reason_code::ReasonCode;
 use crate::session::effects::Effects;
 use crate::session::outbox::Outbox;
+use crate::session::rare::Rare;
 use crate::session::work::Budget;
 use crate::store::clock::BrokerClock;
 
@@ -164,24 +165,13 @@ struct Driver<S> {
     needs_flush: bool,
     /// Whether anything was ever written.
     has_spoken: bool,
-    /// Since when the stream has accepted nothing although there is something to write.
-    stalled_since: Option<Timestamp>,
-    /// Since when the connection has been closing.
-    closing_since: Option<Timestamp>,
-    /// The error, if nothing more can be written.
-    failure: Option<Box<io::Error>>,
-    /// The state of the last call, while there is one.
-    last_input: Option<Box<LastInput>>,
+    /// What it has only at its beginning, at its end, or while something holds it up.
+    passing: Rare<Passing>,
     /// The place at the listener; none within the process.
     place: Option<Place>,
     /// The entry in the table of deadlines, for Keep Alive and the connect timeout.
     deadline: Option<DeadlineSlot>,
     due: Timestamp,
-    /// A timer for short waits (a tenth of a second); most connections never have one.
-    timer: Option<Pin<Box<Sleep>>>,
-    job: Option<JoinHandle<JobResult>>,
-    /// Watched until the Client is connected; afterwards its Session is notified.
-    draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl<S> Drop for Driver<S> {
@@ -195,7 +185,7 @@ impl<S> Drop for Driver<S> {
         if let Some(deadline) = self.deadline.take() {
             self.service.deadlines.remove(deadline);
         }
-        if let Some(job) = &self.job {
+        if let Some(job) = self.passing.as_ref().and_then(|passing| passing.job.as_ref()) {
             // The result of a password check is no longer needed.
             job.abort();
         }
@@ -210,6 +200,8 @@ impl<S: ClientStream> Driver<S> {
         if place.as_ref().is_some_and(|place| place.full().is_some()) {
             connection.set_guest();
         }
+        let mut passing = Rare::<Passing>::default();
+        passing.fill().draining = Some(Box::pin(async move { shutdown.draining().await }));
         Self {
             stream,
             connection,
@@ -220,16 +212,10 @@ impl<S: ClientStream> Driver<S> {
             written: 0,
             needs_flush: false,
             has_spoken: false,
-            stalled_since: None,
-            closing_since: None,
-            failure: None,
-            last_input: None,
+            passing,
             place,
             deadline: None,
             due: Timestamp(0),
-            timer: None,
-            job: None,
-            draining: Some(Box::pin(async move { shutdown.draining().await })),
         }
     }
 
@@ -238,11 +224,11 @@ impl<S: ClientStream> Driver<S> {
     fn poll_once(&mut self, scratch: &mut Scratch, cx: &mut Context<'_>) -> Poll<Ending> {
         let now = self.service.clock.now();
         scratch.effects.budget = Budget::turn();
-        if self.draining.as_mut().is_some_and(|draining| draining.as_mut().poll(cx).is_ready()) {
-            self.draining = None;
-            if self.connection.session().is_none() {
-                self.connection.close(CloseReason::ShuttingDown);
-            }
+        let passing = self.passing.as_mut();
+        if passing.is_some_and(|passing| passing.poll_draining(cx).is_ready())
+            && self.connection.session().is_none()
+        {
+            self.connection.close(CloseReason::ShuttingDown);
         }
         for _ in 0..READS_PER_POLL {
             self.connection.handle_wake(now, &mut scratch.effects);
@@ -285,23 +271,23 @@ impl<S: ClientStream> Driver<S> {
     /// Writes all pending output; true when done. Input that the Client sent before the connection was lost counts,
     /// so a write error does not end the connection before that input has been handled.
     fn poll_written(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
-        if self.failure.is_some() {
+        if self.has_failed() {
             return false;
         }
         match self.poll_write(cx) {
             Poll::Ready(Ok(())) => {
-                self.stalled_since = None;
+                self.note_progress();
                 true
             }
             Poll::Ready(Err(error)) => {
-                self.failure = Some(Box::new(error));
+                self.passing.fill().failure = Some(error);
                 self.connection.begin_last_call(LastCallReason::Lost, now);
                 self.poll_wait(now, cx);
                 false
             }
             Poll::Pending => {
-                if self.stalled_since.is_none() {
-                    self.stalled_since = Some(now);
+                if self.stalled_since().is_none() {
+                    self.passing.fill().stalled_since = Some(now);
                     if self.deadline.is_none()
                         || self.write_deadline().is_some_and(|at| at < self.due)
                     {
@@ -315,8 +301,8 @@ impl<S: ClientStream> Driver<S> {
 
     /// Closes the connection: releases the Session, and reads nothing more.
     fn begin_farewell(&mut self, now: Timestamp, effects: &mut Effects, cx: &mut Context<'_>) {
-        if self.closing_since.is_none() {
-            self.closing_since = Some(now);
+        if self.closing_since().is_none() {
+            self.passing.fill().closing_since = Some(now);
             self.stream.set_close_cause(close_cause(self.connection.closing()));
             self.connection.handle_closed(now, effects);
             self.arm(now, cx);
@@ -325,10 +311,10 @@ impl<S: ClientStream> Driver<S> {
 
     /// Ends the connection if the rest could not be written, or not within the time limit.
     fn poll_farewell(&mut self, now: Timestamp) -> Poll<Ending> {
-        if self.failure.is_some() {
+        if self.has_failed() {
             return Poll::Ready(self.ending(Ending::Closed));
         }
-        match self.closing_since.is_some_and(|since| since.plus(LINGER_TIME) <= now) {
+        match self.closing_since().is_some_and(|since| since.plus(LINGER_TIME) <= now) {
             true => Poll::Ready(Ending::Closing),
             false => Poll::Pending,
         }
@@ -336,7 +322,9 @@ impl<S: ClientStream> Driver<S> {
 
     /// How the connection ended, unless writing has failed before.
     fn ending(&mut self, ending: Ending) -> Ending {
-        self.failure.take().map_or(ending, |error| Ending::Failed(*error))
+        let passing = self.passing.as_mut();
+        let failure = passing.and_then(|passing| passing.failure.take());
+        failure.map_or(ending, Ending::Failed)
     }
 
     /// Reads and handles one buffer.
@@ -401,7 +389,7 @@ impl<S: ClientStream> Driver<S> {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.written += count;
-                self.stalled_since = None;
+                self.note_progress();
                 self.needs_flush = true;
                 self.has_spoken = true;
                 self.service.counters.add(Counter::BytesSent, count as u64);
@@ -431,14 +419,18 @@ impl<S: ClientStream> Driver<S> {
     /// time, so packets do not update it.
     #[inline]
     fn poll_timer(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        if self.draining.is_some() && self.connection.is_connected() {
-            self.draining = None;
+        let passing = self.passing.as_mut().filter(|passing| passing.draining.is_some());
+        if let Some(passing) = passing
+            && self.connection.is_connected()
+        {
+            passing.draining = None;
             if let Some(place) = &mut self.place {
                 place.settle();
             }
             self.announce();
         }
-        if self.timer.is_some() || self.waits_until().is_some() {
+        let has_timer = self.passing.as_ref().is_some_and(|passing| passing.timer.is_some());
+        if has_timer || self.waits_until().is_some() {
             self.poll_wait(now, cx);
         }
         let Some(next) = self.next_deadline() else { return };
@@ -467,11 +459,11 @@ impl<S: ClientStream> Driver<S> {
     /// When to check the clock again.
     #[inline]
     fn next_deadline(&self) -> Option<Timestamp> {
-        if let Some(since) = self.closing_since {
+        if let Some(since) = self.closing_since() {
             return Some(since.plus(LINGER_TIME));
         }
         let timeout = self.connection.next_timeout();
-        match self.stalled_since {
+        match self.stalled_since() {
             None => timeout,
             Some(_) => timeout.into_iter().chain(self.write_deadline()).min(),
         }
@@ -479,24 +471,27 @@ impl<S: ClientStream> Driver<S> {
 
     /// When a Client that reads nothing is disconnected.
     fn write_deadline(&self) -> Option<Timestamp> {
-        Some(self.stalled_since?.plus(self.connection.write_patience()))
+        Some(self.stalled_since()?.plus(self.connection.write_patience()))
     }
 
     /// When a short wait is over: for recipients that lag behind, or for the end of the last input.
     #[inline]
     fn waits_until(&self) -> Option<Timestamp> {
-        let silent = self.last_input.as_ref().and_then(|input| input.silent_until());
+        let last_input = self.passing.as_ref().and_then(|passing| passing.last_input.as_ref());
+        let silent = last_input.and_then(|input| input.silent_until());
         silent.or_else(|| self.connection.waits_until())
     }
 
     /// Handles short waits, which are too short for the table of deadlines.
     fn poll_wait(&mut self, now: Timestamp, cx: &mut Context<'_>) {
-        let Some(until) = self.waits_until() else {
-            self.timer = None;
+        let waits_until = self.waits_until();
+        let timer = &mut self.passing.fill().timer;
+        let Some(until) = waits_until else {
+            *timer = None;
             return;
         };
         let at = Instant::now() + until.since(now).max(Duration::from_millis(1));
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         if timer.is_elapsed() || timer.deadline() > at {
             timer.as_mut().reset(at);
         }
@@ -507,21 +502,22 @@ impl<S: ClientStream> Driver<S> {
 
     /// Starts jobs that may block, one at a time.
     fn start_job(&mut self) {
-        if self.job.is_some() {
+        if self.passing.as_ref().is_some_and(|passing| passing.job.is_some()) {
             return;
         }
         let Some(request) = self.connection.poll_request() else { return };
         let service = Arc::clone(&self.service);
-        self.job = Some(start(service, request));
+        self.passing.fill().job = Some(start(service, request));
     }
 
     /// Starts the next job if none is running, and handles the result of a finished one; returns true if there is
     /// more to do. A started job must be polled so that its end wakes the task.
     fn poll_jobs(&mut self, now: Timestamp, effects: &mut Effects, cx: &mut Context<'_>) -> bool {
         self.start_job();
-        let Some(job) = &mut self.job else { return false };
-        let Poll::Ready(result) = Pin::new(job).poll(cx) else { return false };
-        self.job = None;
+        let Some(job) = self.passing.as_mut().map(|passing| &mut passing.job) else { return false };
+        let Some(running) = job else { return false };
+        let Poll::Ready(result) = Pin::new(running).poll(cx) else { return false };
+        *job = None;
         match result {
             Ok(JobResult::Authenticated(result)) => {
                 self.connection.handle_authenticated(result, now, effects);
@@ -568,7 +564,7 @@ impl<S: ClientStream> Driver<S> {
         self.connection.handle_closed(now, &mut effects);
         tally::count(&self.service.counters, &mut effects.tally);
         self.unhandled = Vec::new();
-        self.timer = None;
+        self.passing = Rare::default();
     }
 }
 
@@ -578,6 +574,9 @@ impl<S: ClientStream> Future for Driver<S> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
         SCRATCH.with_borrow_mut(|scratch| {
             let result = self.poll_once(scratch, cx);
+            if self.passing.as_ref().is_some_and(Passing::is_over) {
+                self.passing = Rare::default();
+            }
             tally::count(&self.service.counters, &mut scratch.effects.tally);
             result
         })

@@ -152,11 +152,11 @@ fn bridge_settings(text: &str) -> Result<BridgeSettings, CommandError> {
 
 fn summary(session: &Session, now: Timestamp) -> SessionSummary {
     let outbound = session.outbound();
-    let client = outbound.client().map(|(version, origin)| ClientSummary {
-        connected_seconds: now.since(origin.since).as_secs(),
-        address: origin.address,
-        listener: Arc::clone(&origin.listener),
-        protocol: match version {
+    let client = outbound.link().map(|link| ClientSummary {
+        connected_seconds: now.since(link.since).as_secs(),
+        address: link.origin.address(),
+        listener: link.origin.listener().into(),
+        protocol: match link.version {
             ProtocolVersion::V3_1 => "3.1",
             ProtocolVersion::V3_1_1 => "3.1.1",
             ProtocolVersion::V5_0 => "5.0",

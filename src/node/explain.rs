@@ -71,9 +71,9 @@ impl NodeHandle {
     fn peer_of(&self, client_id: &str) -> Option<Peer> {
         let session = self.broker.registry().find(client_id)?;
         let outbound = session.outbound();
-        let (_, origin) = outbound.client()?;
-        let rules = ListenerRules { name: origin.listener.to_string(), ..ListenerRules::default() };
-        let address = origin.address;
+        let origin = &outbound.link()?.origin;
+        let rules = ListenerRules { name: origin.listener().into(), ..ListenerRules::default() };
+        let address = origin.address();
         Some(Peer { address, listener: Arc::new(rules), certificate_name: None })
     }
 }

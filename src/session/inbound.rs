@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hashbrown::HashSet;
 
-use crate::durable::message::{Message, MessageId, Timestamp};
+use crate::durable::message::{Message, MessageId, SessionId, Timestamp};
 use crate::packet::PacketId;
 use crate::session::memberships::Memberships;
 use crate::session::outbound::Persistence;
@@ -45,16 +45,19 @@ pub struct Inbound {
     /// Network Connections that wait for the current one to release the Session.
     pub(crate) successors: Rare<Vec<Waker>>,
     /// Numbers the messages published.
-    next_message: MessageId,
+    next_message: u64,
 }
 
 /// A set of Packet Identifiers of messages with QoS 2.
 #[derive(Debug, Default)]
-pub(crate) struct IncomingIds {
+pub(crate) struct IncomingIds(Rare<PacketIdsByAge>);
+
+#[derive(Debug, Default)]
+struct PacketIdsByAge {
     /// Received over the current Network Connection.
-    current: Rare<PacketIds>,
+    current: PacketIds,
     /// Received over earlier ones: known, but not part of the current quota. [MQTT-4.9.0-1]
-    earlier: Rare<PacketIds>,
+    earlier: PacketIds,
 }
 
 type PacketIds = HashSet<PacketId, foldhash::fast::RandomState>;
@@ -74,7 +77,7 @@ pub(crate) struct Will {
 impl Inbound {
     /// The state of a new Session. `first_message` numbers its messages.
     #[must_use]
-    pub(crate) fn new(first_message: MessageId) -> Self {
+    pub(crate) fn new(first_message: u64) -> Self {
         Self {
             epoch: 0,
             incoming: IncomingIds::default(),
@@ -93,11 +96,11 @@ impl Inbound {
         }
     }
 
-    /// The id for the next published message.
+    /// The id for the next message published by this Session, whose id is `publisher`.
     #[inline]
-    pub(crate) fn take_message_id(&mut self) -> MessageId {
-        let id = self.next_message;
-        self.next_message.counter += 1;
+    pub(crate) fn take_message_id(&mut self, publisher: SessionId) -> MessageId {
+        let id = MessageId { publisher, counter: self.next_message };
+        self.next_message += 1;
         id
     }
 
@@ -133,13 +136,15 @@ impl IncomingIds {
     #[inline]
     #[must_use]
     pub(crate) fn in_quota(&self) -> usize {
-        self.current.as_ref().map_or(0, HashSet::len)
+        self.0.as_ref().map_or(0, |known| known.current.len())
     }
 
     /// Starts the quota of a new Network Connection.
     pub(crate) fn begin_quota(&mut self) {
-        if !self.current.is_empty() {
-            self.earlier.fill().extend(self.current.take());
+        let PacketIdsByAge { current, mut earlier } = self.0.take();
+        earlier.extend(current);
+        if !earlier.is_empty() {
+            self.0.fill().earlier = earlier;
         }
     }
 
@@ -147,29 +152,25 @@ impl IncomingIds {
     #[inline]
     #[must_use]
     pub(crate) fn contains(&self, packet_id: PacketId) -> bool {
-        self.current.as_ref().is_some_and(|known| known.contains(&packet_id))
-            || self.earlier.as_ref().is_some_and(|known| known.contains(&packet_id))
+        let known = self.0.as_ref();
+        known.is_some_and(|PacketIdsByAge { current, earlier }| {
+            current.contains(&packet_id) || earlier.contains(&packet_id)
+        })
     }
 
     /// Adds the identifier of a received message.
     #[inline]
     pub(crate) fn insert(&mut self, packet_id: PacketId) {
-        self.current.fill().insert(packet_id);
+        self.0.fill().current.insert(packet_id);
     }
 
     /// Releases an identifier; returns whether it was known.
     #[inline]
     pub(crate) fn remove(&mut self, packet_id: PacketId) -> bool {
-        self.current.as_mut().is_some_and(|known| known.remove(&packet_id))
-            || self.remove_earlier(packet_id)
-    }
-
-    fn remove_earlier(&mut self, packet_id: PacketId) -> bool {
-        let is_known = self.earlier.as_mut().is_some_and(|known| known.remove(&packet_id));
-        if is_known && self.earlier.as_ref().is_some_and(HashSet::is_empty) {
-            self.earlier = Rare::default();
-        }
-        is_known
+        let known = self.0.as_mut();
+        known.is_some_and(|PacketIdsByAge { current, earlier }| {
+            current.remove(&packet_id) || earlier.remove(&packet_id)
+        })
     }
 }
 

@@ -20,25 +20,31 @@ pub(crate) struct LinkParameters {
     pub(crate) max_packet_bytes: u32,
     /// The smaller of the Client's Receive Maximum and the broker's own limit. [MQTT-3.3.4-9]
     pub(crate) receive_maximum: u16,
-    /// Topic Aliases, if the Client accepts any.
-    pub(crate) aliases: Option<Box<OutgoingAliases>>,
-    /// The Client's mount point, which is removed from topics.
-    pub(crate) mount_point: Option<MountPoint>,
+    /// How topics are named, unless as they are.
+    pub(crate) naming: Option<Box<Naming>>,
     /// Most bytes in the outbox for QoS 0 messages.
     pub(crate) outbox_bytes: usize,
     /// Where the Client comes from.
-    pub(crate) origin: ClientOrigin,
+    pub(crate) origin: Arc<dyn ClientOrigin>,
+    /// When it connected.
+    pub(crate) since: Timestamp,
+}
+
+/// How topics are named for a Client that does not simply get their full names.
+pub(crate) struct Naming {
+    /// Topic Aliases, if the Client accepts any.
+    pub(crate) aliases: Option<OutgoingAliases>,
+    /// The Client's mount point, which is removed from topics.
+    pub(crate) mount_point: Option<MountPoint>,
 }
 
 /// Where a connected Client comes from, for operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ClientOrigin {
+pub(crate) trait ClientOrigin: Send + Sync {
     /// Its address; `None`: a Unix socket, or a part of the broker itself.
-    pub(crate) address: Option<SocketAddr>,
+    fn address(&self) -> Option<SocketAddr>;
+
     /// Name of its listener.
-    pub(crate) listener: Arc<str>,
-    /// When it connected.
-    pub(crate) since: Timestamp,
+    fn listener(&self) -> &str;
 }
 
 /// The flags of one PUBLISH.
@@ -52,10 +58,16 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl LinkParameters {
+    /// The Client's mount point.
+    #[inline]
+    fn mount_point(&self) -> Option<&MountPoint> {
+        self.naming.as_ref()?.mount_point.as_ref()
+    }
+
     /// Whether packets encoded for others suit this Client: full topics, of any size.
     #[inline]
     pub(super) fn takes_any_packet(&self) -> bool {
-        self.aliases.is_none() && self.mount_point.is_none() && self.max_packet_bytes == u32::MAX
+        self.naming.is_none() && self.max_packet_bytes == u32::MAX
     }
 
     /// Appends a PUBLISH to the outbox, or returns why this Client cannot get the message.
@@ -66,7 +78,7 @@ impl LinkParameters {
         publication: &mut Publication<'_>,
         outgoing: &Outgoing<'_>,
     ) -> Result<(), DropReason> {
-        if self.mount_point.is_some() {
+        if self.mount_point().is_some() {
             return self.encode_inside(outbox, publication, outgoing);
         }
         let (topic, properties) = (publication.topic, publication.properties);
@@ -82,7 +94,7 @@ impl LinkParameters {
         outgoing: &Outgoing<'_>,
     ) -> Result<(), DropReason> {
         let (topic, properties) = (publication.topic, publication.properties);
-        let mount = self.mount_point.clone();
+        let mount = self.mount_point().cloned();
         let inside = mount
             .as_ref()
             .and_then(|mount| Some((mount.inside(topic)?, mount.properties_inside(properties))));
@@ -117,7 +129,8 @@ impl LinkParameters {
         {
             return Err(DropReason::PacketTooLarge);
         }
-        match self.aliases.as_mut().map(|aliases| aliases.name(topic)) {
+        let aliases = self.naming.as_mut().and_then(|naming| naming.aliases.as_mut());
+        match aliases.map(|aliases| aliases.name(topic)) {
             Some(TopicNaming::Introduce(alias)) => publish.topic_alias = Some(alias),
             Some(TopicNaming::Alias(alias)) => {
                 publish.topic_alias = Some(alias);
@@ -140,7 +153,7 @@ impl LinkParameters {
         publication: &mut Publication<'_>,
         publish: &OutgoingPublish<'_>,
     ) -> Result<(), DropReason> {
-        let end = match (self.version, &self.mount_point) {
+        let end = match (self.version, self.mount_point()) {
             (ProtocolVersion::V5_0, None) => ReferencedPart::PropertiesAndPayload,
             (ProtocolVersion::V5_0, Some(_)) => ReferencedPart::Payload,
             (ProtocolVersion::V3_1 | ProtocolVersion::V3_1_1, _) => ReferencedPart::Payload,

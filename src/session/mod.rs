@@ -131,3 +131,16 @@ impl std::fmt::Debug for Session {
         f.debug_struct("Session").field("id", &self.id).field("client_id", &self.client_id).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The allocator has blocks of 512 bytes, and then of 640. A Session is behind an `Arc`, which adds two numbers. A field
+    /// that most Sessions do not use belongs into a [`rare::Rare`].
+    #[test]
+    fn an_idle_session_takes_a_small_block() {
+        let bytes = size_of::<Session>() + 2 * size_of::<usize>();
+        assert!(bytes <= 512, "{bytes} bytes");
+    }
+}

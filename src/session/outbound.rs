@@ -20,18 +20,18 @@ use crate::durable::Durability;
 use crate::durable::entry::QueueEntry;
 use crate::durable::message::{Message, Sequence, SessionId, Timestamp};
 use crate::durable::record::QueueRules;
+use crate::packet::QoS;
 use crate::packet::acknowledgement::{AcknowledgementKind, encode_acknowledgement};
 use crate::packet::reason_code::ReasonCode;
-use crate::packet::{ProtocolVersion, QoS};
 use crate::session::access_rights::AccessRights;
 use crate::session::effects::{DropReason, Effects};
-use crate::session::link::{ClientOrigin, LinkParameters, Outgoing};
+use crate::session::link::{LinkParameters, Outgoing};
+use crate::session::outbound::crowding::Congestion;
 use crate::session::outbox::Outbox;
 use crate::session::own_queue::OwnQueue;
 use crate::session::publication::Publication;
 use crate::session::queue::{Oldest, Queue, QueueLimits, Queued, Total, dequeue};
 use crate::session::rare::Rare;
-use crate::session::slowness::Slowness;
 use crate::session::window::{Delivery, DeliveryState, Window};
 
 /// Queued messages are encoded while the outbox holds fewer bytes than this.
@@ -39,7 +39,6 @@ const PUMP_BYTES: usize = 128 * 1024;
 
 /// The outbound half of a Session.
 pub struct Outbound {
-    session: SessionId,
     epoch: u64,
     link: Presence,
     outbox: Outbox,
@@ -60,13 +59,11 @@ pub struct Outbound {
     is_idle: bool,
     /// The Client's task. It waits here for the acknowledgements of what it published, too.
     waker: Option<Waker>,
-    /// Publishers that wait for room.
-    waiting: Rare<Vec<Waker>>,
+    /// Only for recipients that have made a publisher wait.
+    congestion: Rare<Congestion>,
     dropped_count: u64,
     has_spilled: bool,
     own_queue: Option<Box<OwnQueue>>,
-    /// Only for recipients that have made a publisher wait.
-    slowness: Option<Box<Slowness>>,
     /// What the Client may do, if rules limit it.
     rights: Option<Arc<dyn AccessRights>>,
 }
@@ -160,9 +157,8 @@ pub(crate) enum PubrecOutcome {
 impl Outbound {
     /// Creates the state of a Session without a Network Connection.
     #[must_use]
-    pub(crate) fn new(session: SessionId, persistence: Persistence, queue: Queue) -> Self {
+    pub(crate) fn new(persistence: Persistence, queue: Queue) -> Self {
         Self {
-            session,
             epoch: 0,
             link: Presence::Absent,
             outbox: Outbox::default(),
@@ -177,11 +173,10 @@ impl Outbound {
             is_stalled: false,
             is_idle: false,
             waker: None,
-            waiting: Rare::default(),
+            congestion: Rare::default(),
             dropped_count: 0,
             has_spilled: false,
             own_queue: None,
-            slowness: None,
             rights: None,
         }
     }
@@ -219,7 +214,7 @@ impl Outbound {
     /// The Session it belongs to.
     #[must_use]
     pub(crate) fn session_id(&self) -> SessionId {
-        self.session
+        self.queue.owner()
     }
 
     /// Messages before this position may have been sent.
@@ -318,11 +313,11 @@ impl Outbound {
         }
     }
 
-    /// The connected Client: its protocol version, and where it comes from.
+    /// How the Client is connected, if it is.
     #[must_use]
-    pub(crate) fn client(&self) -> Option<(ProtocolVersion, &ClientOrigin)> {
+    pub(crate) fn link(&self) -> Option<&LinkParameters> {
         match &self.link {
-            Presence::Open(link) => Some((link.version, &link.origin)),
+            Presence::Open(link) => Some(link),
             Presence::Absent | Presence::Ended => None,
         }
     }
@@ -392,7 +387,7 @@ impl Outbound {
         let is_known = entry.qos == QoS::ExactlyOnce && entry.sequence < self.sent_until;
         if entry.message.is_expired(now) && !is_known {
             self.queue.pop();
-            effects.changes.extend(dequeue(self.session, &entry));
+            effects.changes.extend(dequeue(self.queue.owner(), &entry));
             self.count_drop(DropReason::Expired, effects);
             return Some(());
         }
@@ -448,7 +443,7 @@ impl Outbound {
         };
         let mut publication = Publication::from_message(&entry.message);
         if let Err(reason) = link.encode(&mut self.outbox, &mut publication, &outgoing) {
-            effects.changes.extend(dequeue(self.session, &entry));
+            effects.changes.extend(dequeue(self.queue.owner(), &entry));
             self.count_drop(reason, effects);
             return Some(());
         }
@@ -477,7 +472,7 @@ impl Outbound {
         };
         let mut publication = Publication::from_message(&entry.message);
         let encoded = link.encode(&mut self.outbox, &mut publication, &outgoing);
-        effects.changes.extend(dequeue(self.session, entry));
+        effects.changes.extend(dequeue(self.queue.owner(), entry));
         if let Err(reason) = encoded {
             self.count_drop(reason, effects);
             return Some(());
@@ -534,8 +529,8 @@ impl Outbound {
 
     fn release_waiting(&mut self) {
         self.is_stalled = false;
-        if !self.waiting.is_empty() {
-            self.waiting.take().into_iter().for_each(Waker::wake);
+        if let Some(congestion) = self.congestion.as_mut() {
+            congestion.release();
         }
     }
 
@@ -556,7 +551,7 @@ impl Outbound {
 
     fn finish_delivery(&mut self, sequence: Sequence, effects: &mut Effects) {
         let Some(entry) = self.window.finish_delivery(sequence) else { return };
-        if let Some(change) = dequeue(self.session, &entry) {
+        if let Some(change) = dequeue(self.queue.owner(), &entry) {
             effects.persist(change, Durability::Memory);
         }
     }

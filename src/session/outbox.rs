@@ -19,7 +19,13 @@ pub(crate) const REFERENCED_PAYLOAD_BYTES: usize = 2048;
 #[derive(Default)]
 pub struct Outbox {
     buffer: Vec<u8>,
-    splices: Rare<Vec<Splice>>,
+    references: Rare<References>,
+}
+
+/// What is not in the buffer because it exists once for all recipients.
+#[derive(Default)]
+struct References {
+    splices: Vec<Splice>,
     bytes: usize,
 }
 
@@ -53,14 +59,14 @@ impl Outbox {
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.buffer.len() + self.references.as_ref().map_or(0, |references| references.bytes)
     }
 
-    /// Whether it is empty.
+    /// Whether it is empty: what is held by reference always has the beginning of its packet before it.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.buffer.is_empty()
     }
 
     /// Appends the output of `encode`.
@@ -69,9 +75,7 @@ impl Outbox {
         if self.buffer.capacity() == 0 {
             self.buffer = take_buffer(FRESH_BUFFER_BYTES);
         }
-        let before = self.buffer.len();
         encode(&mut self.buffer);
-        self.bytes += self.buffer.len() - before;
     }
 
     /// Appends a PUBLISH whose payload is copied.
@@ -103,8 +107,9 @@ impl Outbox {
             }
         }
         let splice = Splice { at: self.buffer.len(), message: Arc::clone(message), end };
-        self.bytes += splice.bytes().len();
-        self.splices.fill().push(splice);
+        let references = self.references.fill();
+        references.bytes += splice.bytes().len();
+        references.splices.push(splice);
     }
 
     /// Moves everything to the end of `target` and leaves this one without memory.
@@ -114,15 +119,13 @@ impl Outbox {
         } else {
             let offset = target.buffer.len();
             target.buffer.extend_from_slice(&self.buffer);
-            if !self.splices.is_empty() {
-                let moved = self
-                    .splices
-                    .take()
-                    .into_iter()
-                    .map(|splice| Splice { at: splice.at + offset, ..splice });
-                target.splices.fill().extend(moved);
+            if self.references.as_ref().is_some() {
+                let References { splices, bytes } = self.references.take();
+                let moved = splices.into_iter().map(|it| Splice { at: it.at + offset, ..it });
+                let references = target.references.fill();
+                references.splices.extend(moved);
+                references.bytes += bytes;
             }
-            target.bytes += self.bytes;
         }
         self.discard();
     }
@@ -175,8 +178,7 @@ impl Outbox {
     /// Drops everything and releases the buffer.
     pub fn discard(&mut self) {
         give_buffer(std::mem::take(&mut self.buffer));
-        self.splices = Rare::default();
-        self.bytes = 0;
+        self.references = Rare::default();
     }
 
     /// The bytes from `position` on, as slices for a vectored write; fills `slices` and returns how
@@ -185,7 +187,8 @@ impl Outbox {
         let mut filled = 0;
         let mut skip = position;
         let mut start = 0;
-        let ends = self.splices.iter().map(|splice| (splice.at, Some(splice)));
+        let splices = self.references.as_ref().map_or(&[][..], |references| &references.splices);
+        let ends = splices.iter().map(|splice| (splice.at, Some(splice)));
         for (end, splice) in ends.chain(std::iter::once((self.buffer.len(), None))) {
             let copied = self.buffer.get(start..end).unwrap_or_default();
             let referenced = splice.map(Splice::bytes).unwrap_or_default();

@@ -5,9 +5,13 @@ use std::sync::Arc;
 /// Separates the two parts in a record. User names cannot contain it. [MQTT-1.5.4-2]
 const SEPARATOR: char = '\0';
 
-/// The user who created a Session, and the mount point.
+/// The user who created a Session, and the mount point; nothing for an anonymous one without a mount point, because then
+/// most Sessions of a broker are alike.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct SessionOwner {
+pub(crate) struct SessionOwner(Option<Box<Named>>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Named {
     /// Verified user name; `None` is anonymous, which is a user like any other.
     user_name: Option<Arc<str>>,
     /// Mount point of the listener, empty without one, because topics have another meaning under another mount point.
@@ -19,45 +23,58 @@ impl SessionOwner {
     /// A user on a listener with this mount point.
     #[must_use]
     pub(crate) fn new(user_name: Option<Arc<str>>, mount_point: Option<Arc<str>>) -> Self {
-        Self { user_name, mount_point: Some(mount_point.unwrap_or_default()) }
-    }
-
-    /// The user; `None` is anonymous.
-    #[must_use]
-    pub(crate) fn user_name(&self) -> Option<&Arc<str>> {
-        self.user_name.as_ref()
+        let is_named = user_name.is_some() || mount_point.is_some();
+        let mount_point = Some(mount_point.unwrap_or_default());
+        Self(is_named.then(|| Box::new(Named { user_name, mount_point })))
     }
 
     /// Whether `other` may use the Sessions of this owner.
     #[must_use]
     pub(crate) fn admits(&self, other: &Self) -> bool {
-        let is_same_mount = match (&self.mount_point, &other.mount_point) {
+        let is_same_mount = match (self.mount_point(), other.mount_point()) {
             (Some(ours), Some(theirs)) => ours == theirs,
             (None, _) | (_, None) => true,
         };
-        self.user_name == other.user_name && is_same_mount
+        self.user_name() == other.user_name() && is_same_mount
     }
 
     /// The form in the record of a Session, where older versions have only the user name.
     #[must_use]
     pub(crate) fn to_record(&self) -> Option<Arc<str>> {
-        let user_name = self.user_name.as_deref().unwrap_or_default();
-        match &self.mount_point {
-            Some(mount_point) => Some(format!("{user_name}{SEPARATOR}{mount_point}").into()),
-            None => self.user_name.clone(),
+        match self.mount_point() {
+            Some(mount_point) => {
+                let user_name = self.user_name().map_or("", |name| name);
+                Some(format!("{user_name}{SEPARATOR}{mount_point}").into())
+            }
+            None => self.user_name().cloned(),
         }
     }
 
     /// Reads what [`Self::to_record`] wrote, or an older version.
     #[must_use]
     pub(crate) fn from_record(record: Option<&Arc<str>>) -> Self {
-        let Some(record) = record else { return Self::default() };
-        match record.split_once(SEPARATOR) {
-            Some((user_name, mount_point)) => Self {
-                user_name: (!user_name.is_empty()).then(|| user_name.into()),
-                mount_point: Some(mount_point.into()),
-            },
-            None => Self { user_name: Some(Arc::clone(record)), mount_point: None },
+        match record.map(|record| record.split_once(SEPARATOR)) {
+            Some(Some((user_name, mount_point))) => Self::new(
+                (!user_name.is_empty()).then(|| user_name.into()),
+                (!mount_point.is_empty()).then(|| mount_point.into()),
+            ),
+            Some(None) | None => {
+                let user_name = record.cloned();
+                Self(Some(Box::new(Named { user_name, mount_point: None })))
+            }
+        }
+    }
+
+    /// Verified user name; `None` is anonymous.
+    #[must_use]
+    pub(crate) fn user_name(&self) -> Option<&Arc<str>> {
+        self.0.as_ref()?.user_name.as_ref()
+    }
+
+    fn mount_point(&self) -> Option<&str> {
+        match &self.0 {
+            Some(named) => named.mount_point.as_deref(),
+            None => Some(""),
         }
     }
 }

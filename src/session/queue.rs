@@ -8,6 +8,7 @@
 //! While nothing is on disk, head and tail are one. Positions in the disk range may be missing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::durable::change::{Change, QueueChange};
@@ -21,7 +22,7 @@ use crate::session::window::{DeliveryState, Window};
 /// Messages kept in memory at the head of a queue.
 pub(crate) const HEAD_MESSAGES: usize = 1024;
 /// Bytes kept in memory at the head of a queue (one message may exceed it).
-pub(crate) const HEAD_BYTES: usize = 256 * 1024;
+pub(crate) const HEAD_BYTES: u32 = 256 * 1024;
 
 /// Most old messages dropped for a new one, in addition to one for each [`GIVE_WAY_BYTES`] of it: more would hold the
 /// lock too long. A queue far beyond its limit shrinks step by step with each following message.
@@ -33,9 +34,10 @@ const GIVE_WAY_BYTES: usize = 32;
 pub struct Queue {
     owner: SessionId,
     head: VecDeque<Queued>,
-    head_bytes: usize,
-    /// First and one past the last position that is only in the store.
-    disk: Option<(u64, u64)>,
+    /// Not far above [`HEAD_BYTES`]: by one message at most.
+    head_bytes: u32,
+    /// Positions that are only in the store.
+    disk: Range<u64>,
     tail: Rare<VecDeque<Arc<QueueEntry>>>,
     /// Changes to the disk range that the store may not have yet.
     overrides: Rare<BTreeMap<u64, Override>>,
@@ -125,7 +127,7 @@ impl Queue {
             owner,
             head: VecDeque::new(),
             head_bytes: 0,
-            disk: None,
+            disk: 0..0,
             tail: Rare::default(),
             overrides: Rare::default(),
             next: 0,
@@ -147,7 +149,7 @@ impl Queue {
         let mut queue = Self::new(owner);
         queue.next = end.0;
         if count > 0 || start < end {
-            queue.disk = (start < end).then_some((start.0, end.0));
+            queue.disk = start.0..end.0;
             queue.message_count = count;
             queue.message_bytes = bytes;
         }
@@ -184,7 +186,7 @@ impl Queue {
     #[inline]
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.head.is_empty() && self.disk.is_none() && self.tail.is_empty()
+        self.head.is_empty() && self.disk.is_empty() && self.tail.is_empty()
     }
 
     /// Messages waiting.
@@ -202,7 +204,7 @@ impl Queue {
     /// Whether the part in memory is more than half full, which means that the recipient lags behind.
     #[must_use]
     pub(crate) fn is_crowded(&self) -> bool {
-        self.disk.is_some()
+        !self.disk.is_empty()
             || self.head.len() > HEAD_MESSAGES / 2
             || self.head_bytes > HEAD_BYTES / 2
     }
@@ -277,9 +279,9 @@ impl Queue {
     pub(crate) fn push(&mut self, entry: Arc<QueueEntry>, keep: Keep) -> Spilled {
         self.count(&entry);
         let has_room = self.head.len() < HEAD_MESSAGES && self.head_bytes < HEAD_BYTES;
-        let contiguous = self.disk.is_none() && self.tail.is_empty();
+        let contiguous = self.disk.is_empty() && self.tail.is_empty();
         if contiguous && has_room && keep == Keep::InMemory {
-            self.head_bytes += entry.size_bytes();
+            self.head_bytes += entry_bytes(&entry);
             self.head.push_back(Queued::Message(entry));
             return Spilled::No;
         }
@@ -297,12 +299,12 @@ impl Queue {
     /// When the oldest message arrived: known, or to be read from the store.
     #[must_use]
     pub(crate) fn oldest(&self) -> Oldest {
-        match (self.head.front(), self.disk, self.tail.iter().next()) {
-            (Some(Queued::Message(entry)), _, _) | (None, None, Some(entry)) => {
+        match (self.head.front(), self.disk.is_empty(), self.tail.iter().next()) {
+            (Some(Queued::Message(entry)), _, _) | (None, true, Some(entry)) => {
                 Oldest::Arrived(entry.message.arrived)
             }
-            (_, Some((from, to)), _) => Oldest::Stored(Sequence(from), Sequence(to)),
-            _ => Oldest::None,
+            (_, false, _) => Oldest::Stored(Sequence(self.disk.start), Sequence(self.disk.end)),
+            (_, true, _) => Oldest::None,
         }
     }
 
@@ -310,7 +312,7 @@ impl Queue {
     pub(crate) fn pop(&mut self) -> Option<Queued> {
         let queued = self.head.pop_front()?;
         if let Queued::Message(entry) = &queued {
-            self.head_bytes = self.head_bytes.saturating_sub(entry.size_bytes());
+            self.head_bytes = self.head_bytes.saturating_sub(entry_bytes(entry));
             self.uncount(entry.size_bytes());
         }
         if self.head.is_empty() && self.head.capacity() > 64 {
@@ -324,7 +326,8 @@ impl Queue {
         if self.head.len() > HEAD_MESSAGES / 4 {
             return None;
         }
-        if let Some((from, to)) = self.disk {
+        let Range { start: from, end: to } = self.disk;
+        if from < to {
             if self.loading {
                 return None;
             }
@@ -337,7 +340,7 @@ impl Queue {
         }
         while self.head.len() < HEAD_MESSAGES && self.head_bytes < HEAD_BYTES {
             let Some(entry) = self.pop_tail() else { break };
-            self.head_bytes += entry.size_bytes();
+            self.head_bytes += entry_bytes(&entry);
             self.head.push_back(Queued::Message(entry));
         }
         None
@@ -347,10 +350,8 @@ impl Queue {
     /// queue that was taken over are ignored.
     pub(crate) fn handle_page(&mut self, request: PageRequest, page: Option<Page>) {
         self.loading = false;
-        let (Some(page), Some((from, to))) = (page, self.disk) else { return };
-        if from != request.from.0 {
-            return;
-        }
+        let Range { start: from, end: to } = self.disk;
+        let Some(page) = page.filter(|_| from < to && from == request.from.0) else { return };
         let end = match page.end {
             PageEnd::AtLimit => page.entries.last().map_or(from, |entry| entry.sequence().0 + 1),
             PageEnd::AtRequest => request.to.0.min(to),
@@ -377,12 +378,12 @@ impl Queue {
         }
         for queued in found.into_values() {
             if let Queued::Message(entry) = &queued {
-                self.head_bytes += entry.size_bytes();
+                self.head_bytes += entry_bytes(entry);
             }
             self.head.push_back(queued);
         }
-        self.disk = (end < to).then_some((end, to));
-        if self.disk.is_none() && self.tail.is_empty() && self.head.is_empty() {
+        self.disk = end..to;
+        if self.disk.is_empty() && self.tail.is_empty() && self.head.is_empty() {
             // The index counted messages that no longer exist: now the number is exact.
             self.message_count = 0;
             self.message_bytes = 0;
@@ -401,7 +402,7 @@ impl Queue {
         let first_waiting = match self.head.front() {
             Some(Queued::Message(entry)) => Some(entry.sequence.0),
             Some(Queued::Released(sequence)) => Some(sequence.0),
-            None => self.disk.map(|(start, _)| start),
+            None => Some(self.disk.start).filter(|_| !self.disk.is_empty()),
         };
         let end = self.tail.iter().next().map_or(self.next, |entry| entry.sequence.0);
         let start = match window.is_empty() {
@@ -433,7 +434,7 @@ impl Queue {
             }
         }
         self.head_bytes = 0;
-        self.disk = (start < end).then_some((start, end));
+        self.disk = start..end;
         self.trim_tail();
     }
 
@@ -443,10 +444,11 @@ impl Queue {
             let Some(Queued::Message(entry)) = self.pop() else { return None };
             return dequeue(self.owner, &entry);
         }
-        if let Some((from, to)) = self.disk {
+        if !self.disk.is_empty() {
+            let from = self.disk.start;
             let average = self.message_bytes / self.message_count.max(1);
             self.uncount(usize::try_from(average).unwrap_or(usize::MAX));
-            self.disk = (from + 1 < to).then_some((from + 1, to));
+            self.disk.start += 1;
             if let Some(overrides) = self.overrides.as_mut() {
                 overrides.remove(&from);
             }
@@ -482,11 +484,8 @@ impl Queue {
         while self.tail.iter().next().is_some_and(|entry| entry.is_committed()) {
             let Some(entry) = self.pop_tail() else { break };
             let at = entry.sequence.0;
-            let start = match self.disk {
-                Some((start, _)) => start,
-                None => at,
-            };
-            self.disk = Some((start, at + 1));
+            let start = if self.disk.is_empty() { at } else { self.disk.start };
+            self.disk = start..at + 1;
         }
         if self.tail.as_ref().is_some_and(|tail| tail.is_empty() && tail.capacity() > 64) {
             self.tail = Rare::default();
@@ -546,6 +545,11 @@ pub(crate) enum Admission {
     Dropped,
     /// Dropped and counted, and the publisher must be told.
     Refused,
+}
+
+/// The size of an entry, for `head_bytes`.
+fn entry_bytes(entry: &QueueEntry) -> u32 {
+    u32::try_from(entry.size_bytes()).unwrap_or(u32::MAX)
 }
 
 /// The change for the store when an entry is finished.

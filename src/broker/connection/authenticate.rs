@@ -143,7 +143,7 @@ impl ClientConnection {
             client_id: Arc::clone(&pending.client_id),
             user_name: connect.user_name.map(Into::into),
             password: connect.password.map(Into::into),
-            peer: self.identity.peer.clone(),
+            peer: (*self.identity.peer).clone(),
         };
         self.opening.phase = Phase::Authenticating(pending);
         if self.broker.authority().may_block(&credentials) {

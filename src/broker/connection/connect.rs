@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::broker::connection::authenticate::{OwnedWill, PendingConnect};
 use crate::broker::connection::explain::refusal;
 use crate::broker::connection::pending::{PendingPacket, Promise};
+use crate::broker::connection::progress::Patience;
 use crate::broker::connection::publish::Refusal;
 use crate::broker::connection::take_over::TakeOver;
 use crate::broker::connection::{ClientConnection, Phase};
 use crate::durable::StoreState;
-use crate::durable::message::{Message, MessageHeader, Timestamp};
+use crate::durable::message::{Message, MessageHeader, SessionId, Timestamp};
 use crate::packet::connack::{Connack, ConnackProperties};
 use crate::packet::reason_code::ReasonCode;
 use crate::packet::{ProtocolVersion, QoS};
@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::session::aliases::OutgoingAliases;
 use crate::session::effects::Effects;
 use crate::session::inbound::{Inbound, Will};
-use crate::session::link::{ClientOrigin, LinkParameters};
+use crate::session::link::{ClientOrigin, LinkParameters, Naming};
 use crate::session::outbound::Outbound;
 use crate::session::owner::SessionOwner;
 use crate::session::policies::LimitPolicy;
@@ -88,7 +88,7 @@ impl ClientConnection {
             authentication_data: connect.authentication_data.clone(),
             link: self.link(&connect),
         };
-        self.input.patience = Duration::from_millis(u64::from(keep_alive) * 1500);
+        self.input.patience = Patience::of_keep_alive(keep_alive);
         self.attach(connect, expiry_seconds, greeting, now, effects);
     }
 
@@ -215,13 +215,13 @@ impl ClientConnection {
 
     fn new_session(&mut self, connect: &PendingConnect, expiry_seconds: u32) -> Arc<Session> {
         let id = self.broker.next_session_id();
-        let mut inbound = Inbound::new(self.broker.first_message_id(id));
+        let mut inbound = Inbound::new(self.broker.first_message());
         inbound.epoch = 1;
         inbound.expiry_seconds = expiry_seconds;
         inbound.owner = self.owner();
-        inbound.will = make_will(connect.will.as_ref(), &mut inbound);
+        inbound.will = make_will(connect.will.as_ref(), id, &mut inbound);
         let persistence = inbound.persistence();
-        let mut outbound = Outbound::new(id, persistence, Queue::new(id));
+        let mut outbound = Outbound::new(persistence, Queue::new(id));
         let _nobody = outbound.take_over(1, persistence);
         let _no_plans = outbound.set_rights(self.identity.rights.clone());
         self.opening.epoch = 1;
@@ -241,7 +241,7 @@ impl ClientConnection {
         inbound.expiry_seconds = expiry_seconds;
         inbound.disconnected = None;
         inbound.owner = self.owner();
-        inbound.will = make_will(connect.will.as_ref(), inbound);
+        inbound.will = make_will(connect.will.as_ref(), session.id(), inbound);
         self.opening.epoch = inbound.epoch;
         self.output.watches_others = true;
         let mut outbound = session.outbound();
@@ -327,27 +327,30 @@ impl ClientConnection {
     fn link(&self, connect: &PendingConnect) -> LinkParameters {
         let limits = self.broker.limits();
         let max_aliases = connect.topic_alias_maximum.min(limits.outgoing_alias_maximum);
+        let aliases = (max_aliases > 0).then(|| OutgoingAliases::new(max_aliases));
+        let mount_point = self.identity.peer.listener.mount_point.clone();
         LinkParameters {
             version: self.identity.version,
             max_packet_bytes: connect.maximum_packet_bytes.unwrap_or(u32::MAX),
             receive_maximum: connect.receive_maximum.min(limits.max_inflight),
-            aliases: (max_aliases > 0).then(|| Box::new(OutgoingAliases::new(max_aliases))),
-            mount_point: self.identity.peer.listener.mount_point.clone(),
+            naming: (aliases.is_some() || mount_point.is_some())
+                .then(|| Box::new(Naming { aliases, mount_point })),
             outbox_bytes: limits.outbox_bytes,
-            origin: ClientOrigin {
-                address: self.identity.peer.address,
-                listener: Arc::from(&*self.identity.peer.listener.name),
-                since: self.input.last_received,
-            },
+            origin: Arc::clone(&self.identity.peer) as Arc<dyn ClientOrigin>,
+            since: self.input.last_received,
         }
     }
 }
 
 /// A Will Message for the Session. Its expiry starts when it is published.
-fn make_will(will: Option<&OwnedWill>, inbound: &mut Inbound) -> Option<Will> {
+fn make_will(
+    will: Option<&OwnedWill>,
+    publisher: SessionId,
+    inbound: &mut Inbound,
+) -> Option<Will> {
     let will = will?;
     let header = MessageHeader {
-        id: inbound.take_message_id(),
+        id: inbound.take_message_id(publisher),
         qos: will.qos,
         retain: will.retain,
         arrived: Timestamp(0),

@@ -31,7 +31,6 @@ mod turn;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
 use crate::access::{Credentials, Exchange, ExchangeStep, Peer, Principal};
 use crate::broker::Broker;
@@ -43,9 +42,9 @@ use crate::broker::connection::pending::PendingAnswer;
 pub use crate::broker::connection::plans::PlanBudget;
 use crate::broker::connection::plans::PlanCache;
 pub(crate) use crate::broker::connection::plans::PlanRoom;
-use crate::broker::connection::progress::Progress;
+use crate::broker::connection::progress::{Patience, Progress};
 use crate::broker::connection::remark::{Introduction, MAX_REMARKS, Remark};
-use crate::broker::connection::run::{RUN_MESSAGES, Run};
+use crate::broker::connection::run::{RUN_LIMIT, Run};
 use crate::broker::connection::throttle::Throttle;
 use crate::broker::connection::turn::Turn;
 use crate::durable::message::Timestamp;
@@ -69,7 +68,7 @@ const MAX_OWN_BYTES: usize = 256 * 1024;
 /// Bytes of small packets per step; more expensive work spends its own steps.
 const BYTES_PER_STEP: usize = 64;
 /// Pending Reason Codes of SUBACK and UNSUBACK beyond which reading from the Client stops.
-const MAX_PENDING_REASONS: usize = 64 * 1024;
+const MAX_PENDING_REASONS: u32 = 64 * 1024;
 
 /// Work for the shell, because it may block.
 pub enum Request {
@@ -98,7 +97,8 @@ pub struct ClientConnection {
 
 /// Who the Client is, where it comes from, and its protocol.
 struct Identity {
-    peer: Peer,
+    /// Shared with the Session, for operators.
+    peer: Arc<Peer>,
     version: ProtocolVersion,
     principal: Principal,
     /// What it may do, if rules limit it.
@@ -129,8 +129,7 @@ struct Opening {
 struct InputFlow {
     max_packet_bytes: u32,
     last_received: Timestamp,
-    /// One and a half Keep Alive periods; zero is off.
-    patience: Duration,
+    patience: Patience,
     /// The progress of an incomplete packet.
     progress: Progress,
     aliases: Option<Box<IncomingAliases>>,
@@ -146,7 +145,7 @@ struct InputFlow {
     /// Whether plain messages may be routed together: not if each one is checked, or renamed by a mount point.
     forms_runs: bool,
     /// Most messages of one topic routed together: fewer if the last one had very many recipients.
-    run_limit: usize,
+    run_limit: u16,
     /// Whether the budget of the last turn was spent: then nothing is read before the next turn.
     gave_way: bool,
 }
@@ -159,7 +158,7 @@ struct OutputFlow {
     pending: VecDeque<PendingAnswer>,
     pending_pubacks: u16,
     /// Reason Codes in pending SUBACK and UNSUBACK packets.
-    pending_reasons: usize,
+    pending_reasons: u32,
     /// Whether messages outside its own queue may wait for the Client: in groups, or Retained Messages.
     watches_others: bool,
     requests: Rare<VecDeque<Request>>,
@@ -214,7 +213,7 @@ impl ClientConnection {
         let input = InputFlow {
             max_packet_bytes,
             last_received: now,
-            patience: limits.connect_timeout,
+            patience: Patience::of_timeout(limits.connect_timeout),
             progress: Progress::default(),
             aliases: None,
             plans: None,
@@ -223,12 +222,12 @@ impl ClientConnection {
             is_exchanging: false,
             filter_work: None,
             forms_runs: rules.mount_point.is_none(),
-            run_limit: RUN_MESSAGES,
+            run_limit: RUN_LIMIT,
             gave_way: false,
         };
         let policies = rules.policies;
         let identity = Identity {
-            peer,
+            peer: Arc::new(peer),
             version: ProtocolVersion::V5_0,
             principal: Principal::default(),
             rights: None,

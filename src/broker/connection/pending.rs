@@ -194,11 +194,12 @@ impl PendingPacket {
     }
 
     /// The number of Reason Codes in an answer to a packet of filters.
-    fn reason_count(&self) -> usize {
-        match self {
+    fn reason_count(&self) -> u32 {
+        let count = match self {
             Self::Suback(_, reasons) => reasons.len(),
             Self::Unsuback(_, reasons) => reasons.len(),
             Self::Acknowledgement(..) | Self::Connack(_) => 0,
-        }
+        };
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 }

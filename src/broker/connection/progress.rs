@@ -20,6 +20,26 @@ pub(super) struct Progress {
     since: Timestamp,
 }
 
+/// How long the Client may be silent, in milliseconds; zero is for ever.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience(u32);
+
+impl Patience {
+    /// Until the Client is connected.
+    pub(super) fn of_timeout(timeout: Duration) -> Self {
+        Self(u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    /// One and a half Keep Alive periods. [MQTT-3.1.2-22]
+    pub(super) fn of_keep_alive(seconds: u16) -> Self {
+        Self(u32::from(seconds) * 1500)
+    }
+
+    fn as_duration(self) -> Option<Duration> {
+        (self.0 > 0).then(|| Duration::from_millis(u64::from(self.0)))
+    }
+}
+
 impl Progress {
     /// Records that `left` bytes of an incomplete packet remain after `handled` bytes of complete packets.
     #[inline]
@@ -88,16 +108,16 @@ impl ClientConnection {
 
     /// Whether the Client has no Keep Alive, or one that has not passed yet.
     pub(super) fn is_within_keep_alive(&self, now: Timestamp) -> bool {
-        let patience = self.input.patience;
-        patience.is_zero() || now < self.input.last_received.plus(patience)
+        let patience = self.input.patience.as_duration();
+        patience.is_none_or(|patience| now < self.input.last_received.plus(patience))
     }
 
     /// When to call [`Self::handle_timeout`] next.
     #[inline]
     #[must_use]
     pub fn next_timeout(&self) -> Option<Timestamp> {
-        let patience = self.input.patience;
-        let silence = (!patience.is_zero()).then(|| self.input.last_received.plus(patience));
+        let patience = self.input.patience.as_duration();
+        let silence = patience.map(|patience| self.input.last_received.plus(patience));
         if self.input.progress.bytes == 0 || !self.is_connected() {
             return silence;
         }
@@ -110,9 +130,6 @@ impl ClientConnection {
     #[must_use]
     pub(crate) fn write_patience(&self) -> Duration {
         let longest = self.broker.limits().write_timeout;
-        match self.input.patience {
-            Duration::ZERO => longest,
-            patience => patience.min(longest),
-        }
+        self.input.patience.as_duration().map_or(longest, |patience| patience.min(longest))
     }
 }

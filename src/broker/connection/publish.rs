@@ -127,7 +127,7 @@ impl ClientConnection {
             payload: publish.payload,
             expires: expiry.map(|expiry| turn.now.plus(expiry)),
         };
-        let mut run = Run::of(&arriving, turn.now, turn.inbound);
+        let mut run = Run::of(&arriving, turn.session.id(), turn.now, turn.inbound);
         self.flush_run(turn, &mut run);
     }
 

@@ -13,7 +13,7 @@ use crate::broker::connection::turn::Turn;
 use crate::broker::connection::{ClientConnection, InputFlow};
 use crate::broker::route::{Plan, Routed};
 use crate::durable::change::SessionChange;
-use crate::durable::message::{MessageHeader, Timestamp};
+use crate::durable::message::{MessageHeader, SessionId, Timestamp};
 use crate::durable::{Durability, StoreState};
 use crate::packet::plain_publish::plain_publish;
 use crate::packet::reason_code::ReasonCode;
@@ -26,7 +26,9 @@ use crate::session::publication::Publication;
 use crate::session::violation::Violation;
 
 /// Most messages routed together: more would make others wait for a recipient's lock.
-pub(super) const RUN_MESSAGES: usize = 32;
+pub(super) const RUN_LIMIT: u16 = 32;
+/// The same as a size.
+const RUN_MESSAGES: usize = RUN_LIMIT as usize;
 /// Most Sessions for which a run may have that many messages.
 const RUN_SESSIONS: usize = 512;
 
@@ -89,10 +91,15 @@ impl<'a> Run<'a> {
 
     /// A run of one message.
     #[inline(never)]
-    pub(super) fn of(arriving: &Arriving<'a>, now: Timestamp, inbound: &mut Inbound) -> Self {
+    pub(super) fn of(
+        arriving: &Arriving<'a>,
+        publisher: SessionId,
+        now: Timestamp,
+        inbound: &mut Inbound,
+    ) -> Self {
         let mut run = Self::new();
         run.topic = arriving.topic;
-        run.push(arriving, now, inbound);
+        run.push(arriving, publisher, now, inbound);
         run
     }
 
@@ -110,14 +117,20 @@ impl<'a> Run<'a> {
 
     #[expect(clippy::inline_always, reason = "30 instructions of each message received")]
     #[inline(always)]
-    fn push(&mut self, arriving: &Arriving<'a>, now: Timestamp, inbound: &mut Inbound) {
+    fn push(
+        &mut self,
+        arriving: &Arriving<'a>,
+        publisher: SessionId,
+        now: Timestamp,
+        inbound: &mut Inbound,
+    ) {
         if arriving.qos == QoS::ExactlyOnce
             && let Some(packet_id) = arriving.packet_id
         {
             inbound.incoming.insert(packet_id);
         }
         let header = MessageHeader {
-            id: inbound.take_message_id(),
+            id: inbound.take_message_id(publisher),
             qos: arriving.qos,
             retain: arriving.retain,
             arrived: now,
@@ -173,7 +186,7 @@ impl ClientConnection {
         if !self.input.forms_runs || arrival != Ok(Arrival::New) {
             return None;
         }
-        if plain.topic != run.topic || taken >= self.input.run_limit {
+        if plain.topic != run.topic || taken >= usize::from(self.input.run_limit) {
             self.flush_run(turn, run);
             run.topic = plain.topic;
         }
@@ -189,7 +202,7 @@ impl ClientConnection {
         if run.is_empty() {
             run.input = input;
         }
-        run.push(&arriving, turn.now, turn.inbound);
+        run.push(&arriving, turn.session.id(), turn.now, turn.inbound);
         run.input_bytes += plain.length;
         Some(plain.length)
     }
@@ -381,10 +394,11 @@ impl ClientConnection {
 
 /// The most messages to route together to this many Sessions, because a run is not interrupted.
 #[inline]
-fn run_limit(sessions: usize) -> usize {
+fn run_limit(sessions: usize) -> u16 {
     match sessions {
-        0..=RUN_SESSIONS => RUN_MESSAGES,
-        more => (RUN_MESSAGES * RUN_SESSIONS / more).max(1),
+        0..=RUN_SESSIONS => RUN_LIMIT,
+        more => u16::try_from(RUN_MESSAGES * RUN_SESSIONS / more)
+            .map_or(RUN_LIMIT, |limit| limit.max(1)),
     }
 }
 

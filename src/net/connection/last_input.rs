@@ -51,7 +51,7 @@ impl<S: ClientStream> Driver<S> {
         scratch: &mut Scratch,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Input>> {
-        let read = self.last_input.get_or_insert_default().read;
+        let read = self.passing.fill().last_input.get_or_insert_default().read;
         if self.connection.is_last_call_overdue(now) {
             return Poll::Ready(Ok(Input::Last));
         }
@@ -79,7 +79,7 @@ impl<S: ClientStream> Driver<S> {
             return Poll::Ready(Ok(Input::Ended));
         }
         let read = read + input.len();
-        self.last_input = Some(Box::new(LastInput { read, silent_until: None }));
+        self.passing.fill().last_input = Some(LastInput { read, silent_until: None });
         self.unhandled.extend_from_slice(input);
         self.handle_unhandled(now, &mut scratch.effects);
         Poll::Ready(Ok(Input::Handled))
@@ -88,7 +88,7 @@ impl<S: ClientStream> Driver<S> {
     /// Whether there may be more although the system has nothing now. Checked again after the silence.
     fn expects_more(&mut self, now: Timestamp, cx: &mut Context<'_>) -> bool {
         let is_inside_packet = !self.unhandled.is_empty();
-        let Some(input) = &mut self.last_input else { return false };
+        let Some(input) = &mut self.passing.fill().last_input else { return false };
         if input.read < MUCH && !is_inside_packet {
             return false;
         }
@@ -103,7 +103,7 @@ impl<S: ClientStream> Driver<S> {
     pub(super) fn poll_last_call(&mut self, now: Timestamp, effects: &mut Effects) -> Poll<()> {
         match self.connection.end_last_call(now, effects) {
             LastCallEnd::Over => {
-                self.last_input = None;
+                self.passing.fill().last_input = None;
                 Poll::Ready(())
             }
             LastCallEnd::Waits => Poll::Pending,
@@ -112,6 +112,6 @@ impl<S: ClientStream> Driver<S> {
 
     /// Whether nothing can be written any more and everything that had arrived has been handled.
     pub(super) fn is_lost(&self) -> bool {
-        self.failure.is_some() && !self.connection.is_last_call()
+        self.has_failed() && !self.connection.is_last_call()
     }
 }

@@ -50,7 +50,7 @@ impl Outbound {
         let sequence = entry.sequence;
         if entry.qos != crate::packet::QoS::ExactlyOnce || sequence >= self.sent_until {
             self.queue.pop();
-            effects.changes.extend(dequeue(self.session, entry));
+            effects.changes.extend(dequeue(self.queue.owner(), entry));
             self.count_drop(DropReason::AccessDenied, effects);
             return Some(());
         }

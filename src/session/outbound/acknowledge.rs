@@ -27,7 +27,7 @@ impl Outbound {
         durability: Durability,
         effects: &mut Effects,
     ) -> PubrecOutcome {
-        let session = self.session;
+        let session = self.queue.owner();
         let Some((sequence, delivery)) = self.window.find(packet_id) else {
             return PubrecOutcome::Unknown;
         };
@@ -72,7 +72,7 @@ impl Outbound {
         }
         self.window.finish_delivery(sequence);
         if self.persistence == Persistence::Durable {
-            let change = QueueChange::Dequeue { queue: self.session, sequence };
+            let change = QueueChange::Dequeue { queue: self.queue.owner(), sequence };
             effects.persist(change, Durability::Memory);
         }
         true

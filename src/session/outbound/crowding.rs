@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::durable::message::Timestamp;
 use crate::session::outbound::Outbound;
+use crate::session::slowness::Slowness;
 
 /// An outbox with more bytes than this makes publishers wait briefly.
 const CROWDED_BYTES: usize = 128 * 1024;
@@ -12,6 +13,22 @@ const CROWDED_BYTES: usize = 128 * 1024;
 const SHORT_WAIT: Duration = Duration::from_millis(10);
 /// The same if it has to acknowledge messages.
 const SHORT_ACKNOWLEDGED_WAIT: Duration = Duration::from_millis(50);
+
+/// The publishers of one recipient that lags behind.
+#[derive(Default)]
+pub(super) struct Congestion {
+    /// Those who wait for room.
+    waiting: Vec<Waker>,
+    /// How long they have waited so far.
+    slowness: Slowness,
+}
+
+impl Congestion {
+    /// Lets all go on.
+    pub(super) fn release(&mut self) {
+        std::mem::take(&mut self.waiting).into_iter().for_each(Waker::wake);
+    }
+}
 
 impl Outbound {
     /// Whether the recipient lags so far behind that its publishers should wait briefly. A recipient for which they
@@ -30,7 +47,8 @@ impl Outbound {
     }
 
     fn is_worth_waiting(&self, now: Timestamp) -> bool {
-        let is_ignored = self.slowness.as_ref().is_some_and(|slowness| slowness.is_ignored(now));
+        let congestion = self.congestion.as_ref();
+        let is_ignored = congestion.is_some_and(|congestion| congestion.slowness.is_ignored(now));
         !self.is_stalled && !is_ignored && self.is_open()
     }
 
@@ -43,8 +61,7 @@ impl Outbound {
         if now.since(since) < short {
             return;
         }
-        let slowness = self.slowness.get_or_insert_default();
-        self.is_stalled |= slowness.note_wait(since, now);
+        self.is_stalled |= self.congestion.fill().slowness.note_wait(since, now);
     }
 
     /// Records that a publisher waited in vain.
@@ -54,7 +71,7 @@ impl Outbound {
 
     /// Registers a publisher to be woken when there is room again.
     pub(crate) fn wait_for_room(&mut self, waker: &Waker) {
-        let waiting = self.waiting.fill();
+        let waiting = &mut self.congestion.fill().waiting;
         if !waiting.iter().any(|waiting| waiting.will_wake(waker)) {
             waiting.push(waker.clone());
         }

@@ -185,7 +185,8 @@ impl Outbound {
             entry = publication.message().map(|message| terms.entry(sequence, message, qos));
         }
         if is_durable && let Some(entry) = &entry {
-            let change = QueueChange::Enqueue { queue: self.session, entry: Arc::clone(entry) };
+            let change =
+                QueueChange::Enqueue { queue: self.queue.owner(), entry: Arc::clone(entry) };
             effects.persist(change, terms.durability);
         }
         self.window.push(sequence, Delivery { state: DeliveryState::sent(qos), entry });
@@ -227,7 +228,7 @@ impl Outbound {
         if is_durable || spilled == Spilled::Yes {
             let is_promised = is_durable && qos > QoS::AtMostOnce;
             let durability = if is_promised { terms.durability } else { Durability::Memory };
-            effects.persist(QueueChange::Enqueue { queue: self.session, entry }, durability);
+            effects.persist(QueueChange::Enqueue { queue: self.queue.owner(), entry }, durability);
         }
         if is_durable && qos == QoS::ExactlyOnce {
             // Also for a Client that is just connecting: it may be there before the commit.
