@@ -7,7 +7,7 @@ use clap::Parser;
 
 mod cli;
 
-// Connecting costs a third less than with the system's: docs/decisions/2026-11-21-allocator.md.
+// Gives memory back by itself, also that of RocksDB: docs/decisions/2026-11-29-allocator.md.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
