@@ -453,9 +453,12 @@ impl GroupState {
         if self.ended || !self.queue.is_empty() || piece < 2 {
             return 0;
         }
+        let Some(topic) = publications.first().map(|first| first.topic) else { return 0 };
         let mut sent = 0;
         while sent < publications.len() {
-            let found = member_in_turn(members, *next, Outbound::has_room);
+            let found = member_in_turn(members, *next, |member| {
+                member.has_room() && member.may_receive(topic)
+            });
             let Some((index, member, mut outbound)) = found else { break };
             let messages = sent..publications.len().min(sent + piece);
             let end = messages.end;

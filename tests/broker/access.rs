@@ -79,6 +79,31 @@ fn rules_decide_about_every_operation() {
     }
 }
 
+/// In a group, a message goes to a member that may receive it, whether it comes alone or in a burst.
+#[test]
+fn a_group_delivers_to_members_that_may_receive() {
+    let rules = "client blind\n  deny receive plant/secret/#\n\
+                 everyone\n  allow read,publish plant/#\n";
+    let Some(ruled) = Ruled::start("rules_file", rules) else { return };
+    let filter = format!("$share/{}/plant/#", unique("g"));
+    let mut blind = ruled.client(V5, "blind");
+    let mut seeing = ruled.client(V5, "seeing");
+    for member in [&mut blind, &mut seeing] {
+        member.subscribe(&filter, 1);
+    }
+    let mut sender = ruled.client(V5, "sender");
+    for (topic, count) in [("plant/secret/a", 1), ("plant/secret/b", 3), ("plant/secret/c", 64)] {
+        let packets =
+            (1..=count).flat_map(|id| Publish::new(topic, id.to_string()).qos(1, id).encode(V5));
+        sender.send(packets.collect::<Vec<u8>>());
+        for id in 1..=count {
+            let publish = seeing.expect_message(&id.to_string());
+            assert_eq!(publish.name(), topic);
+        }
+    }
+    blind.expect_nothing();
+}
+
 /// What a Client may no longer receive or publish stops when the reload is confirmed; the connection stays. A file with a
 /// mistake changes nothing.
 #[test]
