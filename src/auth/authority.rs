@@ -83,7 +83,8 @@ impl Authority for DefaultAuthority {
     }
 
     fn begin_exchange(&self, method: &str, _peer: &Peer) -> Option<Box<dyn Exchange>> {
-        let users = self.users.as_ref().filter(|_| method == scram::METHOD)?;
+        let users = self.users.as_ref();
+        let users = users.filter(|users| method == scram::METHOD && users.offers_scram())?;
         Some(Box::new(ScramServer::new(Arc::clone(users))))
     }
 

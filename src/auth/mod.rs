@@ -2,6 +2,7 @@
 
 pub mod acl_file;
 pub mod authority;
+mod mosquitto_passwords;
 pub mod rules;
 pub mod rules_file;
 pub mod scram;

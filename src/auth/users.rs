@@ -28,6 +28,7 @@ use parking_lot::{Mutex, RwLock};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use crate::auth::mosquitto_passwords;
 use crate::auth::scram::{DEFAULT_ITERATIONS, Verifier, Verifiers, random_bytes};
 
 /// Why a users file cannot be used.
@@ -82,10 +83,20 @@ impl Default for HashCost {
     }
 }
 
+/// The format of a users file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UsersFormat {
+    /// Petrel's own.
+    #[default]
+    Petrel,
+    /// mosquitto's password file, which has nothing for SCRAM.
+    Mosquitto,
+}
+
 /// One user.
 #[derive(Debug)]
 pub(crate) struct User {
-    /// PHC string.
+    /// PHC string, or a hash of mosquitto.
     hash: String,
     /// For SCRAM.
     verifier: Option<Verifier>,
@@ -106,12 +117,20 @@ impl Users {
     /// # Errors
     /// [`UsersError::Line`] for the first line that does not have the documented form.
     pub fn parse(text: &str, file: &Path) -> Result<Self, UsersError> {
+        Self::parse_as(UsersFormat::Petrel, text, file)
+    }
+
+    fn parse_as(format: UsersFormat, text: &str, file: &Path) -> Result<Self, UsersError> {
         let mut users = Self::default();
         // Editors may add a byte order mark, carriage returns and trailing blanks.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (index, line) in text.lines().enumerate() {
             let line = line.trim_end();
-            users.parse_line(line).map_err(|problem| UsersError::Line {
+            let parsed = match format {
+                UsersFormat::Petrel => users.parse_line(line),
+                UsersFormat::Mosquitto => users.parse_line_of_mosquitto(line),
+            };
+            parsed.map_err(|problem| UsersError::Line {
                 file: file.to_owned(),
                 line: index + 1,
                 problem,
@@ -121,6 +140,18 @@ impl Users {
             users.secret = random_bytes::<32>().ok_or(UsersError::NoRandomness)?.to_vec();
         }
         Ok(users)
+    }
+
+    fn parse_line_of_mosquitto(&mut self, line: &str) -> Result<(), &'static str> {
+        let Some((name, hash)) = mosquitto_passwords::parse_line(line)? else { return Ok(()) };
+        if name.is_empty() || name.chars().any(char::is_control) {
+            return Err("this is not a user name");
+        }
+        let user = User { hash: hash.to_owned(), verifier: None, recent: Mutex::default() };
+        match self.users.insert(name.to_owned(), user) {
+            None => Ok(()),
+            Some(_) => Err("this user is in the file twice"),
+        }
     }
 
     fn parse_line(&mut self, line: &str) -> Result<(), &'static str> {
@@ -202,13 +233,20 @@ impl Users {
     pub fn verify(&self, name: &str, password: &[u8]) -> bool {
         let user = self.users.get(name);
         let hash = user.map_or_else(|| self.nobodys_hash(), |user| user.hash.clone());
+        if let Some(is_right) = mosquitto_passwords::verify(&hash, password) {
+            return is_right && user.is_some();
+        }
         let Ok(hash) = PasswordHash::new(&hash) else { return false };
         Argon2::default().verify_password(password, &hash).is_ok() && user.is_some()
     }
 
     /// A hash as expensive as a user's, for which nobody knows a password.
     fn nobodys_hash(&self) -> String {
-        let params = self.users.values().next().and_then(|user| params_of(&user.hash));
+        let first = self.users.values().next();
+        if let Some(hash) = first.and_then(|user| mosquitto_passwords::nobodys_hash(&user.hash)) {
+            return hash;
+        }
+        let params = first.and_then(|user| params_of(&user.hash));
         let HashCost { memory_kib, passes, .. } = HashCost::default();
         let (memory_kib, passes, lanes) = params.map_or((memory_kib, passes, 1), |known| {
             (known.m_cost(), known.t_cost(), known.p_cost())
@@ -268,6 +306,7 @@ fn params_of(hash: &str) -> Option<Params> {
 #[derive(Debug)]
 pub struct UsersFile {
     path: PathBuf,
+    format: UsersFormat,
     users: RwLock<Arc<Users>>,
     /// Users who were changed or removed since startup, with the revision in which that happened.
     changed: Mutex<HashMap<String, u64>>,
@@ -282,10 +321,18 @@ impl UsersFile {
     /// # Errors
     /// [`UsersError`] if it cannot be read or has a mistake.
     pub fn open(path: &Path) -> Result<Self, UsersError> {
-        let users = RwLock::new(Arc::new(read(path)?));
+        Self::open_as(UsersFormat::Petrel, path)
+    }
+
+    /// The same for a file in this format.
+    ///
+    /// # Errors
+    /// [`UsersError`] if it cannot be read or has a mistake.
+    pub fn open_as(format: UsersFormat, path: &Path) -> Result<Self, UsersError> {
+        let users = RwLock::new(Arc::new(read(format, path)?));
         let digest_key = random_bytes().ok_or(UsersError::NoRandomness)?;
         let (changed, revision) = (Mutex::default(), AtomicU64::new(0));
-        Ok(Self { path: path.to_owned(), users, changed, revision, digest_key })
+        Ok(Self { path: path.to_owned(), format, users, changed, revision, digest_key })
     }
 
     /// Rereads the file; if it has a mistake, the old users stay. Returns how many users were removed or changed.
@@ -293,7 +340,7 @@ impl UsersFile {
     /// # Errors
     /// [`UsersError`] if it cannot be read or has a mistake.
     pub(crate) fn reload(&self) -> Result<usize, UsersError> {
-        let users = read(&self.path)?;
+        let users = read(self.format, &self.path)?;
         let mut current = self.users.write();
         let changed = users.take_over_from(&current);
         let count = changed.len();
@@ -304,6 +351,12 @@ impl UsersFile {
         }
         *current = Arc::new(users);
         Ok(count)
+    }
+
+    /// Whether users can authenticate with SCRAM.
+    #[must_use]
+    pub(crate) fn offers_scram(&self) -> bool {
+        self.format == UsersFormat::Petrel
     }
 
     /// Rises with each reload that changed or removed a user.
@@ -367,9 +420,9 @@ impl Verifiers for Arc<UsersFile> {
     }
 }
 
-fn read(path: &Path) -> Result<Users, UsersError> {
+fn read(format: UsersFormat, path: &Path) -> Result<Users, UsersError> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Users::parse(&text, path),
+        Ok(text) => Users::parse_as(format, &text, path),
         Err(error) => Err(UsersError::Unreadable { file: path.to_owned(), error }),
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use petrel::auth::rules::{RuleFormat, RulesFile};
-use petrel::auth::users::UsersFile;
+use petrel::auth::users::{UsersFile, UsersFormat};
 use petrel::config::choice::StoreKind;
 use petrel::config::description::annotated;
 use petrel::config::settings::{ListenAddress, ListenerSettings, Settings, Transport};
@@ -101,6 +101,12 @@ fn file_problems(settings: &Settings) -> Vec<String> {
     {
         let cure = format!("`petrel passwd {} NAME` creates it", path.display());
         problems.push(format!("auth.users_file: {error}\n    {cure}"));
+    }
+    if let Some(path) = &settings.password_file
+        && let Err(error) = UsersFile::open_as(UsersFormat::Mosquitto, path)
+    {
+        let cure = format!("`mosquitto_passwd -c {} NAME` creates it", path.display());
+        problems.push(format!("auth.password_file: {error}\n    {cure}"));
     }
     if let Some((path, format)) = rules_of(settings)
         && let Err(error) = RulesFile::open(path, format)

@@ -16,7 +16,7 @@ use crate::config::mistake::{Location, Mistake};
 use crate::config::setting::Bound;
 use crate::config::settings::{ComposedLimits, Settings};
 use crate::config::source::Reading;
-use crate::config::table::{File, Overflow, Persistence};
+use crate::config::table::{Auth, File, Overflow, Persistence};
 use crate::durable::Durability;
 use crate::durable::record::OverflowPolicy;
 use crate::session::queue::QueueLimits;
@@ -87,10 +87,7 @@ impl Checker<'_> {
             let cure = "write for example data_dir = \"./data\"";
             self.report("data_dir", "no directory given", cure);
         }
-        if !file.auth.rules_file.is_empty() && !file.auth.acl_file.is_empty() {
-            let cure = "keep one of rules_file and acl_file";
-            self.report("auth.acl_file", "there is a rules_file as well", cure);
-        }
+        self.one_of_each(&file.auth);
         let socket: Option<PathBuf> = file.control.socket.clone().into_limit();
         let worker_threads: Option<usize> = file.runtime.worker_threads.into_limit();
         Settings {
@@ -103,12 +100,25 @@ impl Checker<'_> {
             sys_interval: file.sys.interval.into_limit(),
             control_socket: socket.map(|socket| data_dir.join(socket)),
             users_file: file.auth.users_file.clone().into_limit(),
+            password_file: file.auth.password_file.clone().into_limit(),
             rules_file: file.auth.rules_file.clone().into_limit(),
             acl_file: file.auth.acl_file.clone().into_limit(),
             listeners: listeners(self, &file),
             bridges: self.bridges(&file),
             data_dir,
             file,
+        }
+    }
+
+    /// Users and rules are in Petrel's format or in mosquitto's.
+    fn one_of_each(&mut self, auth: &Auth) {
+        if !auth.rules_file.is_empty() && !auth.acl_file.is_empty() {
+            let cure = "keep one of rules_file and acl_file";
+            self.report("auth.acl_file", "there is a rules_file as well", cure);
+        }
+        if !auth.users_file.is_empty() && !auth.password_file.is_empty() {
+            let cure = "keep one of users_file and password_file";
+            self.report("auth.password_file", "there is a users_file as well", cure);
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Settings {
     pub control_socket: Option<PathBuf>,
     /// Users and their passwords.
     pub users_file: Option<PathBuf>,
+    /// Users and their passwords in mosquitto's format.
+    pub password_file: Option<PathBuf>,
     /// Access rules.
     pub rules_file: Option<PathBuf>,
     /// Access rules in mosquitto's format.

@@ -262,6 +262,8 @@ settings! {
     "[auth]" Auth auth {
         /// Users and their hashed passwords: `petrel passwd users.txt NAME` creates and edits the file.
         users_file: String = String::new(), reload = FileAgain;
+        /// The same as a password file of mosquitto ($6$, $7$ and $argon2id$ hashes), unchanged. It has nothing for SCRAM.
+        password_file: String = String::new(), reload = FileAgain;
         /// Access rules: who may publish, subscribe and receive what (docs/access.md). None: whoever is let in may use every
         /// topic that is not the broker's own.
         rules_file: String = String::new(), reload = FileAgain;

@@ -19,7 +19,7 @@ use tracing::{error, info};
 
 use crate::auth::authority::DefaultAuthority;
 use crate::auth::rules::{RuleFormat, RulesError, RulesFile};
-use crate::auth::users::{UsersError, UsersFile};
+use crate::auth::users::{UsersError, UsersFile, UsersFormat};
 use crate::bridge::manager::BridgeManager;
 use crate::broker::Broker;
 use crate::config::choice::StoreKind;
@@ -100,7 +100,7 @@ impl Node {
     /// # Errors
     /// [`NodeError`] names the part and the fix.
     pub async fn open(settings: Settings, read_again: ReadAgain) -> Result<Self, NodeError> {
-        let users = settings.users_file.as_deref().map(UsersFile::open).transpose()?.map(Arc::new);
+        let users = open_users(&settings)?.map(Arc::new);
         let rules = open_rules(&settings)?.map(Arc::new);
         let metrics = Metrics::new();
         let health = Arc::new(Health::new());
@@ -234,6 +234,12 @@ fn bind_control(path: &Path) -> Result<ControlListener, NodeError> {
             .map_err(|source| NodeError::ControlDirectory { path: directory.to_owned(), source })?;
     }
     Ok(ControlListener::bind(path)?)
+}
+
+fn open_users(settings: &Settings) -> Result<Option<UsersFile>, UsersError> {
+    let own = settings.users_file.as_deref().map(|path| (path, UsersFormat::Petrel));
+    let mosquitto = settings.password_file.as_deref().map(|path| (path, UsersFormat::Mosquitto));
+    own.or(mosquitto).map(|(path, format)| UsersFile::open_as(format, path)).transpose()
 }
 
 fn open_rules(settings: &Settings) -> Result<Option<RulesFile>, RulesError> {

@@ -196,6 +196,11 @@ impl Client {
         self.expect_answer(PINGRESP);
     }
 
+    /// Messages that came while answers were awaited.
+    pub fn take_messages(&mut self) -> Vec<Publish> {
+        self.waiting.drain(..).map(|packet| packet.publish(self.version)).collect()
+    }
+
     /// A PUBLISH, which is left unacknowledged.
     pub fn expect_publish(&mut self) -> Publish {
         self.expect(PUBLISH).publish(self.version)

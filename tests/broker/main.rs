@@ -12,6 +12,7 @@ mod packet;
 mod port;
 
 mod access;
+mod acl_mosquitto;
 mod authentication;
 mod client_log;
 mod closing;

@@ -34,6 +34,7 @@ fn is_loose(mode: u32) -> bool {
 
 fn secrets(settings: &Settings) -> impl Iterator<Item = (&'static str, &Path)> {
     let users = settings.users_file.as_deref().map(|path| ("users file", path));
+    let mosquitto = settings.password_file.as_deref().map(|path| ("password file", path));
     let tls = settings.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     let keys = tls.map(|tls| ("private key", &*tls.key));
     let bridges = &settings.file.bridge;
@@ -41,7 +42,7 @@ fn secrets(settings: &Settings) -> impl Iterator<Item = (&'static str, &Path)> {
         bridges.iter().map(|bridge| ("password file", Path::new(&bridge.password_file)));
     let bridge_keys = bridges.iter().map(|bridge| ("private key", Path::new(&bridge.tls.key)));
     let of_bridges = passwords.chain(bridge_keys).filter(|(_, path)| !path.as_os_str().is_empty());
-    users.into_iter().chain(keys).chain(of_bridges)
+    users.into_iter().chain(mosquitto).chain(keys).chain(of_bridges)
 }
 
 #[cfg(test)]

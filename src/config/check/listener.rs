@@ -55,7 +55,7 @@ fn one_listener(
     let key = |name: &str| format!("listener[{index}].{name}");
     let address = listen_address(checker, &key("listen"), written);
     let tls = written.tls.as_ref().map(|tls| tls_settings(checker, index, tls));
-    let has_users = !file.auth.users_file.is_empty();
+    let has_users = !(file.auth.users_file.is_empty() && file.auth.password_file.is_empty());
     let certificate_required =
         tls.as_ref().is_some_and(|tls| tls.client_certificate == ClientCertificate::Required);
     let certificate_as_user_name = uses_certificate_name(written.tls.as_ref());
