@@ -403,6 +403,9 @@ fn a_group_gives_messages_to_members_that_may_receive_them() {
         writer[1] -= 2;
         assert!(contains(&answer(&mut first, &writer), "new-b"));
         assert!(!contains(&answer(&mut second, b""), "new-b"));
+        // A burst is dealt out in pieces.
+        assert!(contains(&answer(&mut first, &writer.repeat(16)), "new-b"));
+        assert!(!contains(&answer(&mut second, b""), "new-b"));
     }
 }
 
