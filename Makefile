@@ -37,10 +37,11 @@ fmt: ## Check the formatting
 TEST_LINTS := -A clippy::pedantic -A clippy::unwrap_used -A clippy::panic -A clippy::print_stdout -A clippy::print_stderr \
 	-A clippy::wrong_self_convention -A clippy::type_complexity -A unreachable_pub -A unused_qualifications -A clippy::let_underscore_must_use
 
-lint: ## Run clippy without warnings; tests may unwrap and panic
+lint: ## Run clippy without warnings (tests may unwrap and panic), and see that the fuzz targets compile
 	@scripts/setup.sh build
 	$(CARGO) clippy $(PROFILE) --locked --lib --bins -- -D warnings
 	$(CARGO) clippy $(PROFILE) --locked --all-targets -- -D warnings $(TEST_LINTS)
+	$(CARGO) check $(PROFILE) --locked --manifest-path fuzz/Cargo.toml --bins
 
 doc: ## Build the documentation without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(PROFILE) --locked --no-deps --document-private-items

@@ -13,6 +13,7 @@ use arbitrary::Arbitrary;
 use petrel::access::Peer;
 use petrel::broker::Broker;
 use petrel::broker::connection::{ClientConnection, Request};
+use petrel::durable::message::Timestamp;
 use petrel::packet::acknowledgement::{Acknowledgement, Puback, Pubcomp, Pubrec, Pubrel};
 use petrel::packet::connect::{Connect, ConnectProperties, Will};
 use petrel::packet::decode::{DecodeContext, Decoded, Sender, decode};
@@ -23,8 +24,8 @@ use petrel::packet::subscribe::{RetainHandling, Subscribe, SubscriptionOptions};
 use petrel::packet::unsubscribe::Unsubscribe;
 use petrel::packet::{Packet, PacketId, ProtocolVersion, QoS};
 use petrel::session::effects::Effects;
-use petrel::durable::message::Timestamp;
 use petrel::session::outbox::Outbox;
+use petrel::session::queue::Page;
 
 const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "$x", "", "b"];
 const FILTERS: [&str; 10] =
@@ -390,11 +391,10 @@ impl SimulatedClient {
                 self.connection.handle_exchange((exchange, step), now, effects);
             }
             Request::Page(request) => {
-                let store = broker.store();
-                let page =
-                    store.read_queue(request.session, request.from, request.to, 4, 1024).ok();
-                let is_full = page.as_ref().is_some_and(|page| page.len() >= 4);
-                self.connection.handle_page(request, page, is_full, now, effects);
+                let (from, to) = (request.from, request.to);
+                let read = broker.store().read_queue(request.session, from, to, 4, 1024);
+                let page = read.ok().map(|entries| Page::new(entries, 4, 1024));
+                self.connection.handle_page(request, page, now, effects);
             }
         }
     }
