@@ -59,9 +59,8 @@ pub struct Outbound {
     is_idle: bool,
     /// The Client's task. It waits here for the acknowledgements of what it published, too.
     waker: Option<Waker>,
-    /// Only for recipients that have made a publisher wait.
+    /// Only for recipients that have made a publisher wait, or have lost messages.
     congestion: Rare<Congestion>,
-    dropped_count: u64,
     has_spilled: bool,
     own_queue: Option<Box<OwnQueue>>,
     /// What the Client may do, if rules limit it.
@@ -174,7 +173,6 @@ impl Outbound {
             is_idle: false,
             waker: None,
             congestion: Rare::default(),
-            dropped_count: 0,
             has_spilled: false,
             own_queue: None,
             rights: None,
@@ -267,7 +265,7 @@ impl Outbound {
     /// Messages dropped so far.
     #[must_use]
     pub(crate) fn dropped_count(&self) -> u64 {
-        self.dropped_count
+        self.congestion.as_ref().map_or(0, |congestion| congestion.dropped_count)
     }
 
     /// Whether another Network Connection has taken over since `epoch`, or the Session has ended.
@@ -557,7 +555,7 @@ impl Outbound {
     }
 
     fn count_drop(&mut self, reason: DropReason, effects: &mut Effects) -> DeliveryOutcome {
-        self.dropped_count += 1;
+        self.congestion.fill().dropped_count += 1;
         effects.tally.drop_one(reason);
         DeliveryOutcome::Dropped
     }

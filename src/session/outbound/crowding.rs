@@ -14,13 +14,15 @@ const SHORT_WAIT: Duration = Duration::from_millis(10);
 /// The same if it has to acknowledge messages.
 const SHORT_ACKNOWLEDGED_WAIT: Duration = Duration::from_millis(50);
 
-/// The publishers of one recipient that lags behind.
+/// What matters only for a recipient that has lagged behind or lost messages.
 #[derive(Default)]
 pub(super) struct Congestion {
-    /// Those who wait for room.
+    /// Publishers that wait for room.
     waiting: Vec<Waker>,
-    /// How long they have waited so far.
+    /// How long publishers have waited so far.
     slowness: Slowness,
+    /// Messages dropped so far.
+    pub(super) dropped_count: u64,
 }
 
 impl Congestion {

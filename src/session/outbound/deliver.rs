@@ -210,7 +210,10 @@ impl Outbound {
             limits = limits.under(&own.rules);
         }
         let admission = self.queue.admit(size_bytes, &limits, terms.total, effects);
-        self.dropped_count += effects.tally.dropped_count() - before;
+        let dropped = effects.tally.dropped_count() - before;
+        if dropped > 0 {
+            self.congestion.fill().dropped_count += dropped;
+        }
         match admission {
             Admission::Admitted => {}
             Admission::Dropped => return DeliveryOutcome::Dropped,
