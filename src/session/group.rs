@@ -463,7 +463,9 @@ impl GroupState {
             let messages = sent..publications.len().min(sent + piece);
             let end = messages.end;
             let terms = RunTerms { qos: member.options.qos, messages, group: Some(group) };
-            let needs_own = member.subscription_id > 0;
+            // Packets of QoS 0 are not cut into pieces.
+            let needs_own =
+                member.subscription_id > 0 || run.qos(member.options.qos) == QoS::AtMostOnce;
             if needs_own || !outbound.deliver_encoded(run, publications, terms, effects) {
                 break;
             }
