@@ -16,7 +16,8 @@
 //!   allow all $SYS/#
 //!
 //! everyone
-//!   allow read public/# max-qos 1
+//!   allow receive,unsubscribe public/#
+//!   allow subscribe public/# max-qos 1
 //! ```
 //!
 //! A section says for whom the rules after it are: `everyone`, `anonymous`, `authenticated`, `user NAME`, `client ID`, `group

@@ -240,7 +240,7 @@ impl Broker {
 }
 
 impl Plan {
-    /// Whether any recipient's copy must be stored.
+    /// Whether any recipient's copy may have to be stored. That is so for every group.
     #[must_use]
     pub(crate) fn needs_store(&self) -> bool {
         let is_durable = |recipient: &Recipient| {
@@ -303,8 +303,8 @@ impl Recipient {
         true
     }
 
-    /// Tells how many were left out. Removes duplicate Subscription Identifiers and limits their number: a few bytes from a
-    /// publisher must not become many thousand for each recipient with many overlapping Subscriptions.
+    /// Removes duplicate Subscription Identifiers and limits their number: a few bytes from a publisher must not become many
+    /// thousand for each recipient with many overlapping Subscriptions. Returns how many were left out.
     fn limit_ids(&mut self, max: usize, topic: &str) -> usize {
         let ids = &mut self.subscription_ids;
         if ids.len() < 2 {

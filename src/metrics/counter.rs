@@ -62,6 +62,8 @@ const PACKETS: &str = "MQTT Control Packets, by direction.";
 const PUBLISHES: &str = "PUBLISH packets, by direction.";
 const PUBLISH_BYTES: &str = "Payload bytes of PUBLISH packets, by direction.";
 const DENIED: &str = "Operations that access rules denied.";
+const PUBLISH_REFUSED: &str =
+    "Messages refused to their publisher for another reason than access rules.";
 const OVER_LIMIT: &str = "Subscriptions refused because of a limit.";
 const IDS_LEFT_OUT: &str =
     "Subscription identifiers left out of messages that match more than a message carries.";
@@ -157,6 +159,8 @@ counters! {
     ReceiveDenied = "petrel_access_denied_total" {"operation": "receive"} DENIED,
     /// Access rules denied a Will Message, at CONNECT or when it was due.
     WillDenied = "petrel_access_denied_total" {"operation": "will"} DENIED,
+    /// A PUBLISH was refused for another reason.
+    PublishRefused = "petrel_publish_refused_total" PUBLISH_REFUSED,
     /// A Subscription was refused because of a limit.
     SubscribeOverLimit = "petrel_subscriptions_over_limit_total" OVER_LIMIT,
     /// A Subscription Identifier was left out of a message, which carries only so many.

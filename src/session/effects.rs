@@ -174,7 +174,9 @@ pub struct Tally {
     pub publish_sent: u64,
     /// Payload bytes of PUBLISH packets sent.
     pub(crate) publish_bytes_sent: u64,
-    /// PUBLISH packets refused to their publisher.
+    /// PUBLISH packets that their publisher may not send.
+    pub(crate) publish_denied: u64,
+    /// PUBLISH packets refused for another reason.
     pub(crate) publish_refused: u64,
     /// SUBSCRIBE filters denied by access rules.
     pub(crate) subscribe_denied: u64,

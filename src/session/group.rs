@@ -300,7 +300,7 @@ impl Group {
         self.has_backlog.store(!state.queue.is_empty(), Ordering::SeqCst);
     }
 
-    /// Whether a member is connected.
+    /// The number of members.
     #[must_use]
     pub(crate) fn member_count(&self) -> usize {
         self.state.lock().members.len()

@@ -49,6 +49,22 @@ fn defaults_are_for_the_operations_that_they_name() {
     );
 }
 
+/// The examples that people copy.
+#[test]
+fn the_documented_rules_are_without_mistake() {
+    let page = include_str!("../../../docs/access.md");
+    let module = include_str!("../rules_file.rs").split("//! ```").nth(1).unwrap();
+    let module: Vec<&str> =
+        module.lines().skip(1).map(|line| line.trim_start_matches("//!")).collect();
+    let page: Vec<&str> = page.lines().collect();
+    let blocks = page.split(|line| !line.is_empty() && !line.starts_with("    "));
+    let examples = blocks.chain([&*module]).map(|lines| lines.join("\n"));
+    let examples = examples.filter(|example| example.contains("  allow"));
+    let counts: Vec<usize> =
+        examples.map(|example| parse(&example, "rules").expect(&example).rules.len()).collect();
+    assert!(counts.len() >= 3 && !counts.contains(&0), "{counts:?}");
+}
+
 /// Each with the word that is wrong and a way out.
 #[test]
 fn mistakes_have_place_word_and_cure() {

@@ -160,7 +160,14 @@ impl ClientConnection {
         refusal: Refusal,
         effects: &mut Effects,
     ) {
-        effects.tally.publish_refused += 1;
+        match refusal {
+            Refusal::NotAuthorized | Refusal::Limited(_) => effects.tally.publish_denied += 1,
+            Refusal::TopicTooLong
+            | Refusal::PayloadFormatInvalid
+            | Refusal::ResponseTopicTooLong
+            | Refusal::StoreUnavailable
+            | Refusal::TooManyRetained => effects.tally.publish_refused += 1,
+        }
         if let Some(reason) = refusal.drop_reason() {
             effects.tally.drop_one(reason);
         }
@@ -234,7 +241,7 @@ impl Refusal {
     }
 
     /// The drop reason to count, if we are at fault.
-    fn drop_reason(self) -> Option<DropReason> {
+    pub(super) fn drop_reason(self) -> Option<DropReason> {
         match self {
             Self::NotAuthorized
             | Self::Limited(_)

@@ -269,7 +269,8 @@ impl ClientConnection {
     ) {
         match refusal {
             Some(refusal) => {
-                if cached.refusal.is_some() && !cached.is_denial_noted.replace(true) {
+                let is_ours = refusal.drop_reason().is_some();
+                if !is_ours && !cached.is_denial_noted.replace(true) {
                     let reason = refusal.reason_code();
                     self.note(|| Remark::publish_denied(run.topic, reason));
                 }
