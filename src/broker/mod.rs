@@ -401,6 +401,12 @@ impl Broker {
         group
     }
 
+    /// All groups by their number.
+    pub(crate) fn groups_by_id(&self) -> HashMap<SessionId, Arc<Group>> {
+        let groups = self.groups.lock();
+        groups.values().map(|group| (group.id(), Arc::clone(group))).collect()
+    }
+
     /// Removes a group that has ended.
     pub(crate) fn forget_group(&self, group: &Arc<Group>) {
         let mut groups = self.groups.lock();

@@ -75,11 +75,14 @@ impl Broker {
         entries: Vec<Arc<QueueEntry>>,
         effects: &mut Effects,
     ) {
+        // Of groups that the Client has left before its Session ended.
+        let mut others = None;
         for entry in entries {
-            let group = entry
-                .group
-                .filter(|_| entry.qos == QoS::AtLeastOnce)
-                .and_then(|id| inbound.groups.find_id(id));
+            let id = entry.group.filter(|_| entry.qos == QoS::AtLeastOnce);
+            let group = id.and_then(|id| match inbound.groups.find_id(id) {
+                Some(group) => Some(Arc::clone(group)),
+                None => others.get_or_insert_with(|| self.groups_by_id()).get(&id).cloned(),
+            });
             entry.acknowledge();
             let Some(group) = group else {
                 effects.tally.drop_one(DropReason::SessionEnded);

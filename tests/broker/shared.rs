@@ -202,6 +202,30 @@ fn a_burst_is_dealt_out_evenly_and_handed_on() {
     }
 }
 
+/// So do those of a member that ends its Subscription first, as a worker does that stops.
+#[test]
+fn what_a_member_leaves_after_unsubscribing_goes_to_another_member() {
+    for (version, count) in [(V311, 1), (V5, 3), (V5, 40), (V311, 40)] {
+        let (topic, filter) = group();
+        let mut first = Client::new(version);
+        first.subscribe(&filter, 1);
+        let burst = (1..=count)
+            .flat_map(|id| Publish::new(&topic, id.to_string()).qos(1, id).encode(version));
+        Client::new(version).send(burst.collect::<Vec<u8>>());
+        let held: Vec<Publish> = (1..=count).map(|_| first.expect_publish()).collect();
+        let mut second = Client::new(version);
+        second.subscribe(&filter, 1);
+        first.send(acknowledge(PUBACK, held[0].id));
+        first.unsubscribe(&[&filter]);
+        second.expect_nothing();
+        first.disconnect();
+        for publish in held.iter().skip(1) {
+            second.expect_message(publish.text());
+        }
+        second.expect_nothing();
+    }
+}
+
 /// [MQTT-4.8.2-4]
 #[test]
 fn a_qos_2_delivery_is_completed_with_its_member() {
