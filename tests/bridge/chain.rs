@@ -163,48 +163,6 @@ fn counts_a_loop(broker: &Broker) -> bool {
     found.is_some_and(|line| !line.ends_with(" 0"))
 }
 
-/// Petrel hands on to mosquitto, and mosquitto's bridge brings it back.
-#[test]
-fn a_ring_through_mosquitto_is_noticed_and_slowed() {
-    if !has_mosquitto() {
-        return;
-    }
-    side_by_side(&["out 1", "out 0", "both 1"], |rule| {
-        let ports = [free_port(), free_port()];
-        let far = Broker::mosquitto_on(
-            ports[0],
-            &format!(
-                "connection m\nremote_clientid m\naddress 127.0.0.1:{}\nbridge_protocol_version mqttv311\n\
-                 restart_timeout 1\ntopic loop/# {rule}\ntopic up out 1\n",
-                ports[1]
-            ),
-        );
-        let near = Broker::petrel_on(
-            ports[1],
-            &bridge(far.port, "3.1.1", &[&format!("loop/# {rule}")], ""),
-        );
-        near.wait_connected("b");
-        let up = Subscriber::new(&near, &["-t", "up", "-F", "%p"]);
-        eventually("the other bridge is up", || {
-            far.publish(&["-t", "up", "-q", "1", "-m", "x"]);
-            !up.lines().is_empty()
-        });
-        near.publish(&["-t", "loop/a", "-q", "1", "-m", "round"]);
-        eventually("the ring is noticed", || near.bridge("b", "loops").as_u64() > Some(0));
-        assert_eq!(near.bridge("b", "loop_topic"), "loop/a");
-        assert!(near.log().contains("is circling"), "{}", near.log());
-        assert!(counts_a_loop(&near), "{}", metrics(&near));
-        eventually("it is slow", || {
-            let crossed = || near.bridge("b", "messages_out").as_u64().unwrap();
-            let before = crossed();
-            std::thread::sleep(Duration::from_secs(2));
-            crossed() - before <= 100
-        });
-        let drops = near.ctl(&["bridge", "show", "b"]).unwrap()["drops"].to_string();
-        assert!(drops.contains("[\"loop\",0]") && drops.contains("[\"echo\",0]"), "{drops}");
-    });
-}
-
 /// A ring of 3.x links cannot be told from a sensor by what is sent, so nothing is dropped. But it is noticed and slowed.
 #[test]
 fn a_ring_of_3x_links_is_noticed_and_slowed() {
